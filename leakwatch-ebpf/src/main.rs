@@ -1,0 +1,1 @@
+//! leakwatch-ebpf programs.

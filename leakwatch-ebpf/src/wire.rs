@@ -1,0 +1,133 @@
+//! Records of the ring buffer, counters and settings.
+//!
+//! A record is a [`Header`], and, when [`flags::STACK`] is set, [`REGISTERS_BYTES`] of raw user registers (the
+//! kernel's `struct pt_regs` of the machine, undecoded, so that one object serves every architecture) followed by
+//! `stack_length` bytes of the user stack from `stack_pointer` upward.
+
+use core::mem::{offset_of, size_of};
+
+/// Room for the raw user registers in a record, in bytes. aarch64's `user_pt_regs` has 272, x86-64's `pt_regs` 168;
+/// the unused tail is zero.
+pub const REGISTERS_BYTES: usize = 272;
+
+/// The largest stack snapshot that a record can carry, in bytes. `--stack-bytes` caps it lower.
+pub const STACK_BYTES_MAX: usize = 64 * 1024;
+
+/// Length of a thread's name with its NUL, as the kernel keeps it (`TASK_COMM_LEN`).
+pub const COMM_BYTES: usize = 16;
+
+/// What happened. The number travels in [`Header::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    /// `mmap` returned a range: `address`, `length`, `protection`, `operation` = mmap flags, `fd`.
+    Map = 1,
+    /// `brk` moved the heap's end up: from `old_address` (the end before) to `address` (the end now); bytes, not pages.
+    BrkUp = 2,
+    /// `mremap` returned: `old_address`, `old_length` became `address`, `length`; `operation` = mremap flags.
+    RemapTo = 3,
+    /// `mprotect` or `pkey_mprotect` made a range accessible: `address`, `length`, `protection`.
+    Protect = 4,
+    /// `munmap` was entered.
+    Unmap = 5,
+    /// `brk` was entered with an end below the present one: `address` = the new end, `length` = bytes given up.
+    BrkDown = 6,
+    /// `mremap` was entered: `old_address`, `old_length` is about to move, grow or shrink; `address` (with
+    /// `MREMAP_FIXED`) and `length` = what is asked for; `operation` = mremap flags.
+    RemapFrom = 7,
+    /// `madvise` was entered with an advice that gives pages up; `operation` = the advice.
+    Discard = 8,
+    /// `mmap` with `MAP_FIXED` was entered: whatever stood in `address`, `length` is about to be replaced.
+    Replace = 9,
+    /// `mprotect` was entered with `PROT_NONE`: `address`, `length` become a reservation.
+    Decommit = 10,
+    /// A release that was reported at entry then failed: the same fields, `operation` = the [`Kind`] that failed.
+    ReleaseFailed = 11,
+    /// A process forked: `address` = the child's PID.
+    Fork = 12,
+    /// The process replaced its image: everything known of its memory is void.
+    Exec = 13,
+    /// The last thread of the process, or its leader, exited.
+    Exit = 14,
+}
+
+impl Kind {
+    /// The kind behind a number of the wire; `None` for a number this version does not know.
+    #[must_use]
+    pub const fn from_wire(number: u16) -> Option<Self> {
+        Some(match number {
+            1 => Self::Map,
+            2 => Self::BrkUp,
+            3 => Self::RemapTo,
+            4 => Self::Protect,
+            5 => Self::Unmap,
+            6 => Self::BrkDown,
+            7 => Self::RemapFrom,
+            8 => Self::Discard,
+            9 => Self::Replace,
+            10 => Self::Decommit,
+            11 => Self::ReleaseFailed,
+            12 => Self::Fork,
+            13 => Self::Exec,
+            14 => Self::Exit,
+            _ => return None,
+        })
+    }
+}
+
+/// Bits of [`Header::flags`].
+pub mod flags {
+    /// Registers and a stack snapshot follow the header.
+    pub const STACK: u16 = 1;
+    /// The snapshot ends at the cap (`--stack-bytes`), not at the end of the stack.
+    pub const STACK_CAPPED: u16 = 1 << 1;
+    /// A read of the stack failed before its end: the rest is not in the record.
+    pub const STACK_UNREADABLE: u16 = 1 << 2;
+    /// The snapshot reaches the known end of the thread's stack.
+    pub const STACK_WHOLE: u16 = 1 << 3;
+}
+
+/// The fixed part of every record.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Header {
+    /// A [`Kind`].
+    pub kind: u16,
+    /// See [`flags`].
+    pub flags: u16,
+    /// Bytes of stack after the registers.
+    pub stack_length: u32,
+    /// `CLOCK_MONOTONIC`, nanoseconds, when the program ran.
+    pub time: u64,
+    /// Process, as the initial PID namespace numbers it.
+    pub tgid: u32,
+    /// Thread, likewise.
+    pub tid: u32,
+    pub address: u64,
+    pub length: u64,
+    pub old_address: u64,
+    pub old_length: u64,
+    /// `PROT_*` bits.
+    pub protection: u32,
+    /// mmap flags, mremap flags, madvise advice or a [`Kind`]: see the kind.
+    pub operation: u32,
+    /// mmap's file descriptor, -1 for none.
+    pub fd: i32,
+    pub padding: u32,
+    /// Address of the snapshot's first byte.
+    pub stack_pointer: u64,
+    /// The thread's name, NUL-padded; any bytes.
+    pub comm: [u8; COMM_BYTES],
+}
+
+pub const HEADER_BYTES: usize = size_of::<Header>();
+/// The largest record, in bytes.
+pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + REGISTERS_BYTES + STACK_BYTES_MAX;
+
+const _: () = assert!(HEADER_BYTES == 96);
+const _: () = assert!(HEADER_BYTES % 8 == 0 && REGISTERS_BYTES % 8 == 0);
+const _: () = assert!(offset_of!(Header, time) == 8);
+const _: () = assert!(offset_of!(Header, address) == 24);
+const _: () = assert!(offset_of!(Header, protection) == 56);
+const _: () = assert!(offset_of!(Header, stack_pointer) == 72);
+const _: () = assert!(offset_of!(Header, comm) == 80);

@@ -1,0 +1,1 @@
+//! Who owns which byte of the target's private address space: pure, no IO, no clock.

@@ -1,0 +1,27 @@
+//! leakwatch names the call sites that keep the memory a running process gains.
+//!
+//! The stages, in the order data flows:
+//!
+//! ```text
+//! kernel -> probe -> unwind -> ledger -> diagnose -> report
+//!                    sampler (/proc) -------^
+//! ```
+//!
+//! Each stage is one folder and hands plain values on; only [`session`] knows them all.
+
+pub mod target;
+
+pub mod probe;
+pub mod unwind;
+
+pub mod ledger;
+pub mod sampler;
+
+pub mod symbolize;
+pub mod diagnose;
+
+pub mod report;
+
+pub mod session;
+
+pub mod cli;

@@ -1,0 +1,1 @@
+//! What /proc says: mappings, sizes, states. The only stage that reads them.

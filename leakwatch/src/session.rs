@@ -1,0 +1,1 @@
+//! One recording, from attach to report: the only place that knows every stage.

@@ -1,0 +1,52 @@
+//! From raw registers and a copy of the stack to a list of (module, offset). The only stage that imports framehop.
+
+/// A module (executable file, shared library, vDSO) that some stack has run through. The same file is one module in
+/// every process and at every load address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModuleId(pub u32);
+
+/// One frame of a stack, in a form that stays meaningful after the target is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Frame {
+    /// Code of a module: `offset` is the ELF virtual address (the one in the symbol table) that was executing; for
+    /// all but the innermost frame the return address less one, so that it lies inside the call.
+    Module { module: ModuleId, offset: u64 },
+    /// Code outside every file (JIT): the absolute address, lowered likewise.
+    Anonymous { address: u64 },
+}
+
+/// How a stack ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Ending {
+    /// The outermost frame of the thread was reached.
+    Root,
+    Truncated(Truncation),
+}
+
+/// Why a stack does not reach its root. Each is counted in the report's losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Truncation {
+    /// The unwinder wanted stack memory beyond a snapshot that hit `--stack-bytes`.
+    SnapshotCapped,
+    /// The unwinder wanted stack memory that could not be copied.
+    SnapshotUnreadable,
+    /// Code without unwind information whose frame pointer leads nowhere.
+    NoUnwindInformation,
+    /// The code's file could not be read, so there was nothing to unwind by.
+    ModuleUnreadable,
+    /// More frames than leakwatch keeps.
+    TooDeep,
+    /// The registers could not be read or decoded.
+    NoRegisters,
+}
+
+/// A call stack, innermost frame first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stack {
+    pub frames: Vec<Frame>,
+    pub ending: Ending,
+}
+
+/// A stack interned in the session's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StackId(pub u32);
