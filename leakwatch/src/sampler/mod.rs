@@ -1,1 +1,3 @@
-//! What /proc says: mappings, sizes, states. The only stage that reads them.
+//! What /proc says: mappings, sizes, states.
+
+pub mod maps;
