@@ -13,6 +13,9 @@ pub const REGISTERS_BYTES: usize = 272;
 /// The largest stack snapshot that a record can carry, in bytes. `--stack-bytes` caps it lower.
 pub const STACK_BYTES_MAX: usize = 64 * 1024;
 
+/// The stack is copied in chunks that end at page boundaries, so one chunk is a page at most.
+pub const STACK_CHUNK_BYTES: usize = 4096;
+
 /// Length of a thread's name with its NUL, as the kernel keeps it (`TASK_COMM_LEN`).
 pub const COMM_BYTES: usize = 16;
 
@@ -131,3 +134,121 @@ const _: () = assert!(offset_of!(Header, address) == 24);
 const _: () = assert!(offset_of!(Header, protection) == 56);
 const _: () = assert!(offset_of!(Header, stack_pointer) == 72);
 const _: () = assert!(offset_of!(Header, comm) == 80);
+
+/// The system calls that have an entry and an exit program. The number indexes [`Settings::enter`] and
+/// [`Settings::exit_return`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Syscall {
+    Mmap = 0,
+    Munmap = 1,
+    Mremap = 2,
+    Brk = 3,
+    Mprotect = 4,
+    PkeyMprotect = 5,
+    Madvise = 6,
+}
+
+/// How many [`Syscall`]s there are.
+pub const SYSCALLS: usize = 7;
+/// A system call has at most six arguments.
+pub const ARGUMENTS: usize = 6;
+
+/// What the programs must be told before they are loaded: kernel layouts found in BTF and in the tracepoints' `format`
+/// files, and the run's limits. All offsets are in bytes.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Settings {
+    /// Largest stack snapshot, at most [`STACK_BYTES_MAX`].
+    pub stack_bytes: u32,
+    /// Wake the reader once so many bytes wait in the ring; below, its timer serves.
+    pub wake_bytes: u32,
+    /// How many bytes of `struct pt_regs` to copy, at most [`REGISTERS_BYTES`].
+    pub registers_bytes: u32,
+    /// The stack pointer in `struct pt_regs`.
+    pub stack_pointer_offset: u32,
+    /// The system call's arguments in `struct pt_regs`, as they stand when the call returns.
+    pub register_arguments: [u32; ARGUMENTS],
+    /// `task_struct.mm`.
+    pub task_mm: u32,
+    /// The thread's TLS base in `task_struct` (x86-64 `thread.fsbase`, aarch64 `thread.uw.tp_value`).
+    pub task_tls: u32,
+    /// `task_struct.pid`, `task_struct.tgid`.
+    pub task_pid: u32,
+    pub task_tgid: u32,
+    /// `mm_struct.brk`, `mm_struct.start_stack`.
+    pub mm_brk: u32,
+    pub mm_start_stack: u32,
+    /// `group_dead` in `sched_process_exit`'s record; 0 on kernels that lack it.
+    pub exit_group_dead: u32,
+    pub padding: u32,
+    /// The arguments in each `sys_enter_*` record.
+    pub enter: [[u32; ARGUMENTS]; SYSCALLS],
+    /// The return value in each `sys_exit_*` record.
+    pub exit_return: [u32; SYSCALLS],
+    pub padding_tail: u32,
+}
+
+impl Settings {
+    /// Before the loader has filled them in.
+    pub const ZERO: Self = Self {
+        stack_bytes: 0,
+        wake_bytes: 0,
+        registers_bytes: 0,
+        stack_pointer_offset: 0,
+        register_arguments: [0; ARGUMENTS],
+        task_mm: 0,
+        task_tls: 0,
+        task_pid: 0,
+        task_tgid: 0,
+        mm_brk: 0,
+        mm_start_stack: 0,
+        exit_group_dead: 0,
+        padding: 0,
+        enter: [[0; ARGUMENTS]; SYSCALLS],
+        exit_return: [0; SYSCALLS],
+        padding_tail: 0,
+    };
+}
+
+const _: () = assert!(size_of::<Settings>() == 4 * (4 + 6 + 8 + 42 + 8));
+
+/// Bits of a value in the map of watched processes, whose key is the process's PID.
+pub mod watch {
+    /// Children that it forks are watched as well.
+    pub const CHILDREN: u32 = 1;
+}
+
+/// How many processes can be watched at once.
+pub const TARGETS_MAX: u32 = 4096;
+
+/// Per-CPU counters; the number is the index in the map. Userspace adds the CPUs up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// Records handed to the ring.
+    Events = 0,
+    /// Acquiring records lost because the ring was full.
+    LostAcquires = 1,
+    /// Releasing records lost because the ring was full.
+    LostReleases = 2,
+    /// Fork, exec and exit records lost because the ring was full.
+    LostLifecycle = 3,
+    /// Bytes of stack copied.
+    StackBytes = 4,
+    /// Snapshots cut at the cap.
+    StacksCapped = 5,
+    /// Snapshots cut by a read that failed.
+    StacksUnreadable = 6,
+    /// Events whose registers could not be had: no stack at all.
+    RegistersMissing = 7,
+    /// brk calls whose entry was not seen or could not be remembered.
+    BrkUnpaired = 8,
+    /// Children that could not be watched since the map of processes was full.
+    TargetsFull = 9,
+    /// Events dropped because the CPU has no scratch slot (a CPU that came online later).
+    NoScratch = 10,
+}
+
+/// How many [`Counter`]s there are.
+pub const COUNTERS: u32 = 11;

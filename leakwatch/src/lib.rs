@@ -17,8 +17,8 @@ pub mod unwind;
 pub mod ledger;
 pub mod sampler;
 
-pub mod symbolize;
 pub mod diagnose;
+pub mod symbolize;
 
 pub mod report;
 

@@ -1,0 +1,92 @@
+//! From the fields of an event to a record in the ring.
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
+        generated::bpf_ringbuf_output,
+    },
+};
+use leakwatch_ebpf::wire::{COMM_BYTES, Counter, HEADER_BYTES, Header, Kind, RECORD_BYTES_MAX};
+
+use crate::{EVENTS, SCRATCH, TARGETS, counters, setting, snapshot};
+
+/// The current process if it is watched, with its bits. The first thing that every program asks.
+#[inline(always)]
+pub fn watched() -> Option<u32> {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // SAFETY: the value is a plain u32 that is only ever replaced whole.
+    unsafe { TARGETS.get(tgid) }.copied()
+}
+
+/// An event of the current thread with nothing filled in but who and when.
+#[inline(always)]
+pub fn header(kind: Kind) -> Header {
+    let id = bpf_get_current_pid_tgid();
+    Header {
+        kind: kind as u16,
+        flags: 0,
+        stack_length: 0,
+        // SAFETY: no precondition.
+        time: unsafe { bpf_ktime_get_ns() },
+        tgid: (id >> 32) as u32,
+        tid: id as u32,
+        address: 0,
+        length: 0,
+        old_address: 0,
+        old_length: 0,
+        protection: 0,
+        operation: 0,
+        fd: -1,
+        padding: 0,
+        stack_pointer: 0,
+        comm: bpf_get_current_comm().unwrap_or([0; COMM_BYTES]),
+    }
+}
+
+/// Sends a record without a stack.
+#[inline(always)]
+pub fn send(header: &Header, lost: Counter) {
+    output(core::ptr::from_ref(header).cast(), HEADER_BYTES, lost);
+}
+
+/// Sends a record with the registers and the stack of the current thread.
+#[inline(always)]
+pub fn send_with_stack(mut header: Header, registers: u64) {
+    // SAFETY: no precondition.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let Some(scratch) = SCRATCH.get_ptr_mut(cpu) else {
+        counters::add(Counter::NoScratch, 1);
+        send(&header, Counter::LostAcquires);
+        return;
+    };
+    let scratch: *mut u8 = scratch.cast();
+    let length = snapshot::take(scratch, &mut header, registers);
+    // SAFETY: the slot is larger than a header, and aligned: it starts a map value.
+    unsafe { scratch.cast::<Header>().write(header) };
+    if length > RECORD_BYTES_MAX {
+        return;
+    }
+    output(scratch, length, Counter::LostAcquires);
+}
+
+#[inline(always)]
+fn output(record: *const u8, length: usize, lost: Counter) {
+    // No wake-up per event: it costs the target more than the copy. The reader comes by on a timer; it is called
+    // only when the ring has filled so far that the timer may come too late.
+    let waiting = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    let flags = if waiting > u64::from(setting!(wake_bytes)) {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    };
+    let ring = core::ptr::from_ref(&EVENTS).cast_mut().cast();
+    // SAFETY: `record` has `length` readable bytes: a header on the stack or a scratch slot.
+    let result =
+        unsafe { bpf_ringbuf_output(ring, record.cast_mut().cast(), length as u64, u64::from(flags)) };
+    if result == 0 {
+        counters::add(Counter::Events, 1);
+    } else {
+        counters::add(lost, 1);
+    }
+}
