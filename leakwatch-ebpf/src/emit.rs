@@ -1,5 +1,6 @@
 //! From the fields of an event to a record in the ring.
 
+use aya_ebpf::maps::Array;
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{
@@ -7,9 +8,12 @@ use aya_ebpf::{
         generated::bpf_ringbuf_output,
     },
 };
-use leakwatch_ebpf::wire::{COMM_BYTES, Counter, HEADER_BYTES, Header, Kind, RECORD_BYTES_MAX};
+use leakwatch_ebpf::wire::{
+    COMM_BYTES, Counter, HEADER_BYTES, Header, Kind, RECORD_BYTES_MAX, SAMPLE_ALL, THIN_PAGES_MAX, flags,
+    page_in_sample,
+};
 
-use crate::{EVENTS, SCRATCH, TARGETS, counters, setting, snapshot};
+use crate::{EVENTS, FAULT_SCRATCH, SAMPLE, SCRATCH, Scratch, TARGETS, counters, setting, snapshot};
 
 /// The current process if it is watched, with its bits. The first thing that every program asks.
 #[inline(always)]
@@ -38,7 +42,7 @@ pub fn header(kind: Kind) -> Header {
         protection: 0,
         operation: 0,
         fd: -1,
-        padding: 0,
+        stack_wanted: 0,
         stack_pointer: 0,
         comm: bpf_get_current_comm().unwrap_or([0; COMM_BYTES]),
     }
@@ -52,22 +56,66 @@ pub fn send(header: &Header, lost: Counter) {
 
 /// Sends a record with the registers and the stack of the current thread.
 #[inline(always)]
-pub fn send_with_stack(mut header: Header, registers: u64) {
+pub fn send_with_stack(header: Header, registers: u64) {
+    send_through(&SCRATCH, header, registers, Counter::LostAcquires);
+}
+
+/// Sends the record of a page fault.
+#[inline(always)]
+pub fn send_fault(header: Header, registers: u64) {
+    send_through(&FAULT_SCRATCH, header, registers, Counter::LostFaults);
+}
+
+/// Sends the record of a range that was gained: with its stack if the range is large or holds a page of the sample.
+#[inline(always)]
+pub fn send_range(mut header: Header, registers: u64) {
+    let threshold = sample_threshold();
+    let shift = setting!(page_shift);
+    let first = header.address >> shift;
+    let pages = (header.length + (1 << shift) - 1) >> shift;
+    let mut sampled = threshold >= SAMPLE_ALL || pages > THIN_PAGES_MAX;
+    if !sampled {
+        for index in 0..THIN_PAGES_MAX {
+            if index >= pages {
+                break;
+            }
+            if page_in_sample(first + index, threshold) {
+                sampled = true;
+                break;
+            }
+        }
+    }
+    if sampled {
+        send_with_stack(header, registers);
+        return;
+    }
+    header.flags |= flags::THINNED;
+    counters::add(Counter::Thinned, 1);
+    send(&header, Counter::LostAcquires);
+}
+
+#[inline(always)]
+pub fn sample_threshold() -> u64 {
+    SAMPLE.get(0).copied().unwrap_or(SAMPLE_ALL)
+}
+
+#[inline(always)]
+fn send_through(slots: &Array<Scratch>, header: Header, registers: u64, lost: Counter) {
     // SAFETY: no precondition.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let Some(scratch) = SCRATCH.get_ptr_mut(cpu) else {
+    let Some(scratch) = slots.get_ptr_mut(cpu) else {
         counters::add(Counter::NoScratch, 1);
-        send(&header, Counter::LostAcquires);
+        send(&header, lost);
         return;
     };
     let scratch: *mut u8 = scratch.cast();
-    let length = snapshot::take(scratch, &mut header, registers);
     // SAFETY: the slot is larger than a header, and aligned: it starts a map value.
     unsafe { scratch.cast::<Header>().write(header) };
+    let length = snapshot::take(scratch, registers);
     if length > RECORD_BYTES_MAX {
         return;
     }
-    output(scratch, length, Counter::LostAcquires);
+    output(scratch, length, lost);
 }
 
 #[inline(always)]

@@ -32,6 +32,14 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024 * 1024, 0);
 #[map]
 static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
 
+/// The same for page faults: one can be taken while a tracepoint program holds the slot of its CPU.
+#[map]
+static FAULT_SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
+
+/// The sample's threshold, set and lowered from userspace while the programs run.
+#[map]
+static SAMPLE: Array<u64> = Array::with_max_entries(1, 0);
+
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
 

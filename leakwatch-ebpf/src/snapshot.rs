@@ -15,9 +15,15 @@ const STACK_AT: usize = HEADER_BYTES + REGISTERS_BYTES;
 /// A cap that is no multiple of the page size still takes one chunk for each page it touches.
 const CHUNKS_MAX: usize = STACK_BYTES_MAX / STACK_CHUNK_BYTES + 1;
 
-/// Fills registers and stack into a scratch slot and says so in `header`. Returns the record's length in bytes.
+/// Fills registers and stack into a scratch slot that has its header, and says so in the header. Returns the record's
+/// length in bytes.
+///
+/// What changes from round to round is kept in the slot, not in registers: the verifier follows the bounds of a
+/// register through every combination of rounds and branches (a million instructions, most of a second for each
+/// program), and forgets those of memory.
 #[inline(always)]
-pub fn take(scratch: *mut u8, header: &mut Header, registers: u64) -> usize {
+pub fn take(scratch: *mut u8, registers: u64) -> usize {
+    let header: *mut Header = scratch.cast();
     let registers_bytes = setting!(registers_bytes);
     if registers == 0 || registers_bytes as usize > REGISTERS_BYTES {
         counters::add(Counter::RegistersMissing, 1);
@@ -36,8 +42,6 @@ pub fn take(scratch: *mut u8, header: &mut Header, registers: u64) -> usize {
         counters::add(Counter::RegistersMissing, 1);
         return HEADER_BYTES;
     }
-    header.flags |= flags::STACK;
-    header.stack_pointer = stack_pointer;
 
     let task = kernel::current() as u64;
     let tls = kernel::read::<u64>(task, setting!(task_tls)).unwrap_or(0);
@@ -53,18 +57,33 @@ pub fn take(scratch: *mut u8, header: &mut Header, registers: u64) -> usize {
     // unknown. Then up to the cap, or to where reading fails.
     let known = end.wrapping_sub(stack_pointer);
     let whole = stack_pointer < end && known <= cap;
-    let wanted = if whole { known } else { cap } as usize;
+    let wanted = if whole { known } else { cap };
+    let reach = if whole {
+        flags::STACK_WHOLE
+    } else {
+        flags::STACK_CAPPED
+    };
+    // SAFETY: the header lies in the slot and is initialised; volatile keeps it in memory, see above.
+    unsafe {
+        (&raw mut (*header).stack_pointer).write_volatile(stack_pointer);
+        (&raw mut (*header).stack_wanted).write_volatile(wanted as u32);
+        (&raw mut (*header).flags).write_volatile(flags::STACK | reach);
+    }
 
-    let mut taken: usize = 0;
-    let mut unreadable = false;
     for _ in 0..CHUNKS_MAX {
+        // SAFETY: as above.
+        let (taken, wanted) = unsafe {
+            (
+                (&raw const (*header).stack_length).read_volatile() as usize,
+                (&raw const (*header).stack_wanted).read_volatile() as usize,
+            )
+        };
         if taken >= wanted || taken >= STACK_BYTES_MAX {
             break;
         }
         let address = stack_pointer.wrapping_add(taken as u64);
         let to_page_end = STACK_CHUNK_BYTES - (address as usize & (STACK_CHUNK_BYTES - 1));
-        let left = wanted - taken;
-        let chunk = if left < to_page_end { left } else { to_page_end };
+        let chunk = (wanted - taken).min(to_page_end);
         if chunk == 0 || chunk > STACK_CHUNK_BYTES {
             break;
         }
@@ -78,21 +97,29 @@ pub fn take(scratch: *mut u8, header: &mut Header, registers: u64) -> usize {
             )
         };
         if result != 0 {
-            unreadable = true;
-            break;
+            // A page of the stack that is being touched for the first time is not there yet and holds nothing; the
+            // helper leaves zeros in its place, and the frames above it are whole. A second hole is the end of what
+            // can be read.
+            // SAFETY: as above.
+            let seen = unsafe { (&raw const (*header).flags).read_volatile() };
+            if seen & flags::STACK_UNREADABLE != 0 {
+                break;
+            }
+            // SAFETY: as above.
+            unsafe { (&raw mut (*header).flags).write_volatile(seen | flags::STACK_UNREADABLE) };
+            counters::add(Counter::StacksUnreadable, 1);
         }
-        taken += chunk;
+        // SAFETY: as above.
+        unsafe { (&raw mut (*header).stack_length).write_volatile((taken + chunk) as u32) };
     }
-    if unreadable {
-        header.flags |= flags::STACK_UNREADABLE;
-        counters::add(Counter::StacksUnreadable, 1);
-    } else if whole {
-        header.flags |= flags::STACK_WHOLE;
-    } else {
-        header.flags |= flags::STACK_CAPPED;
+    // SAFETY: as above.
+    let taken = unsafe { (&raw const (*header).stack_length).read_volatile() } as usize;
+    if taken > STACK_BYTES_MAX {
+        return HEADER_BYTES;
+    }
+    if !whole {
         counters::add(Counter::StacksCapped, 1);
     }
-    header.stack_length = taken as u32;
     counters::add(Counter::StackBytes, taken as u64);
     STACK_AT + taken
 }

@@ -52,6 +52,8 @@ pub enum Kind {
     Exec = 13,
     /// The last thread of the process, or its leader, exited.
     Exit = 14,
+    /// A page fault is being taken: `address` = the faulting address.
+    Fault = 15,
 }
 
 impl Kind {
@@ -73,6 +75,7 @@ impl Kind {
             12 => Self::Fork,
             13 => Self::Exec,
             14 => Self::Exit,
+            15 => Self::Fault,
             _ => return None,
         })
     }
@@ -88,6 +91,33 @@ pub mod flags {
     pub const STACK_UNREADABLE: u16 = 1 << 2;
     /// The snapshot reaches the known end of the thread's stack.
     pub const STACK_WHOLE: u16 = 1 << 3;
+    /// The event carries no stack because none of its pages is in the sample: its bytes are attributed in proportion.
+    pub const THINNED: u16 = 1 << 4;
+}
+
+/// [`page_in_sample`] of every page: nothing is thinned.
+pub const SAMPLE_ALL: u64 = 1 << 32;
+
+/// Ranges of more pages than this always carry a stack, whatever the threshold.
+pub const THIN_PAGES_MAX: u64 = 64;
+
+/// A hash of a page number, uniform over `0..SAMPLE_ALL` even for runs and strides of pages (the finaliser of
+/// splitmix64). Both sides must agree on it: the kernel samples by it, userspace thins the sample in hand by it.
+#[inline(always)]
+#[must_use]
+pub const fn page_hash(page: u64) -> u64 {
+    let mut hash = page.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (hash ^ (hash >> 31)) >> 32
+}
+
+/// Whether a page is in the sample at this threshold (`0..=SAMPLE_ALL`): spatially hashed sampling. A page is in it
+/// always or never, so that its latest toucher owns it and an estimate from the sample is unbiased.
+#[inline(always)]
+#[must_use]
+pub const fn page_in_sample(page: u64, threshold: u64) -> bool {
+    page_hash(page) < threshold
 }
 
 /// The fixed part of every record.
@@ -116,7 +146,8 @@ pub struct Header {
     pub operation: u32,
     /// mmap's file descriptor, -1 for none.
     pub fd: i32,
-    pub padding: u32,
+    /// Bytes from the stack pointer to the stack's end, or to the cap: what the snapshot would have at best.
+    pub stack_wanted: u32,
     /// Address of the snapshot's first byte.
     pub stack_pointer: u64,
     /// The thread's name, NUL-padded; any bytes.
@@ -181,7 +212,8 @@ pub struct Settings {
     pub mm_start_stack: u32,
     /// `group_dead` in `sched_process_exit`'s record; 0 on kernels that lack it.
     pub exit_group_dead: u32,
-    pub padding: u32,
+    /// log2 of the page size.
+    pub page_shift: u32,
     /// The arguments in each `sys_enter_*` record.
     pub enter: [[u32; ARGUMENTS]; SYSCALLS],
     /// The return value in each `sys_exit_*` record.
@@ -204,7 +236,7 @@ impl Settings {
         mm_brk: 0,
         mm_start_stack: 0,
         exit_group_dead: 0,
-        padding: 0,
+        page_shift: 0,
         enter: [[0; ARGUMENTS]; SYSCALLS],
         exit_return: [0; SYSCALLS],
         padding_tail: 0,
@@ -248,7 +280,13 @@ pub enum Counter {
     TargetsFull = 9,
     /// Events dropped because the CPU has no scratch slot (a CPU that came online later).
     NoScratch = 10,
+    /// Page faults seen, in the sample or not.
+    Faults = 11,
+    /// Fault records lost because the ring was full.
+    LostFaults = 12,
+    /// Acquiring records sent without a stack since none of their pages is in the sample.
+    Thinned = 13,
 }
 
 /// How many [`Counter`]s there are.
-pub const COUNTERS: u32 = 11;
+pub const COUNTERS: u32 = 14;

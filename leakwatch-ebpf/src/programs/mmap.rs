@@ -53,6 +53,6 @@ pub fn exit_mmap(context: TracePointContext) -> u32 {
     header.protection = kernel::exit_argument(registers, 2) as u32;
     header.operation = flags as u32;
     header.fd = kernel::exit_argument(registers, 4) as i32;
-    emit::send_with_stack(header, registers);
+    emit::send_range(header, registers);
     0
 }

@@ -3,6 +3,7 @@
 //! come later. A release that then fails is corrected by its exit program.
 
 mod brk;
+mod fault;
 mod madvise;
 mod mmap;
 mod mprotect;

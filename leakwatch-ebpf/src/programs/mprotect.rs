@@ -63,7 +63,7 @@ fn exit(context: &TracePointContext, syscall: Syscall) -> u32 {
         header.address = address;
         header.length = length;
         header.protection = protection as u32;
-        emit::send_with_stack(header, registers);
+        emit::send_range(header, registers);
     }
     0
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use aya::Ebpf;
-use aya::programs::{RawTracePoint, TracePoint};
+use aya::programs::{PerfEvent, ProgramError, RawTracePoint, TracePoint};
 
-use super::{ProbeError, chain, not_permitted};
+use super::{ProbeError, chain, faults, not_permitted};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachKind {
@@ -95,7 +95,25 @@ pub(super) fn all(ebpf: &mut Ebpf) -> Result<Vec<&'static str>, ProbeError> {
             Err(error) => return Err(error),
         }
     }
+    load_faults(ebpf)?;
     Ok(missing)
+}
+
+/// The page-fault program is loaded with the others and attached to each thread of a target later.
+fn load_faults(ebpf: &mut Ebpf) -> Result<(), ProbeError> {
+    let failed = |error: &ProgramError| {
+        if not_permitted(error) {
+            ProbeError::NotPermitted
+        } else {
+            ProbeError::Load(chain(error))
+        }
+    };
+    let program: &mut PerfEvent = ebpf
+        .program_mut(faults::PROGRAM)
+        .ok_or_else(|| ProbeError::Object(format!("it has no program {}", faults::PROGRAM)))?
+        .try_into()
+        .map_err(|error| failed(&error))?;
+    program.load().map_err(|error| failed(&error))
 }
 
 fn one(ebpf: &mut Ebpf, point: &AttachPoint) -> Result<(), ProbeError> {
@@ -117,7 +135,7 @@ fn one(ebpf: &mut Ebpf, point: &AttachPoint) -> Result<(), ProbeError> {
     result.map_err(|error| failed(point, &error))
 }
 
-fn failed(point: &AttachPoint, error: &aya::programs::ProgramError) -> ProbeError {
+fn failed(point: &AttachPoint, error: &ProgramError) -> ProbeError {
     if not_permitted(error) {
         return ProbeError::NotPermitted;
     }

@@ -42,6 +42,7 @@ pub(super) fn settings(tracefs: &Path, options: &ProbeOptions) -> Result<Setting
         stack_bytes: options.stack_bytes,
         // A quarter: what then still fits is more than a timer's period brings at the highest rate measured.
         wake_bytes: options.ring_bytes / 4,
+        page_shift: rustix::param::page_size().trailing_zeros(),
         ..machine()
     };
     let btf = Layout::read()?;

@@ -5,6 +5,7 @@
 
 mod attach;
 mod event;
+mod faults;
 mod layout;
 mod object;
 mod selftest;
@@ -14,12 +15,13 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
-use leakwatch_ebpf::wire::{COUNTERS, Counter, RECORD_BYTES_MAX, STACK_CHUNK_BYTES, watch};
+use leakwatch_ebpf::wire::{COUNTERS, Counter, RECORD_BYTES_MAX, SAMPLE_ALL, STACK_CHUNK_BYTES, watch};
 
 pub use attach::{ATTACH_POINTS, AttachKind, AttachPoint};
 pub use event::Event;
+pub use faults::FaultCoverage;
 pub use selftest::SelfTest;
 
 /// Limits of one run of the probe.
@@ -69,10 +71,11 @@ pub enum ProbeError {
 /// The attached kernel side. Dropping it detaches everything.
 pub struct Probe {
     // Holds the programs and their links.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
     ring: RingBuf<MapData>,
     targets: HashMap<MapData, u32, u32>,
     counts: PerCpuArray<MapData, u64>,
+    sample: Array<MapData, u64>,
     kernel_map_bytes: u64,
     /// Attach points that this kernel lacks and that leakwatch can do without.
     missing: Vec<&'static str>,
@@ -93,6 +96,7 @@ impl Probe {
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("EVENTS", options.ring_bytes)
             .map_max_entries("SCRATCH", cpus)
+            .map_max_entries("FAULT_SCRATCH", cpus)
             .load(&bytes)
             .map_err(|error| refused(&error))?;
         let missing = attach::all(&mut ebpf)?;
@@ -100,12 +104,17 @@ impl Probe {
         let targets = HashMap::try_from(take(&mut ebpf, "TARGETS")?).map_err(|e| map_error("TARGETS", &e))?;
         let counts =
             PerCpuArray::try_from(take(&mut ebpf, "COUNTS")?).map_err(|e| map_error("COUNTS", &e))?;
-        let scratch = (RECORD_BYTES_MAX + STACK_CHUNK_BYTES) as u64 * u64::from(cpus);
+        let mut sample = Array::try_from(take(&mut ebpf, "SAMPLE")?).map_err(|e| map_error("SAMPLE", &e))?;
+        sample
+            .set(0, SAMPLE_ALL, 0)
+            .map_err(|error| map_error("SAMPLE", &error))?;
+        let scratch = 2 * (RECORD_BYTES_MAX + STACK_CHUNK_BYTES) as u64 * u64::from(cpus);
         Ok(Self {
-            _ebpf: ebpf,
+            ebpf,
             ring,
             targets,
             counts,
+            sample,
             kernel_map_bytes: u64::from(options.ring_bytes) + scratch,
             missing,
         })
