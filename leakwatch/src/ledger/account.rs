@@ -82,7 +82,12 @@ pub struct Series {
 
 impl Series {
     fn new(start: u64) -> Self {
-        Self { start, step: FIRST_STEP, length: 0, points: [0; SERIES_POINTS] }
+        Self {
+            start,
+            step: FIRST_STEP,
+            length: 0,
+            points: [0; SERIES_POINTS],
+        }
     }
 
     /// `value` from `time` on. A time before the last point (two processors' clocks differ a little) changes the last.
@@ -202,7 +207,10 @@ pub(super) struct Accounts {
 
 impl Accounts {
     pub(super) fn new(start: u64) -> Self {
-        Self { start, ..Self::default() }
+        Self {
+            start,
+            ..Self::default()
+        }
     }
 
     pub(super) fn has_room_for(&self, site: SiteId) -> bool {

@@ -145,7 +145,10 @@ pub enum How {
 impl How {
     /// The address range itself goes, not only what is in it.
     pub(super) const fn unmaps(self) -> bool {
-        matches!(self, Self::Unmap | Self::BrkDown | Self::Replace | Self::RemapFrom)
+        matches!(
+            self,
+            Self::Unmap | Self::BrkDown | Self::Replace | Self::RemapFrom
+        )
     }
 }
 
@@ -162,7 +165,11 @@ pub(super) struct Pages {
 impl Pages {
     /// A size that is no power of two cannot come from a kernel: the common one is taken instead.
     pub(super) const fn new(page_bytes: u64) -> Self {
-        let bytes = if page_bytes.is_power_of_two() && page_bytes <= 1 << 20 { page_bytes } else { 4096 };
+        let bytes = if page_bytes.is_power_of_two() && page_bytes <= 1 << 20 {
+            page_bytes
+        } else {
+            4096
+        };
         Self { mask: bytes - 1 }
     }
 
@@ -191,7 +198,11 @@ impl Pages {
     }
 
     pub(super) fn release(self, range: &Range<u64>, how: How) -> Option<Range<u64>> {
-        if how == How::BrkDown { self.heap(range) } else { self.mapping(range) }
+        if how == How::BrkDown {
+            self.heap(range)
+        } else {
+            self.mapping(range)
+        }
     }
 
     /// Regions in order, without overlaps. What a reading of maps has beyond the user's part of the address space
@@ -199,7 +210,12 @@ impl Pages {
     pub(super) fn regions(self, regions: &[Region]) -> Vec<Region> {
         let mut sane: Vec<Region> = regions
             .iter()
-            .filter_map(|region| Some(Region { range: self.mapping(&region.range)?, ..region.clone() }))
+            .filter_map(|region| {
+                Some(Region {
+                    range: self.mapping(&region.range)?,
+                    ..region.clone()
+                })
+            })
             .collect();
         sane.sort_by_key(|region| region.range.start);
         let mut end = 0;

@@ -71,7 +71,10 @@ impl Ledger {
     /// Call this right before maps is read, at `now` (nanoseconds of `CLOCK_MONOTONIC`). Then read maps, then apply
     /// all changes that are in the ring by then, then call [`Ledger::finish_check`].
     pub fn begin_check(&mut self, now: u64) {
-        let mut check = Check { began: now, touched: Vec::new() };
+        let mut check = Check {
+            began: now,
+            touched: Vec::new(),
+        };
         for range in self.pending.under_way(now) {
             check.note(&range);
         }
@@ -101,8 +104,9 @@ impl Ledger {
         let mut from = 0;
         for touched in joined(check.touched, 0) {
             self.compare(&(from..touched.start), &regions, check.began, &mut repair);
-            repair.skipped_bytes +=
-                overlapping(&regions, &touched).map(|(part, _)| part.end - part.start).sum::<u64>();
+            repair.skipped_bytes += overlapping(&regions, &touched)
+                .map(|(part, _)| part.end - part.start)
+                .sum::<u64>();
             from = touched.end;
         }
         self.compare(&(from..USER_END), &regions, check.began, &mut repair);
@@ -128,14 +132,21 @@ impl Ledger {
     }
 
     fn agree(&mut self, range: &Range<u64>, region: &Region, time: u64, repair: &mut Repair) {
-        let alike = |piece: &Piece| piece.protection == region.protection && piece.backing == region.backing;
-        let agreed: u64 =
-            self.pieces.within(range).filter(|(_, piece)| alike(piece)).map(|(part, _)| part.end - part.start).sum();
+        let alike = |piece: &Piece| {
+            piece.protection == region.protection && piece.backing == region.backing
+        };
+        let agreed: u64 = self
+            .pieces
+            .within(range)
+            .filter(|(_, piece)| alike(piece))
+            .map(|(part, _)| part.end - part.start)
+            .sum();
         if agreed == range.end - range.start {
             return;
         }
         let mut parts = Vec::new();
-        self.pieces.take(range, |range, piece| parts.push((range, piece)));
+        self.pieces
+            .take(range, |range, piece| parts.push((range, piece)));
         for (range, piece) in parts {
             let bytes = range.end - range.start;
             if piece.backing != region.backing {
@@ -176,6 +187,11 @@ fn overlapping<'a>(
         .unwrap_or_default()
         .iter()
         .take_while(move |region| region.range.start < end)
-        .map(move |region| (region.range.start.max(start)..region.range.end.min(end), region))
+        .map(move |region| {
+            (
+                region.range.start.max(start)..region.range.end.min(end),
+                region,
+            )
+        })
         .filter(|(part, _)| !part.is_empty())
 }

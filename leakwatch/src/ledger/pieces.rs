@@ -33,7 +33,13 @@ pub struct Piece {
 impl Piece {
     #[must_use]
     pub fn new(owner: Owner, protection: Protection, backing: Backing) -> Self {
-        Self { owner, protection, backing, written: false }.with_protection(protection)
+        Self {
+            owner,
+            protection,
+            backing,
+            written: false,
+        }
+        .with_protection(protection)
     }
 
     /// Private anonymous memory that is or was writable and is not `PROT_NONE`.
@@ -43,8 +49,13 @@ impl Piece {
     }
 
     pub(super) fn with_protection(self, protection: Protection) -> Self {
-        let written = self.written || (self.backing == Backing::Anonymous && protection.is_writable());
-        Self { protection, written, ..self }
+        let written =
+            self.written || (self.backing == Backing::Anonymous && protection.is_writable());
+        Self {
+            protection,
+            written,
+            ..self
+        }
     }
 
     pub(super) fn with_owner(self, owner: Owner) -> Self {
@@ -70,13 +81,22 @@ impl Pieces {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Range<u64>, Piece)> + '_ {
-        self.tree.iter().map(|(&start, extent)| (start..extent.end, extent.piece))
+        self.tree
+            .iter()
+            .map(|(&start, extent)| (start..extent.end, extent.piece))
     }
 
     /// The pieces in `range`, cut to it, in order.
-    pub(super) fn within(&self, range: &Range<u64>) -> impl Iterator<Item = (Range<u64>, Piece)> + '_ {
+    pub(super) fn within(
+        &self,
+        range: &Range<u64>,
+    ) -> impl Iterator<Item = (Range<u64>, Piece)> + '_ {
         let (from, to) = (range.start, range.end.max(range.start));
-        let first = self.tree.range(..from).next_back().filter(|(_, extent)| extent.end > from && from < to);
+        let first = self
+            .tree
+            .range(..from)
+            .next_back()
+            .filter(|(_, extent)| extent.end > from && from < to);
         first
             .into_iter()
             .chain(self.tree.range(from..to))
@@ -121,7 +141,10 @@ impl Pieces {
 
     /// Puts a piece where none is, joining it with equal neighbours.
     pub(super) fn put(&mut self, range: Range<u64>, piece: Piece) {
-        debug_assert!(!range.is_empty() && self.within(&range).next().is_none(), "{range:x?} is taken or empty");
+        debug_assert!(
+            !range.is_empty() && self.within(&range).next().is_none(),
+            "{range:x?} is taken or empty"
+        );
         let mut end = range.end;
         if let Some(right) = self.tree.get(&range.end)
             && right.piece == piece
@@ -213,7 +236,10 @@ impl Pieces {
 }
 
 /// `range` without `others`, which come in order and may overlap.
-pub(super) fn without(range: &Range<u64>, others: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+pub(super) fn without(
+    range: &Range<u64>,
+    others: impl IntoIterator<Item = Range<u64>>,
+) -> Vec<Range<u64>> {
     let mut left = Vec::new();
     let mut from = range.start;
     for other in others {
