@@ -159,7 +159,7 @@ pub const HEADER_BYTES: usize = size_of::<Header>();
 pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + REGISTERS_BYTES + STACK_BYTES_MAX;
 
 const _: () = assert!(HEADER_BYTES == 96);
-const _: () = assert!(HEADER_BYTES % 8 == 0 && REGISTERS_BYTES % 8 == 0);
+const _: () = assert!(HEADER_BYTES.is_multiple_of(8) && REGISTERS_BYTES.is_multiple_of(8));
 const _: () = assert!(offset_of!(Header, time) == 8);
 const _: () = assert!(offset_of!(Header, address) == 24);
 const _: () = assert!(offset_of!(Header, protection) == 56);

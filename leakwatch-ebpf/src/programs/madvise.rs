@@ -35,7 +35,13 @@ pub fn enter_madvise(context: TracePointContext) -> u32 {
 
 #[tracepoint]
 pub fn exit_madvise(context: TracePointContext) -> u32 {
-    if emit::watched().is_none() || kernel::exit_return(&context, Syscall::Madvise) == 0 {
+    /// Some of the range is not mapped; the pages of the rest are gone all the same.
+    const ENOMEM: i64 = 12;
+    if emit::watched().is_none() {
+        return 0;
+    }
+    let returned = kernel::exit_return(&context, Syscall::Madvise);
+    if returned == 0 || returned == -ENOMEM {
         return 0;
     }
     let registers = kernel::user_registers();

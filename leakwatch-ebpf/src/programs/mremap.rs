@@ -5,6 +5,8 @@ use leakwatch_ebpf::wire::{Counter, Kind, Syscall};
 
 use crate::{emit, kernel};
 
+const MREMAP_FIXED: u64 = 2;
+
 #[tracepoint]
 pub fn enter_mremap(context: TracePointContext) -> u32 {
     if emit::watched().is_none() {
@@ -37,7 +39,10 @@ pub fn exit_mremap(context: TracePointContext) -> u32 {
     header.old_length = kernel::exit_argument(registers, 1);
     header.length = kernel::exit_argument(registers, 2);
     if failed {
-        header.address = kernel::exit_argument(registers, 4);
+        // The new address means something only where it is asked for.
+        if kernel::exit_argument(registers, 3) & MREMAP_FIXED != 0 {
+            header.address = kernel::exit_argument(registers, 4);
+        }
         header.operation = Kind::RemapFrom as u32;
         emit::send(&header, Counter::LostReleases);
     } else {

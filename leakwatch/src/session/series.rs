@@ -1,0 +1,66 @@
+//! What /proc said each second, in a bounded number of points.
+
+use std::time::Duration;
+
+use crate::sampler::totals::Totals;
+
+/// Points kept: more than a screen can show. When they are full every second one goes, and from then on every second
+/// sample is left out.
+const POINTS_MAX: usize = 2048;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Point {
+    pub at: Duration,
+    pub totals: Totals,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Series {
+    points: Vec<Point>,
+    /// log2 of the samples for one point.
+    thinned: u32,
+    samples: u64,
+}
+
+impl Series {
+    pub fn push(&mut self, at: Duration, totals: &Totals) {
+        let index = self.samples;
+        self.samples += 1;
+        if index & ((1 << self.thinned) - 1) != 0 {
+            return;
+        }
+        if self.points.len() >= POINTS_MAX {
+            let mut keep = false;
+            self.points.retain(|_| {
+                keep = !keep;
+                keep
+            });
+            self.thinned += 1;
+        }
+        self.points.push(Point { at, totals: *totals });
+    }
+
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_week_of_seconds_stays_bounded_and_even() {
+        let mut series = Series::default();
+        for second in 0..7 * 24 * 3600 {
+            series.push(Duration::from_secs(second), &Totals::default());
+        }
+        let points = series.points();
+        assert!(points.len() <= POINTS_MAX && points.len() >= POINTS_MAX / 2, "{}", points.len());
+        let step = points[1].at - points[0].at;
+        assert_eq!(points[0].at, Duration::ZERO);
+        for pair in points[..points.len() - 1].windows(2) {
+            assert_eq!(pair[1].at - pair[0].at, step, "evenly spaced");
+        }
+    }
+}

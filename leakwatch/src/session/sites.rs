@@ -1,0 +1,65 @@
+//! Call sites of the session: a stack, and the kind of call that it made.
+
+use std::collections::{BTreeSet, HashMap};
+
+use leakwatch_ebpf::wire::Kind;
+
+use crate::diagnose::rank::Via;
+use crate::ledger::SiteId;
+use crate::unwind::StackId;
+
+/// Names of threads kept for a site: a pool's threads tend to have one name each.
+const THREADS_MAX: usize = 8;
+
+/// One call site.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    pub stack: StackId,
+    pub via: Via,
+    /// Names of the threads it was seen on, untrusted.
+    pub threads: BTreeSet<String>,
+}
+
+/// All call sites. Bounded by the table of stacks, times the kinds of calls.
+#[derive(Debug, Default)]
+pub(super) struct Sites {
+    sites: Vec<Site>,
+    known: HashMap<(StackId, Via), SiteId>,
+}
+
+impl Sites {
+    /// The site of an event; `comm` is the thread's name, NUL-padded.
+    pub fn intern(&mut self, stack: StackId, via: Via, comm: &[u8]) -> SiteId {
+        let id = *self.known.entry((stack, via)).or_insert_with(|| {
+            let id = SiteId(u32::try_from(self.sites.len()).unwrap_or(u32::MAX));
+            self.sites.push(Site { stack, via, threads: BTreeSet::new() });
+            id
+        });
+        if let Some(site) = self.sites.get_mut(id.0 as usize)
+            && site.threads.len() < THREADS_MAX
+        {
+            let name = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+            // Looked up as it is first: this runs for every event.
+            let name = String::from_utf8_lossy(name);
+            if !site.threads.contains(name.as_ref()) {
+                site.threads.insert(name.into_owned());
+            }
+        }
+        id
+    }
+
+    pub fn get(&self, id: SiteId) -> Option<&Site> {
+        self.sites.get(id.0 as usize)
+    }
+}
+
+/// How the memory was asked for, for the kinds of events that gain some.
+pub(super) fn via(kind: Kind) -> Option<Via> {
+    Some(match kind {
+        Kind::Map => Via::Mmap,
+        Kind::BrkUp => Via::Brk,
+        Kind::RemapTo => Via::Mremap,
+        Kind::Protect => Via::Mprotect,
+        _ => return None,
+    })
+}

@@ -1,0 +1,327 @@
+//! The window: events come, the clock runs, somebody ends it.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use leakwatch_ebpf::wire::{Kind, flags};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
+
+use super::process::{Process, anonymous_of, monotonic_ns, regions};
+use super::series::Series;
+use super::sites::{Sites, via};
+use super::translate::changes;
+use super::{Progress, RecordOptions};
+use crate::ledger::SiteId;
+use crate::probe::{Counts, Event, Probe};
+use crate::report::model::EndedBy;
+use crate::sampler::{ProcRoot, maps, totals};
+use crate::unwind::{Snapshot, Unwinder};
+
+/// The ring is looked at this often. A wake-up for each event would cost the target more than the event; if the ring
+/// fills faster the kernel side calls.
+const DRAIN_EVERY: Duration = Duration::from_millis(5);
+/// Events taken before the clock and the signals get their turn.
+const DRAIN_MAX: usize = 16 * 1024;
+/// The last drain is bounded too: a target that was not told to stop may outrun it.
+const LAST_DRAIN_MAX: usize = 4 * 1024 * 1024;
+const TICK_EVERY: Duration = Duration::from_secs(1);
+/// Children followed at most; more are counted.
+const CHILDREN_MAX: usize = 1024;
+
+const PROT_WRITE: u32 = 2;
+const PROT_EXEC: u32 = 4;
+
+/// Everything that events change. Apart from the probe, which lends them out.
+pub(super) struct State {
+    root: ProcRoot,
+    target: u32,
+    follow_children: bool,
+    pub unwinder: Unwinder,
+    pub sites: Sites,
+    pub processes: BTreeMap<u32, Process>,
+    pub series: Series,
+    pub events: u64,
+    /// Events of processes that are not watched (any more).
+    pub stray_events: u64,
+    /// Children that were born and not followed.
+    pub unfollowed_children: u64,
+    pub ended_by: Option<EndedBy>,
+    /// Wall time and ledger time of the window's start.
+    pub began: Instant,
+    pub began_ns: u64,
+    pub checks: u64,
+}
+
+impl State {
+    pub fn new(options: &RecordOptions) -> Self {
+        Self {
+            root: ProcRoot::default(),
+            target: options.target.pid,
+            follow_children: options.follow_children,
+            unwinder: Unwinder::new(),
+            sites: Sites::default(),
+            processes: BTreeMap::new(),
+            series: Series::default(),
+            events: 0,
+            stray_events: 0,
+            unfollowed_children: 0,
+            ended_by: None,
+            began: Instant::now(),
+            began_ns: monotonic_ns(),
+            checks: 0,
+        }
+    }
+
+    pub fn root(&self) -> &ProcRoot {
+        &self.root
+    }
+
+    fn take(&mut self, event: &Event<'_>) {
+        self.events += 1;
+        match event.kind {
+            Kind::Fork => self.forked(event),
+            Kind::Exec => self.executed(event),
+            Kind::Exit => self.exited(event.header.tgid),
+            _ => self.mapping(event),
+        }
+    }
+
+    fn mapping(&mut self, event: &Event<'_>) {
+        let header = &event.header;
+        let Some(process) = self.processes.get_mut(&header.tgid).filter(|process| !process.gone) else {
+            self.stray_events += 1;
+            return;
+        };
+        // A library that was just mapped runs in the very next stacks.
+        process.refresh_code(&self.root, &mut self.unwinder);
+        let site = acquires(event).then(|| site(&mut self.unwinder, &mut self.sites, event)).flatten();
+        for change in changes(event.kind, header, site) {
+            process.ledger.apply(&change);
+        }
+        if matches!(event.kind, Kind::Map | Kind::Protect) && header.protection & PROT_EXEC != 0 {
+            process.note_code_change();
+        }
+    }
+
+    fn forked(&mut self, event: &Event<'_>) {
+        let child = u32::try_from(event.header.address).unwrap_or(0);
+        if !self.follow_children || self.processes.len() > CHILDREN_MAX {
+            self.unfollowed_children += 1;
+            return;
+        }
+        let Some(parent) = self.processes.get(&event.header.tgid) else { return };
+        let mut process = parent.fork(child);
+        self.unwinder.fork(event.header.tgid, child);
+        process.start.totals = totals::read_status(&self.root, child).ok();
+        process.start.rollup = totals::read_rollup(&self.root, child).ok();
+        self.processes.insert(child, process);
+    }
+
+    fn executed(&mut self, event: &Event<'_>) {
+        let pid = event.header.tgid;
+        if pid == self.target {
+            // The memory that was watched is gone; what is known of it is the report.
+            self.end(EndedBy::TargetExec);
+            self.exited(pid);
+        } else if self.processes.contains_key(&pid) {
+            match Process::new(&self.root, pid, &mut self.unwinder) {
+                Ok(process) => drop(self.processes.insert(pid, process)),
+                Err(_) => self.exited(pid),
+            }
+        }
+    }
+
+    fn exited(&mut self, pid: u32) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.gone = true;
+        }
+        if pid == self.target {
+            self.end(EndedBy::TargetExit);
+        }
+    }
+
+    fn end(&mut self, by: EndedBy) {
+        self.ended_by.get_or_insert(by);
+    }
+
+    /// Reads what /proc tells cheaply. Returns the growth of anonymous memory since the start.
+    fn sample(&mut self) -> Option<i64> {
+        let now = totals::read_status(&self.root, self.target).ok()?;
+        self.series.push(self.began.elapsed(), &now);
+        let start = self.processes.get(&self.target)?.start.totals.as_ref().and_then(anonymous_of)?;
+        Some(anonymous_of(&now)?.cast_signed().saturating_sub(start.cast_signed()))
+    }
+}
+
+/// Whether an event can make a range private, writable memory: only then does its stack matter. A reservation or a
+/// file mapping is somebody's only once it is made writable, and that is an event of its own.
+fn acquires(event: &Event<'_>) -> bool {
+    const MAP_PRIVATE_ANONYMOUS: u32 = 0x22;
+    const MAP_SHARED: u32 = 1;
+    let header = &event.header;
+    match event.kind {
+        Kind::Map => {
+            header.protection & PROT_WRITE != 0
+                && header.operation & MAP_PRIVATE_ANONYMOUS == MAP_PRIVATE_ANONYMOUS
+                && header.operation & MAP_SHARED == 0
+        }
+        Kind::Protect => header.protection & PROT_WRITE != 0,
+        Kind::RemapTo => header.length > header.old_length,
+        Kind::BrkUp => true,
+        _ => false,
+    }
+}
+
+fn site(unwinder: &mut Unwinder, sites: &mut Sites, event: &Event<'_>) -> Option<SiteId> {
+    let via = via(event.kind)?;
+    let header = &event.header;
+    let stack = match event.registers {
+        Some(registers) if header.flags & flags::STACK != 0 => unwinder.unwind(
+            header.tgid,
+            &Snapshot {
+                registers,
+                stack_pointer: header.stack_pointer,
+                stack: event.stack,
+                flags: header.flags,
+            },
+        ),
+        _ => unwinder.without_registers(),
+    };
+    Some(sites.intern(stack, via, &header.comm))
+}
+
+/// The probe and what its events change.
+pub(super) struct Watch {
+    pub probe: Probe,
+    pub state: State,
+    /// The kernel's counters when the window began.
+    pub counts_before: Counts,
+    lost_seen: u64,
+}
+
+impl Watch {
+    pub fn new(probe: Probe, state: State) -> Result<Self> {
+        let counts_before = probe.counts()?;
+        Ok(Self { probe, state, lost_seen: counts_before.lost(), counts_before })
+    }
+
+    pub fn drain(&mut self, limit: usize) -> usize {
+        let Self { probe, state, .. } = self;
+        probe.drain(limit, |event| state.take(&event))
+    }
+
+    /// Runs `work` on another thread and drains meanwhile: reading /proc of a large process takes longer than the ring
+    /// lasts.
+    pub fn drain_while<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let thread = std::thread::spawn(work);
+        while !thread.is_finished() {
+            if self.drain(DRAIN_MAX) == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        thread.join().map_err(|_| anyhow::anyhow!("a reader of /proc panicked"))
+    }
+
+    /// Takes what is left once nothing new comes.
+    pub fn drain_rest(&mut self) {
+        let mut left = LAST_DRAIN_MAX;
+        while left > 0 {
+            let taken = self.drain(left.min(DRAIN_MAX));
+            if taken == 0 {
+                break;
+            }
+            left -= taken.min(left);
+        }
+    }
+
+    /// Watches until the deadline, a signal, or the target's end.
+    pub async fn run(&mut self, options: &RecordOptions, progress: &mut dyn Progress) -> Result<()> {
+        let ring = self.probe.ring_fd().try_clone_to_owned().context("cannot duplicate the ring's descriptor")?;
+        let ring = AsyncFd::with_interest(ring, Interest::READABLE)?;
+        let pidfd = options.target.as_fd().try_clone_to_owned().context("cannot duplicate the pidfd")?;
+        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut timer = tokio::time::interval(DRAIN_EVERY);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let deadline = tokio::time::sleep_until((self.state.began + options.duration).into());
+        tokio::pin!(deadline);
+        let mut next_tick = Instant::now() + TICK_EVERY;
+
+        while self.state.ended_by.is_none() {
+            tokio::select! {
+                biased;
+                _ = interrupt.recv() => self.state.end(EndedBy::Interrupt),
+                _ = terminate.recv() => self.state.end(EndedBy::Interrupt),
+                () = &mut deadline => self.state.end(EndedBy::Deadline),
+                ready = pidfd.readable() => {
+                    ready?.retain_ready();
+                    self.target_exited();
+                }
+                ready = ring.readable() => {
+                    // Drained to the end first, then told so: the other way round a record in between would wait for
+                    // the timer.
+                    self.drain(DRAIN_MAX);
+                    ready?.clear_ready();
+                }
+                _ = timer.tick() => {}
+            }
+            self.drain(DRAIN_MAX);
+            if Instant::now() >= next_tick {
+                next_tick = Instant::now() + TICK_EVERY;
+                self.tick(progress)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn target_exited(&mut self) {
+        // Its last events may still be in the ring, the exit among them, and an exec would have its own.
+        self.drain_rest();
+        let target = self.state.target;
+        self.state.exited(target);
+    }
+
+    fn tick(&mut self, progress: &mut dyn Progress) -> Result<()> {
+        let growth = self.state.sample();
+        progress.tick(self.state.began.elapsed(), self.state.events, growth);
+        let lost = self.probe.counts()?.lost();
+        if lost > self.lost_seen {
+            self.lost_seen = lost;
+            self.check();
+        }
+        Ok(())
+    }
+
+    /// Brings the ledgers back to what maps says: after lost events, and at the end.
+    pub fn check(&mut self) {
+        self.state.checks += 1;
+        let pids: Vec<u32> = self.living();
+        for pid in pids {
+            let Some(process) = self.state.processes.get_mut(&pid) else { continue };
+            process.ledger.begin_check(monotonic_ns());
+            let Ok(read) = maps::read(&self.state.root, pid) else { continue };
+            // Whatever crossed the reading is in the ring by now.
+            self.drain_rest();
+            if let Some(process) = self.state.processes.get_mut(&pid)
+                && !process.gone
+            {
+                process.ledger.finish_check(&regions(&read.mappings));
+            }
+        }
+    }
+
+    pub fn living(&self) -> Vec<u32> {
+        self.state
+            .processes
+            .values()
+            .filter(|process| !process.gone)
+            .map(|process| process.pid)
+            .collect()
+    }
+}
