@@ -142,8 +142,7 @@ pub fn culprit(frames: &[SymbolizedFrame]) -> Option<usize> {
             .iter()
             .position(|name| !matches!(name, Some(C_LIBRARY | LOADER)))
     };
-    own.or_else(outside)
-        .or_else(|| (!frames.is_empty()).then_some(0))
+    own.or_else(outside).or_else(|| (!frames.is_empty()).then_some(0))
 }
 
 /// What to call a frame: its function, else its module's file name and offset, else its address.
@@ -217,10 +216,7 @@ fn candidates(function: &str) -> Vec<&str> {
         Some(open) if open > 0 && plain.ends_with([')', 't']) => plain.get(..open),
         _ => None,
     };
-    [Some(plain), without_parameters]
-        .into_iter()
-        .flatten()
-        .collect()
+    [Some(plain), without_parameters].into_iter().flatten().collect()
 }
 
 /// `alloc::vec::Vec<T> as core::iter::Extend>::extend` is the library's own, by its type. Of `T as alloc::…` and
@@ -239,10 +235,7 @@ fn rust_type_and_trait(inside: &str) -> Vec<&str> {
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':')
         .next()
         .unwrap_or(base);
-    let generic = word.len() <= 2
-        && word
-            .chars()
-            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+    let generic = word.len() <= 2 && word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
     let primitive = matches!(
         word,
         "u8" | "u16"

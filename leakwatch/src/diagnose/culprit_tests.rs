@@ -81,11 +81,7 @@ fn static_glibc_and_musl() {
         "fill",
     );
     blames(
-        &[
-            "/srv/app!__memset_chk",
-            "/srv/app!memset@plt",
-            "/srv/app!fill",
-        ],
+        &["/srv/app!__memset_chk", "/srv/app!memset@plt", "/srv/app!fill"],
         "fill",
     );
     blames(
@@ -161,10 +157,7 @@ fn rust() {
         "<my_app::Session as core::clone::Clone>::clone",
     );
     blames(
-        &[
-            "/srv/app!__rust_alloc",
-            "/srv/app!my_app::main::{{closure}}",
-        ],
+        &["/srv/app!__rust_alloc", "/srv/app!my_app::main::{{closure}}"],
         "my_app::main::{{closure}}",
     );
 }
@@ -228,10 +221,7 @@ fn runtimes() {
         "main.(*store).keep",
     );
     blames(
-        &[
-            "/srv/go!runtime.mallocgc",
-            "/srv/go!example.com/x/runtime.Keep",
-        ],
+        &["/srv/go!runtime.mallocgc", "/srv/go!example.com/x/runtime.Keep"],
         "example.com/x/runtime.Keep",
     );
     blames(
@@ -256,10 +246,7 @@ fn runtimes() {
         "CodeHeap::expand_by(unsigned long)",
     );
     // `os::` is the JVM's only in the JVM.
-    blames(
-        &["/srv/app!os::commit_memory(char*)"],
-        "os::commit_memory(char*)",
-    );
+    blames(&["/srv/app!os::commit_memory(char*)"], "os::commit_memory(char*)");
 }
 
 #[test]
@@ -314,11 +301,7 @@ fn somebodys_own_code_is_not_excluded_for_its_name() {
         "operators::f",
     ] {
         blames(
-            &[
-                "/srv/app!malloc",
-                &format!("/srv/app!{own}"),
-                "/srv/app!main",
-            ],
+            &["/srv/app!malloc", &format!("/srv/app!{own}"), "/srv/app!main"],
             own,
         );
     }
@@ -343,10 +326,7 @@ fn a_stack_of_excluded_frames_only() {
     );
     blames(&[&libc("__brk"), &libc("malloc")], "__brk");
     blames(
-        &[
-            "/lib64/ld-linux-x86-64.so.2!_dl_map_object",
-            &libc("dlopen"),
-        ],
+        &["/lib64/ld-linux-x86-64.so.2!_dl_map_object", &libc("dlopen")],
         "_dl_map_object",
     );
     assert_eq!(culprit(&[]), None);
@@ -356,10 +336,7 @@ fn a_stack_of_excluded_frames_only() {
 fn every_row_has_functions() {
     for family in TABLE {
         assert!(!family.functions.is_empty(), "{}", family.name);
-        let any = family
-            .functions
-            .iter()
-            .any(|pattern| matches!(pattern, Any));
+        let any = family.functions.iter().any(|pattern| matches!(pattern, Any));
         assert!(
             !any || !family.modules.is_empty(),
             "{} excludes everything",

@@ -101,12 +101,7 @@ impl Symbolizer {
         &self.unnamed
     }
 
-    fn names(
-        &mut self,
-        modules: &ModuleTable,
-        id: ModuleId,
-        offset: u64,
-    ) -> Arc<[SymbolizedFrame]> {
+    fn names(&mut self, modules: &ModuleTable, id: ModuleId, offset: u64) -> Arc<[SymbolizedFrame]> {
         if let Some(known) = self.cache.get(&(id, offset)) {
             return known.clone();
         }

@@ -40,8 +40,9 @@ impl Write for Bounded {
             self.text.push_str(more);
             return Ok(());
         }
-        let end = more.floor_char_boundary(room);
-        self.text.push_str(more.get(..end).unwrap_or_default());
+        // Back to the start of a character, which is at most three bytes away.
+        let whole = (0..=room).rev().find_map(|end| more.get(..end));
+        self.text.push_str(whole.unwrap_or_default());
         self.cut = true;
         Err(fmt::Error)
     }
@@ -116,9 +117,7 @@ mod tests {
         // Each parameter type is a pair of the one before: 2^n words when written out.
         let mut symbol = String::from("_Z1fSt4pairIiiE");
         for level in 0..40_u32 {
-            let digit = char::from_digit(level % 36, 36)
-                .unwrap()
-                .to_ascii_uppercase();
+            let digit = char::from_digit(level % 36, 36).unwrap().to_ascii_uppercase();
             let _ = write!(symbol, "St4pairIS{digit}_S{digit}_E");
         }
         let started = std::time::Instant::now();

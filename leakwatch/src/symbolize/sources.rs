@@ -94,10 +94,7 @@ fn debug_file(module: &Module) -> Option<(File, u64)> {
     ))];
     if let Some(link) = &module.debug_link {
         let link = OsStr::from_bytes(link);
-        if let Some(directory) = Path::new(&*module.path)
-            .parent()
-            .filter(|it| it.is_absolute())
-        {
+        if let Some(directory) = Path::new(&*module.path).parent().filter(|it| it.is_absolute()) {
             candidates.push(directory.join(link));
             candidates.push(directory.join(".debug").join(link));
             let below = directory.strip_prefix("/").unwrap_or(directory);
@@ -108,9 +105,7 @@ fn debug_file(module: &Module) -> Option<(File, u64)> {
         let (file, bytes) = open_regular(&path, |_| true).ok()?;
         let image = elf::read(&ReadCache::new(&file), Host::ELF).ok()?;
         let trusted = path.starts_with(SYSTEM_DEBUG)
-            && !path
-                .components()
-                .any(|it| it == std::path::Component::ParentDir);
+            && !path.components().any(|it| it == std::path::Component::ParentDir);
         let ends_here = !image.names_other_file && image.debug_link.is_none();
         let same = image.build_id.as_deref() == Some(build_id);
         (same && (trusted || ends_here)).then_some((file, bytes))

@@ -232,11 +232,7 @@ fn build_id<'data>(
     None
 }
 
-fn read_bytes<'data, R: ReadRef<'data>>(
-    data: R,
-    offset: u64,
-    length: u64,
-) -> Result<Arc<[u8]>, ElfError> {
+fn read_bytes<'data, R: ReadRef<'data>>(data: R, offset: u64, length: u64) -> Result<Arc<[u8]>, ElfError> {
     if length > SECTION_BYTES_MAX {
         return Err(ElfError::SectionTooLarge);
     }
@@ -345,10 +341,7 @@ fn read_by_segment<'data, R: ReadRef<'data>>(
     // Its length is not recorded; it ends with a zero word somewhere before the end of its segment.
     let skipped = start - holder.address;
     let length = holder.file_bytes - skipped;
-    let offset = holder
-        .offset
-        .checked_add(skipped)
-        .ok_or(ElfError::Damaged)?;
+    let offset = holder.offset.checked_add(skipped).ok_or(ElfError::Damaged)?;
     into.eh_frame = Some(Section {
         addresses: start..start.saturating_add(length),
         bytes: read_bytes(data, offset, length)?,
@@ -381,9 +374,7 @@ fn eh_frame_address(hdr: &[u8], hdr_address: u64) -> Option<u64> {
     let value = match pointer_encoding & 0x0f {
         encoding::SDATA4 => i64::from(i32::from_le_bytes(*rest.first_chunk()?)).cast_unsigned(),
         encoding::UDATA4 => u64::from(u32::from_le_bytes(*rest.first_chunk()?)),
-        encoding::ABSPTR | encoding::UDATA8 | encoding::SDATA8 => {
-            u64::from_le_bytes(*rest.first_chunk()?)
-        }
+        encoding::ABSPTR | encoding::UDATA8 | encoding::SDATA8 => u64::from_le_bytes(*rest.first_chunk()?),
         _ => return None,
     };
     let base = match pointer_encoding & 0xf0 {

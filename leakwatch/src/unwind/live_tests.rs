@@ -173,11 +173,7 @@ fn compiled(directory: &Path, name: &str, arguments: &[&str]) -> PathBuf {
 const SLEEP: [libc::c_long; 2] = [libc::SYS_nanosleep, libc::SYS_clock_nanosleep];
 
 /// The stacks of all sleeping tasks of a program, each at its root, and what is needed to name them.
-fn sleeping_stacks(
-    target: &Target,
-    count: usize,
-    calls: &[libc::c_long],
-) -> (Unwinder, Vec<StackId>) {
+fn sleeping_stacks(target: &Target, count: usize, calls: &[libc::c_long]) -> (Unwinder, Vec<StackId>) {
     let tasks = target.asleep(count, calls);
     let mut unwinder = Unwinder::new();
     unwinder.refresh(target.pid(), &target.mappings());
@@ -233,10 +229,7 @@ fn threads_of_a_c_program() {
     assert!(ids.windows(2).all(|pair| pair[0] == pair[1]), "{ids:?}");
     assert_eq!(unwinder.stacks().len(), 1);
     let losses = unwinder.losses();
-    assert_eq!(
-        (losses.stacks, losses.truncated.len(), losses.panics),
-        (4, 0, 0)
-    );
+    assert_eq!((losses.stacks, losses.truncated.len(), losses.panics), (4, 0, 0));
     assert!(losses.modules_unreadable.is_empty(), "{losses:?}");
 
     let frames = named(&unwinder, &mut Symbolizer::new(), ids[0]);
@@ -251,17 +244,9 @@ fn threads_of_a_c_program() {
     assert!(frames[nap].inlined && !frames[nap + 1].inlined);
     assert_eq!(frames[nap].offset, frames[nap + 1].offset);
     assert!(frames[nap].file.as_deref().unwrap().ends_with("sleepers.c"));
-    assert_eq!(
-        (frames[nap].line, frames[nap + 1].line),
-        (Some(8), Some(10))
-    );
+    assert_eq!((frames[nap].line, frames[nap + 1].line), (Some(8), Some(10)));
     assert_eq!(frames[nap].module.as_deref(), program.to_str());
-    assert!(
-        frames[nap]
-            .build_id
-            .as_deref()
-            .is_some_and(|id| id.len() >= 16)
-    );
+    assert!(frames[nap].build_id.as_deref().is_some_and(|id| id.len() >= 16));
     let label = crate::diagnose::culprit::culprit(&frames)
         .map(|index| crate::diagnose::culprit::frame_label(&frames[index]));
     assert_eq!(label.as_deref(), Some("nap"));
@@ -299,29 +284,19 @@ fn stripped_static_and_headerless_variants() {
             .collect();
         assert!(own.len() >= 4, "{program:?} {frames:#?}");
         if program.ends_with("fixed") {
-            assert_in_order(
-                &functions(&frames),
-                &["deepest", "middle", "outermost", "worker"],
-            );
+            assert_in_order(&functions(&frames), &["deepest", "middle", "outermost", "worker"]);
         } else {
             // Stripped: no name is better than the name of some neighbour.
-            assert!(
-                own.iter().all(|it| it.function.is_none()),
-                "{program:?} {own:#?}"
-            );
-            assert!(
-                own.iter().all(|it| it.offset < 16 << 20),
-                "{program:?} {own:#?}"
-            );
+            assert!(own.iter().all(|it| it.function.is_none()), "{program:?} {own:#?}");
+            assert!(own.iter().all(|it| it.offset < 16 << 20), "{program:?} {own:#?}");
         }
     }
 }
 
 #[test]
 fn python_asleep() {
-    let target = Target::spawn(
-        Command::new("python3").args(["-c", "import time\ndef f(): time.sleep(1000)\nf()"]),
-    );
+    let target =
+        Target::spawn(Command::new("python3").args(["-c", "import time\ndef f(): time.sleep(1000)\nf()"]));
     let calls = [SLEEP.as_slice(), &[libc::SYS_select, libc::SYS_pselect6]].concat();
     let (unwinder, ids) = sleeping_stacks(&target, 1, &calls);
     let frames = named(&unwinder, &mut Symbolizer::new(), ids[0]);
@@ -342,9 +317,7 @@ fn names_outlive_the_file_and_the_process() {
     let frames = named(&unwinder, &mut Symbolizer::new(), ids[0]);
     assert_in_order(&functions(&frames), &["deepest", "middle", "outermost"]);
     assert!(
-        frames
-            .iter()
-            .any(|it| it.module.as_deref() == program.to_str()),
+        frames.iter().any(|it| it.module.as_deref() == program.to_str()),
         "{frames:#?}"
     );
 }
@@ -457,10 +430,7 @@ fn the_vdso_is_a_module_with_names() {
     } else {
         "__kernel_clock_gettime"
     };
-    let symbol = file
-        .dynamic_symbols()
-        .find(|it| it.name() == Ok(wanted))
-        .unwrap();
+    let symbol = file.dynamic_symbols().find(|it| it.name() == Ok(wanted)).unwrap();
     let stack = Stack {
         frames: vec![Frame::Module {
             module: id,
@@ -470,11 +440,7 @@ fn the_vdso_is_a_module_with_names() {
     };
     let frames = Symbolizer::new().symbolize(unwinder.modules(), &stack);
     assert!(
-        frames[0]
-            .function
-            .as_deref()
-            .unwrap()
-            .contains("clock_gettime"),
+        frames[0].function.as_deref().unwrap().contains("clock_gettime"),
         "{frames:?}"
     );
 }
@@ -546,8 +512,7 @@ impl Fuzzed {
             } else {
                 [32, 31]
             };
-            registers[pc_word * 8..][..8]
-                .copy_from_slice(&(base + random(0x4000) as u64).to_le_bytes());
+            registers[pc_word * 8..][..8].copy_from_slice(&(base + random(0x4000) as u64).to_le_bytes());
             registers[sp_word * 8..][..8].copy_from_slice(&0x7fff_0000_u64.to_le_bytes());
             let snapshot = Snapshot {
                 registers: &registers,

@@ -197,8 +197,7 @@ impl ModuleTable {
             self.read_file(pid, mapping, path)
         };
         if let Ok(Image {
-            unwind: Ok(sections),
-            ..
+            unwind: Ok(sections), ..
         }) = &module.image
         {
             self.held_bytes += sections.bytes();
@@ -295,8 +294,7 @@ fn open_mapped(pid: u32, mapping: &Mapping, path: &[u8]) -> Result<(File, u64), 
     by_path.extend_from_slice(path);
     open_regular(Path::new(OsStr::from_bytes(&by_path)), |metadata| {
         let device = metadata.dev();
-        (libc::major(device), libc::minor(device)) == mapping.device
-            && metadata.ino() == mapping.inode
+        (libc::major(device), libc::minor(device)) == mapping.device && metadata.ino() == mapping.inode
     })
 }
 
@@ -321,8 +319,8 @@ pub(crate) fn open_regular(
     if !is_it(&metadata) {
         return Err(ModuleError::Replaced);
     }
-    let file = File::open(format!("/proc/self/fd/{}", handle.as_raw_fd()))
-        .map_err(|_| ModuleError::NotOpened)?;
+    let file =
+        File::open(format!("/proc/self/fd/{}", handle.as_raw_fd())).map_err(|_| ModuleError::NotOpened)?;
     Ok((file, metadata.len()))
 }
 
@@ -350,5 +348,89 @@ fn read_memory(pid: u32, range: &Range<u64>) -> io::Result<Vec<u8>> {
             Ok(bytes)
         }
         Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_file(path: &Path, inode_off_by: u64) -> Mapping {
+        let metadata = std::fs::metadata(path).unwrap();
+        Mapping {
+            // No mapping has this range, so map_files has no such entry and the path decides.
+            range: 0x1000..0x2000,
+            readable: true,
+            writable: false,
+            executable: true,
+            shared: false,
+            offset: 0,
+            device: (libc::major(metadata.dev()), libc::minor(metadata.dev())),
+            inode: metadata.ino() + inode_off_by,
+            path: Some(path.into()),
+        }
+    }
+
+    #[test]
+    fn the_path_serves_only_while_it_is_the_mapped_file() {
+        let exe = std::env::current_exe().unwrap();
+        let pid = std::process::id();
+        let path = exe.as_os_str().as_bytes();
+        assert!(open_mapped(pid, &of_file(&exe, 0), path).is_ok());
+        let other = open_mapped(pid, &of_file(&exe, 1), path);
+        assert_eq!(other.unwrap_err(), ModuleError::Replaced);
+        let gone = open_mapped(pid, &of_file(&exe, 0), b"/no/such/file");
+        assert_eq!(gone.unwrap_err(), ModuleError::NotOpened);
+        assert_eq!(
+            open_mapped(pid, &of_file(&exe, 0), b"/a\0b").unwrap_err(),
+            ModuleError::NotOpened
+        );
+    }
+
+    #[test]
+    fn a_fifo_or_a_device_is_not_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        let name = CString::new(fifo.as_os_str().as_bytes()).unwrap();
+        // SAFETY: the name is NUL-terminated and outlives the call.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        // Opening it for reading would wait for a writer for ever.
+        assert_eq!(
+            open_regular(&fifo, |_| true).unwrap_err(),
+            ModuleError::NotRegular
+        );
+        assert_eq!(
+            open_regular(Path::new("/dev/null"), |_| true).unwrap_err(),
+            ModuleError::NotRegular
+        );
+        assert_eq!(
+            open_regular(directory.path(), |_| true).unwrap_err(),
+            ModuleError::NotRegular
+        );
+    }
+
+    #[test]
+    fn one_file_is_one_module_wherever_it_is_mapped() {
+        let exe = std::env::current_exe().unwrap();
+        let mut table =
+            ModuleTable::new(<super::super::registers::Host as super::super::registers::Machine>::ELF);
+        let first = table.of_mapping(std::process::id(), &of_file(&exe, 0)).unwrap();
+        let mut elsewhere = of_file(&exe, 0);
+        elsewhere.range = 0x7000_0000..0x7000_1000;
+        assert_eq!(table.of_mapping(1, &elsewhere), Some(first));
+        assert_eq!(table.get(first).unwrap().unreadable(), None);
+
+        let mut text = of_file(Path::new("/etc/passwd"), 0);
+        text.range = 0x3000..0x4000;
+        let id = table.of_mapping(std::process::id(), &text).unwrap();
+        assert_eq!(
+            table.get(id).unwrap().unreadable(),
+            Some(ModuleError::Elf(ElfError::Damaged))
+        );
+        assert_eq!(&*table.get(id).unwrap().path, "/etc/passwd");
+
+        let mut anonymous = of_file(&exe, 0);
+        (anonymous.inode, anonymous.path) = (0, None);
+        assert_eq!(table.of_mapping(1, &anonymous), None);
     }
 }

@@ -66,8 +66,7 @@ impl StackTable {
         }
         let id = match u32::try_from(self.stacks.len()) {
             Ok(number)
-                if self.stacks.len() <= self.stacks_max
-                    && self.frames + frames.len() <= self.frames_max =>
+                if self.stacks.len() <= self.stacks_max && self.frames + frames.len() <= self.frames_max =>
             {
                 StackId(number)
             }
@@ -134,10 +133,7 @@ impl StackTable {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the lower half is what is wanted"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is wanted")]
 fn low(wide: u128) -> u64 {
     wide as u64
 }

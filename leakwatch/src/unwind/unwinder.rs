@@ -67,11 +67,7 @@ impl<M: Machine> Process<M> {
 fn find(loaded: &[Loaded], address: u64) -> Option<&Loaded> {
     let after = loaded.partition_point(|it| it.mapping.range.start <= address);
     let candidate = loaded.get(after.checked_sub(1)?)?;
-    candidate
-        .mapping
-        .range
-        .contains(&address)
-        .then_some(candidate)
+    candidate.mapping.range.contains(&address).then_some(candidate)
 }
 
 /// Unwinds the stacks of all watched processes and keeps each distinct one once.

@@ -5,8 +5,8 @@
 //! there (the procedure linkage table's rule, the usual case, is straight arithmetic), so a file with one is refused.
 
 use gimli::{
-    BaseAddresses, CallFrameInstruction, CieOrFde, DebugFrame, EhFrame, EhFrameHdr, Encoding,
-    EndianSlice, FrameDescriptionEntry, LittleEndian, Operation, UnwindExpression, UnwindSection,
+    BaseAddresses, CallFrameInstruction, CieOrFde, DebugFrame, EhFrame, EhFrameHdr, Encoding, EndianSlice,
+    FrameDescriptionEntry, LittleEndian, Operation, UnwindExpression, UnwindSection,
 };
 
 use super::elf::{ElfError, UnwindSections};
@@ -176,15 +176,9 @@ mod tests {
         assert_eq!(vet(&with_expression(&plt)), Ok(()));
         // skip -3: itself, for ever.
         let endless = [0x2f, 0xfd, 0xff];
-        assert_eq!(
-            vet(&with_expression(&endless)),
-            Err(ElfError::UnboundedUnwinding)
-        );
+        assert_eq!(vet(&with_expression(&endless)), Err(ElfError::UnboundedUnwinding));
         // bra forward into the operand of a constant that holds such a skip.
         let hidden = [0x31, 0x28, 1, 0, 0x0c, 0x2f, 0xfd, 0xff, 0];
-        assert_eq!(
-            vet(&with_expression(&hidden)),
-            Err(ElfError::UnboundedUnwinding)
-        );
+        assert_eq!(vet(&with_expression(&hidden)), Err(ElfError::UnboundedUnwinding));
     }
 }
