@@ -3,6 +3,9 @@
 mod names;
 mod sources;
 
+#[cfg(test)]
+mod live_tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -16,7 +16,9 @@ mod vet;
 pub mod walk;
 
 #[cfg(test)]
-mod live_tests;
+mod damage_tests;
+#[cfg(test)]
+pub(crate) mod live_tests;
 
 pub use modules::{Module, ModuleError, ModuleTable};
 pub use table::StackTable;
