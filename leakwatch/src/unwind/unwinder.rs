@@ -45,7 +45,7 @@ struct Process<M: Machine> {
     cache: M::Cache,
     /// Sorted by address, disjoint.
     loaded: Vec<Loaded>,
-    /// Code was met in no known mapping.
+    /// A stack ended where no code was known.
     stale: bool,
 }
 
@@ -174,9 +174,6 @@ impl<M: Machine> UnwinderOf<M> {
                         Some(_) => Code::Unreadable,
                         None => Code::NotCode,
                     };
-                    if code(start.0) == Code::NotCode {
-                        *stale = true;
-                    }
                     let mut push = |address| {
                         frames.push(match find(loaded, address) {
                             Some(Loaded {
@@ -190,16 +187,19 @@ impl<M: Machine> UnwinderOf<M> {
                             _ => Frame::Anonymous { address },
                         });
                     };
+                    let starts_outside = code(start.0) == Code::NotCode;
                     // Sums over hostile unwind information can overflow in framehop. What it leaves behind on a panic
                     // is a cache entry at most.
                     let walked = catch_unwind(AssertUnwindSafe(|| {
                         walk::<M>(unwinder, cache, snapshot, start, code, &mut push)
                     }));
-                    walked.unwrap_or_else(|_| {
+                    let ending = walked.unwrap_or_else(|_| {
                         self.losses.panics += 1;
                         *cache = M::cache();
                         Ending::Truncated(Truncation::NoUnwindInformation)
-                    })
+                    });
+                    *stale |= starts_outside || ending == Ending::Truncated(Truncation::NoUnwindInformation);
+                    ending
                 }
             },
         };
@@ -220,8 +220,9 @@ impl<M: Machine> UnwinderOf<M> {
         self.stacks.intern(&self.frames, ending)
     }
 
-    /// Whether code ran where no mapping was known at the last [`Self::refresh`]: the mappings are worth reading
-    /// again, at a rate of the caller's choice.
+    /// Whether a stack since the last [`Self::refresh`] ended where no code was known (a library loaded since, or just
+    /// a register that holds something else): the mappings may be worth reading again, at a rate of the caller's
+    /// choice.
     #[must_use]
     pub fn is_stale(&self, pid: u32) -> bool {
         self.processes.get(&pid).is_none_or(|process| process.stale)
