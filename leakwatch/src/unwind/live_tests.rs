@@ -324,6 +324,49 @@ fn stripped_static_and_headerless_variants() {
 }
 
 #[test]
+fn code_without_unwind_information() {
+    let directory = tempfile::tempdir().unwrap();
+    let no_tables = [
+        "-fno-asynchronous-unwind-tables",
+        "-fno-unwind-tables",
+        "-fno-optimize-sibling-calls",
+    ];
+    let chained = compiled(
+        directory.path(),
+        "chained",
+        &[
+            &no_tables[..],
+            &["-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer"],
+        ]
+        .concat(),
+    );
+    let target = Target::spawn(&mut Command::new(&chained));
+    let (unwinder, ids) = sleeping_stacks(&target, 4, &SLEEP);
+    let frames = named(&unwinder, &mut Symbolizer::new(), ids[0]);
+    assert_in_order(
+        &functions(&frames),
+        &["deepest", "middle", "outermost", "worker", "start_thread"],
+    );
+    drop(target);
+
+    // Neither tables nor frame pointers: the first own function is known, its caller is not, and none is made up.
+    let blind = compiled(directory.path(), "blind", &no_tables);
+    let target = Target::spawn(&mut Command::new(&blind));
+    let (unwinder, ids) = sleeping_stacks(&target, 4, &SLEEP);
+    let stack = unwinder.stack(ids[0]).unwrap();
+    assert_eq!(stack.ending, Ending::Truncated(Truncation::NoUnwindInformation));
+    let frames = Symbolizer::new().symbolize(unwinder.modules(), stack);
+    assert_eq!(
+        functions(&frames).last(),
+        Some(&"deepest"),
+        "{:?}",
+        functions(&frames)
+    );
+    assert!(unwinder.is_stale(target.pid()));
+    assert_eq!(unwinder.losses().truncated[&Truncation::NoUnwindInformation], 4);
+}
+
+#[test]
 fn python_asleep() {
     let target =
         Target::spawn(Command::new("python3").args(["-c", "import time\ndef f(): time.sleep(1000)\nf()"]));
