@@ -2,7 +2,7 @@
 //!
 //! Allocators, the C and C++ libraries' memory and string routines, the allocation paths of language runtimes and the
 //! loader stand between a call site and the kernel in every stack; naming them would say nothing. They are listed in
-//! one [table](TABLE).
+//! one table, `TABLE`.
 
 use crate::symbolize::SymbolizedFrame;
 
