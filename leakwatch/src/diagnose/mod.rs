@@ -1,1 +1,3 @@
 //! From measured values to judgements: pure.
+
+pub mod culprit;

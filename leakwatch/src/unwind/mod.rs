@@ -1,4 +1,29 @@
 //! From raw registers and a copy of the stack to a list of (module, offset). The only stage that imports framehop.
+//!
+//! - [`registers`]: raw kernel registers, per architecture.
+//! - [`elf`], [`modules`]: the files that code was mapped from, and what they tell.
+//! - `vet`: unwind information that would not end.
+//! - [`walk`]: one stack, and what its end means. Pure: the snapshot is all the memory there is.
+//! - [`table`]: distinct stacks, each kept once.
+//! - [`unwinder`]: all of it, for the processes of a session.
+
+pub mod elf;
+pub mod modules;
+pub mod registers;
+pub mod table;
+pub mod unwinder;
+mod vet;
+pub mod walk;
+
+#[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+pub(crate) mod live_tests;
+
+pub use modules::{Module, ModuleError, ModuleTable};
+pub use table::StackTable;
+pub use unwinder::{UnwindLosses, Unwinder};
+pub use walk::Snapshot;
 
 /// A module (executable file, shared library, vDSO) that some stack has run through. The same file is one module in
 /// every process and at every load address.
