@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 use super::elf_names::{self, ExecutableNames};
 use super::proc::Proc;
@@ -98,7 +99,7 @@ pub fn identify(proc: &Proc, pid: u32) -> io::Result<Allocator> {
     Ok(match (by_library, by_name) {
         (_, Some(own)) if !matches!(own, Allocator::Musl | Allocator::Glibc { .. }) => own,
         (Some((file, Allocator::Glibc { .. })), _) => Allocator::Glibc {
-            version: glibc_version(proc, pid, file),
+            version: mapped_glibc_version(proc, pid, file),
         },
         (Some((_, allocator)), _) => allocator,
         (None, Some(own)) => own,
@@ -152,14 +153,20 @@ fn mapped_files(maps: &[u8]) -> Vec<MappedFile> {
     files
 }
 
-/// glibc says its version in a banner among its constants.
-fn glibc_version(proc: &Proc, pid: u32, file: &MappedFile) -> Option<String> {
-    let path = proc.entry(pid, "map_files").join(range_name(&file.range)?);
-    let banner = elf_names::find_after(&path, b"stable release version ", 16)?;
-    version_number(&banner).or_else(|| {
-        // Files of glibc 2.33 and before carry the version in their names.
-        version_number(file.name.strip_prefix("libc-")?.as_bytes())
-    })
+/// The version of a mapped glibc, which the name carries up to 2.33 where its contents cannot be read.
+fn mapped_glibc_version(proc: &Proc, pid: u32, file: &MappedFile) -> Option<String> {
+    range_name(&file.range)
+        .and_then(|range| glibc_version(&proc.entry(pid, "map_files").join(range)))
+        .or_else(|| version_number(file.name.strip_prefix("libc-")?.as_bytes()))
+}
+
+/// The library says its version in a banner among its constants. A static executable has none.
+fn glibc_version(path: &Path) -> Option<String> {
+    version_number(&elf_names::find_after(
+        path,
+        b"stable release version ",
+        16,
+    )?)
 }
 
 /// `maps` pads addresses to eight digits, `map_files` does not.

@@ -213,12 +213,18 @@ fn processes_without_readable_memory_are_told_apart() {
     fake.process(4, "old", 'S', 0, ("exe-file", ELF32));
     fake.process(5, "thread", 'S', 0, ("exe-file", ELF64));
     fake.write("5/status", "Tgid:\t4\n");
+    fake.process(7, "led", 'Z', 0, ("exe-file", ELF64));
+    fake.write(
+        "7/stat",
+        "7 (led) Z 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 2 0 500 0 0\n",
+    );
     let read = |pid| identity::read(&fake.proc(), pid).unwrap_err();
     assert!(matches!(read(2), TargetError::KernelThread { .. }));
     assert!(matches!(read(3), TargetError::Zombie { .. }));
     assert!(matches!(read(4), TargetError::ThirtyTwoBit { .. }));
     assert!(matches!(read(5), TargetError::Thread { tgid: 4, .. }));
     assert!(matches!(read(6), TargetError::NoSuchProcess { .. }));
+    assert!(matches!(read(7), TargetError::LeaderExited { .. }));
 }
 
 #[test]
