@@ -95,7 +95,7 @@ pub enum TargetError {
     #[error("{} processes are named '{name}': choose one with --pid", .candidates.len() + .more)]
     Ambiguous {
         name: String,
-        /// At most [`name::CANDIDATES_MAX`], by PID.
+        /// At most 20, by PID.
         candidates: Vec<Candidate>,
         /// How many more there are.
         more: usize,
