@@ -24,4 +24,7 @@ pub mod report;
 
 pub mod session;
 
+pub mod demo;
+pub mod doctor;
+
 pub mod cli;

@@ -1,0 +1,150 @@
+//! From what was typed to what each command needs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::args::{
+    Arguments, CommandArguments, DemoArguments, GroupByArgument, OutputArguments, RecordArguments,
+};
+use super::exit::UsageError;
+use crate::session::{GroupBy, RecordOptions};
+use crate::target::Target;
+
+/// What leakwatch is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    Record {
+        selector: Selector,
+        window: Window,
+        output: Output,
+    },
+    Report {
+        file: PathBuf,
+        output: Output,
+        top: usize,
+    },
+    Doctor {
+        pid: Option<u32>,
+    },
+    Demo {
+        window: Window,
+        output: Output,
+    },
+    DemoService,
+}
+
+/// Which process.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Selector {
+    Pid(u32),
+    Name(String),
+}
+
+/// A recording before its target is known: see [`RecordOptions`] for what each means.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Window {
+    pub duration: Duration,
+    pub stack_bytes: u32,
+    pub ring_bytes: u32,
+    pub follow_children: bool,
+    pub group_by: GroupBy,
+    pub top: usize,
+    pub min_bytes: u64,
+}
+
+impl Window {
+    #[must_use]
+    pub fn of(self, target: Target) -> RecordOptions {
+        RecordOptions {
+            target,
+            duration: self.duration,
+            stack_bytes: self.stack_bytes,
+            ring_bytes: self.ring_bytes,
+            follow_children: self.follow_children,
+            group_by: self.group_by,
+            top: self.top,
+            min_bytes: self.min_bytes,
+        }
+    }
+}
+
+/// Where the report goes beside stdout, and how much of it is told.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Output {
+    pub files: Vec<PathBuf>,
+    pub verbose: bool,
+}
+
+impl Command {
+    pub fn resolve(arguments: Arguments) -> Result<Self, UsageError> {
+        Ok(match arguments.command {
+            CommandArguments::Record(record) => resolve_record(record)?,
+            CommandArguments::Report(report) => Self::Report {
+                file: report.file,
+                output: resolve_output(report.output)?,
+                top: report.top,
+            },
+            CommandArguments::Doctor(doctor) => Self::Doctor { pid: doctor.pid },
+            CommandArguments::Demo(demo) => resolve_demo(demo)?,
+            CommandArguments::DemoService => Self::DemoService,
+        })
+    }
+}
+
+fn resolve_record(record: RecordArguments) -> Result<Command, UsageError> {
+    let selector = match (record.selector.pid, record.selector.name) {
+        (Some(pid), _) => Selector::Pid(pid),
+        (None, Some(name)) => Selector::Name(name),
+        (None, None) => return Err(UsageError("give --pid or --name".to_owned())),
+    };
+    Ok(Command::Record {
+        selector,
+        window: Window {
+            duration: record.duration,
+            stack_bytes: record.stack_bytes,
+            ring_bytes: record.ring_bytes,
+            follow_children: record.children,
+            group_by: record.ranking.group_by.into(),
+            top: record.ranking.top,
+            min_bytes: record.ranking.min_bytes,
+        },
+        output: resolve_output(record.output)?,
+    })
+}
+
+fn resolve_demo(demo: DemoArguments) -> Result<Command, UsageError> {
+    Ok(Command::Demo {
+        window: Window {
+            duration: demo.duration,
+            stack_bytes: 32 * 1024,
+            ring_bytes: 64 * 1024 * 1024,
+            follow_children: false,
+            group_by: GroupBy::Function,
+            top: 5,
+            min_bytes: 0,
+        },
+        output: resolve_output(demo.output)?,
+    })
+}
+
+fn resolve_output(output: OutputArguments) -> Result<Output, UsageError> {
+    for (index, file) in output.outputs.iter().enumerate() {
+        if output.outputs.iter().take(index).any(|other| other == file) {
+            return Err(UsageError(format!("-o {} is given twice", file.display())));
+        }
+    }
+    Ok(Output {
+        files: output.outputs,
+        verbose: output.verbose,
+    })
+}
+
+impl From<GroupByArgument> for GroupBy {
+    fn from(argument: GroupByArgument) -> Self {
+        match argument {
+            GroupByArgument::Stack => Self::Stack,
+            GroupByArgument::Function => Self::Function,
+            GroupByArgument::Module => Self::Module,
+        }
+    }
+}
