@@ -13,7 +13,7 @@ pub fn examine(proc: &Proc) -> Vec<Finding> {
     findings.push(lockdown(own.lockdown));
     findings.push(btf());
     findings.push(pid_namespace(namespace::is_initial_pid_namespace(proc)));
-    findings.extend(tracefs::examine(proc, &own));
+    findings.extend(tracefs::examine());
     findings
 }
 

@@ -24,8 +24,8 @@ pub struct AttachPoint {
     pub name: &'static str,
     /// (major, minor) of the first kernel with it.
     pub since: (u32, u32),
-    /// Whether leakwatch can do without.
-    pub optional: bool,
+    /// What is lost without it; `None` where leakwatch cannot do without.
+    pub loss: Option<&'static str>,
 }
 
 impl fmt::Display for AttachPoint {
@@ -41,14 +41,14 @@ const fn syscall(program: &'static str, name: &'static str) -> AttachPoint {
         category: "syscalls",
         name,
         since: (2, 6),
-        optional: false,
+        loss: None,
     }
 }
 
 const fn pkey(program: &'static str, name: &'static str) -> AttachPoint {
     AttachPoint {
         since: (4, 9),
-        optional: true,
+        loss: Some("memory that pkey_mprotect makes accessible has no call site"),
         ..syscall(program, name)
     }
 }
@@ -60,7 +60,7 @@ const fn sched(program: &'static str, kind: AttachKind, name: &'static str) -> A
         category: "sched",
         name,
         since: (3, 4),
-        optional: false,
+        loss: None,
     }
 }
 
@@ -91,7 +91,7 @@ pub(super) fn all(ebpf: &mut Ebpf) -> Result<Vec<&'static str>, ProbeError> {
     for point in ATTACH_POINTS {
         match one(ebpf, point) {
             Ok(()) => {}
-            Err(_) if point.optional => missing.push(point.name),
+            Err(_) if point.loss.is_some() => missing.push(point.name),
             Err(error) => return Err(error),
         }
     }
