@@ -20,10 +20,12 @@
 //!
 //! A failure is a panic that says what was expected of which program, with the call sites and leakwatch's stderr.
 
+pub mod daemons;
 pub mod expect;
 pub mod kernel;
 pub mod programs;
 pub mod ranges;
 pub mod record;
 pub mod recording;
+pub mod refusal;
 pub mod target;

@@ -123,8 +123,9 @@ impl Target {
     #[must_use]
     pub fn is_well(&mut self) -> bool {
         let running = self.child.try_wait().is_ok_and(|status| status.is_none());
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        // Its name, which may be any bytes, stands here too.
+        let status = std::fs::read(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let status = String::from_utf8_lossy(&status);
         let state = status
             .lines()
             .find_map(|line| line.strip_prefix("State:\t"))

@@ -181,6 +181,10 @@ fn done_it_leaves_nothing_in_the_kernel() {
     let running = Record::of(target.pid()).start();
     running.wait_attached();
     let objects = BpfObjects::of(running.pid());
+    assert!(
+        !objects.programs.is_empty(),
+        "an attached leakwatch has programs"
+    );
     target.go();
     let _ = target.truth();
     running.interrupt();
