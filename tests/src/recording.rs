@@ -15,7 +15,10 @@ pub struct Recording {
     pub window: Window,
     pub growth: Growth,
     pub call_sites: Vec<CallSite>,
-    pub mappings: Vec<Mapping>,
+    pub mappings: Option<Vec<Mapping>>,
+    /// What else the reader should know.
+    #[serde(default)]
+    pub notes: Vec<String>,
     pub losses: Losses,
 }
 
@@ -24,8 +27,7 @@ pub struct TargetProcess {
     pub pid: u32,
     pub comm: Option<String>,
     pub exe: Option<String>,
-    #[serde(default)]
-    pub cmdline: Vec<String>,
+    pub cmdline: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -45,9 +47,11 @@ pub struct Growth {
 #[derive(Clone, Debug, Deserialize)]
 pub struct CallSite {
     pub rank: u32,
-    pub culprit: Culprit,
+    /// `None` where there is no stack, or nothing but allocator in it.
+    pub culprit: Option<Culprit>,
     pub via: String,
-    /// Address space committed in the window and still held at its end.
+    /// Address space committed in the window and still held at its end. Known of every call site: mapping calls are
+    /// the layer that is always on.
     pub held_bytes: u64,
     pub committed_bytes: u64,
     pub released_bytes: u64,
@@ -71,7 +75,8 @@ pub struct Frame {
     pub module: Option<String>,
     pub function: Option<String>,
     pub build_id: Option<String>,
-    pub offset: Option<u64>,
+    /// ELF virtual address in the module: `0x` and hexadecimal digits.
+    pub offset: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -92,21 +97,23 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// All counters that are not zero, the truncated stacks' among them.
+    /// All counters that are not zero, by their path: `events`, `truncated_stacks.too_deep`, `counters.x`.
     #[must_use]
     pub fn nonzero(&self) -> BTreeMap<String, u64> {
-        let counters = self
-            .counters
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), value.as_u64()?)));
-        let truncated = self
-            .truncated_stacks
-            .iter()
-            .map(|(reason, count)| (format!("truncated_stacks.{reason}"), *count));
-        counters
-            .chain(truncated)
-            .filter(|(_, count)| *count > 0)
-            .collect()
+        let mut found = BTreeMap::new();
+        for (reason, count) in &self.truncated_stacks {
+            found.insert(format!("truncated_stacks.{reason}"), *count);
+        }
+        for (name, value) in &self.counters {
+            if let Some(count) = value.as_u64() {
+                found.insert(name.clone(), count);
+            }
+            for (inner, value) in value.as_object().into_iter().flatten() {
+                found.insert(format!("{name}.{inner}"), value.as_u64().unwrap_or(0));
+            }
+        }
+        found.retain(|_, count| *count > 0);
+        found
     }
 
     /// Stacks that do not reach their root.
@@ -121,9 +128,9 @@ impl CallSite {
     /// `shop::UploadHandler::handle_upload(shop::Worker&)` is `handle_upload`.
     #[must_use]
     pub fn blames(&self, function: &str) -> bool {
-        self.culprit
-            .function
-            .as_deref()
+        let culprit = self.culprit.as_ref();
+        culprit
+            .and_then(|culprit| culprit.function.as_deref())
             .is_some_and(|name| names(name, function))
     }
 
@@ -300,13 +307,22 @@ fn check_fields(recording: &Value) -> Result<(), String> {
     }
     for site in elements(recording, "call_sites") {
         require(site, "a call site", SITE)?;
-        require(
-            &site["culprit"],
-            "a culprit",
-            &["function", "module", "file", "line"],
-        )?;
+        if !site["culprit"].is_null() {
+            require(
+                &site["culprit"],
+                "a culprit",
+                &["function", "module", "file", "line"],
+            )?;
+        }
         for frame in elements(site, "frames") {
             require(frame, "a frame", FRAME)?;
+            for field in ["address", "offset"] {
+                let address = &frame[field];
+                let hexadecimal = |text: &str| text.starts_with("0x");
+                if !address.is_null() && !address.as_str().is_some_and(hexadecimal) {
+                    return Err(format!("a frame's {field} is {address}"));
+                }
+            }
         }
         one_of(
             &site["via"],

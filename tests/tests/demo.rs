@@ -41,7 +41,7 @@ fn interrupted_it_reports_and_takes_its_service_along() {
     );
     let (name, value) = mark.split_once('=').expect("written so");
     let mut command = Command::new(programs::leakwatch());
-    command.args(["demo", "-d", "600s"]).env(name, value);
+    command.args(["demo", "-d", "120s"]).env(name, value);
     let running = Running::start(
         command,
         tempfile::tempdir().expect("a temporary folder can be made"),
@@ -65,7 +65,7 @@ fn killed_outright_its_service_goes_too() {
     let mark = format!("LEAKWATCH_TEST_MARK=demo-killed-{}", std::process::id());
     let (name, value) = mark.split_once('=').expect("written so");
     let mut command = Command::new(programs::leakwatch());
-    command.args(["demo", "-d", "600s"]).env(name, value);
+    command.args(["demo", "-d", "120s"]).env(name, value);
     let running = Running::start(
         command,
         tempfile::tempdir().expect("a temporary folder can be made"),
