@@ -5,6 +5,7 @@ use std::process::Command;
 use leakwatch_tests::kernel::BpfObjects;
 use leakwatch_tests::programs::Program;
 use leakwatch_tests::record::Record;
+use leakwatch_tests::recording::Recording;
 use leakwatch_tests::target::Target;
 use leakwatch_tests::{expect, kernel};
 use rustix::process::Signal;
@@ -137,6 +138,31 @@ fn one_interrupt_ends_the_window_and_reports() {
     assert_eq!(recording.window.ended_by, "interrupt", "{outcome}");
     assert_eq!(recording.target.pid, target.pid());
     assert!(outcome.stdout.contains("map_and_forget"), "{outcome}");
+}
+
+/// The second of two interrupts may come before the report is made or after: either way nothing is half done.
+#[test]
+fn interrupted_twice_it_quits() {
+    if !kernel::required() {
+        return;
+    }
+    let mut target = Target::start(&Program::c("mmap_leak"), &[]);
+    let running = Record::of(target.pid()).start();
+    running.wait_attached();
+    let objects = BpfObjects::of(running.pid());
+    running.interrupt();
+    running.interrupt();
+    let outcome = running.finish();
+    if outcome.file("x.json").exists() {
+        // Written whole, even if leakwatch was then quit before it printed the report.
+        let recording = Recording::parse(&outcome.text_of("x.json"));
+        assert!(
+            recording.is_ok_and(|recording| recording.call_sites.is_empty()),
+            "{outcome}"
+        );
+    }
+    objects.wait_gone();
+    assert!(target.is_well());
 }
 
 #[test]

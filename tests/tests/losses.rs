@@ -15,7 +15,10 @@ fn a_ring_too_small_says_so() {
     let (_, outcome) = record.watch(&mut target);
     let losses = outcome.recording().losses.nonzero();
     let lost = losses.get("events").copied().unwrap_or(0);
-    assert!(lost > 0, "so small a ring loses events: {losses:?}\n{outcome}");
+    assert!(
+        lost > 0,
+        "so small a ring loses events: {losses:?}\n{outcome}"
+    );
     assert!(
         outcome.stdout.contains(&format!("{lost} events lost")),
         "the report does not tell of {lost} losses\n{outcome}"
