@@ -259,18 +259,40 @@ fn a_target_in_a_pid_namespace_below() {
     expect::complete_stacks(&outcome);
 }
 
-/// A target whose files are not at the same paths here: its mount namespace differs, and its program file is deleted.
+/// As after an upgrade of its package: the file that it runs from is gone, and another program stands at its path.
 #[test]
-fn a_target_whose_program_file_is_deleted() {
+fn a_target_whose_program_file_was_replaced() {
     if !kernel::required() {
         return;
     }
     let program = Program::c("mmap_leak");
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let copy = folder.path().join("soon_gone");
+    let copy = folder.path().join("server");
     std::fs::copy(&program.path, &copy).expect("the program can be copied");
     let mut target = Target::start_command(Command::new(&copy));
     std::fs::remove_file(&copy).expect("a running program can be deleted");
+    std::fs::copy(Program::c("brk_leak").path, &copy).expect("another can be copied");
+    let (_, outcome) = Record::of(target.pid()).watch(&mut target);
+    expect::first(&outcome, "map_and_forget");
+    expect::complete_stacks(&outcome);
+}
+
+/// A container's files: its program lies on a mount that only its own namespace has.
+#[test]
+fn a_target_in_a_mount_namespace_of_its_own() {
+    if !kernel::required() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    command.arg("mount -t tmpfs tmpfs \"$0\" && cp \"$1\" \"$0/hidden\" && exec \"$0/hidden\"");
+    command.arg(folder.path()).arg(Program::c("mmap_leak").path);
+    let mut target = Target::start_command(command);
+    assert!(
+        !folder.path().join("hidden").exists(),
+        "it is not to be seen from here"
+    );
     let (_, outcome) = Record::of(target.pid()).watch(&mut target);
     expect::first(&outcome, "map_and_forget");
     expect::complete_stacks(&outcome);
