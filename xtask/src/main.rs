@@ -1,24 +1,50 @@
-//! The project's own commands: `cargo xtask COMMAND`.
+//! The project's own commands: `cargo xtask test`, `demo`, `ebpf`, `ci`.
 
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+
+mod demo;
 mod ebpf;
-
-use std::path::Path;
-
-use anyhow::{Context as _, Result};
-use clap::Parser;
+mod requirements;
+mod run;
+mod test;
 
 #[derive(Parser)]
-#[command(about = "The project's own commands")]
-enum Command {
-    /// Build or check the BPF object.
-    Ebpf(ebpf::Args),
+#[command(
+    name = "cargo xtask",
+    about = "The project's own commands",
+    max_term_width = 100
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
 }
 
-fn main() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("the workspace has no root")?;
-    match Command::parse() {
-        Command::Ebpf(args) => ebpf::run(root, args),
+#[derive(Subcommand)]
+enum Task {
+    /// Run everything that must pass: format, lints, unit tests, live tests, documentation, the eBPF object.
+    Test(test::Arguments),
+    /// Build leakwatch and let it record its own leaky service for a few seconds.
+    Demo(demo::Arguments),
+    /// Build the eBPF object from source, or check the committed one.
+    Ebpf(ebpf::Args),
+    /// Run what CI runs: .ci/run.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Ebpf(arguments) => ebpf::run(&run::workspace(), arguments),
+        Task::Ci => run::run(&mut Command::new(run::workspace().join(".ci/run"))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
