@@ -9,7 +9,7 @@ pub fn culprit(frames: &[SymbolizedFrame]) -> Option<usize> {
         !frame
             .function
             .as_deref()
-            .is_some_and(|name| matches!(name, "malloc" | "brk" | "mmap" | "mmap64" | "sbrk"))
+            .is_some_and(|name| matches!(name, "malloc" | "brk" | "mmap" | "mprotect"))
     })
 }
 

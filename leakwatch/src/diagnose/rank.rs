@@ -1,5 +1,6 @@
 //! Call sites, ranked by what they added in the window and still hold. Pure.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::diagnose::culprit::{culprit, frame_label};
@@ -118,7 +119,7 @@ pub fn rank(facts: Vec<SiteFacts>, by: GroupBy, window_seconds: f64) -> Vec<Rank
         .filter_map(|stacks| row(stacks, by))
         .collect();
     // The map's order, which is by name, stands for what is left equal.
-    rows.sort_by(|a, b| (b.weight(), b.held, b.committed).cmp(&(a.weight(), a.held, a.committed)));
+    rows.sort_by_key(|row| Reverse((row.weight(), row.held, row.committed)));
 
     let live_known = rows.iter().all(|row| row.live.is_some());
     let weight = |row: &RankedSite| {
@@ -191,7 +192,7 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
         *sum = sum.saturating_add(weight(site));
     }
     let mut vias: Vec<(Via, u64)> = by_via.into_iter().collect();
-    vias.sort_by_key(|&(via, bytes)| (std::cmp::Reverse(bytes), via));
+    vias.sort_by_key(|&(via, bytes)| (Reverse(bytes), via));
 
     let sum = |of: fn(&SiteFacts) -> u64| stacks.iter().map(of).fold(0u64, u64::saturating_add);
     let mut threads: Vec<String> = stacks
@@ -286,7 +287,16 @@ mod tests {
             via: Via::Mmap,
             frames: stack
                 .iter()
-                .map(|name| frame(name, if *name == "malloc" { "/libc" } else { "/app" }))
+                .map(|name| {
+                    frame(
+                        name,
+                        if matches!(*name, "malloc" | "mmap" | "brk") {
+                            "/usr/lib/libc.so.6"
+                        } else {
+                            "/app"
+                        },
+                    )
+                })
                 .collect(),
             complete: true,
             committed: 2 * live + 1,
@@ -375,7 +385,7 @@ mod tests {
             let rows = rank(facts.clone(), GroupBy::Stack, 10.0);
             prop_assert_eq!(rows.iter().map(|row| row.live.unwrap()).sum::<u64>(), picks.iter().map(|p| p.2).sum::<u64>());
             prop_assert_eq!(rows.iter().map(|row| row.events).sum::<u64>(), picks.len() as u64);
-            prop_assert!(rows.is_sorted_by_key(|row| std::cmp::Reverse(row.live)));
+            prop_assert!(rows.is_sorted_by_key(|row| Reverse(row.live)));
             let shares: f64 = rows.iter().filter_map(|row| row.share).sum();
             prop_assert!(shares == 0.0 || (shares - 1.0).abs() < 1e-9);
             if !facts.is_empty() { let at = turn % facts.len(); facts.rotate_left(at); }

@@ -4,7 +4,7 @@
 //! known owner, and what is left in memory from before the attach. The first two are measured; so the rest of the
 //! growth is the change inside memory from before, up to what moved between the two readings.
 
-use crate::sampler::growth::Region;
+use crate::sampler::region::Region;
 
 /// One region's figures, bytes. Without smaps there is one part for the whole process, its `region` `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use super::model::{
 };
 use crate::diagnose::rank::{RankedSite, SiteFacts};
 use crate::diagnose::reconcile::Account;
-use crate::sampler::growth::{Fate, LibraryGrowth, MappingGrowth, Region};
+use crate::sampler::growth::{Delta, Fate, LibraryGrowth, MappingGrowth};
+use crate::sampler::region::Region;
 use crate::sampler::totals::{Rollup, Totals};
 use crate::symbolize::SymbolizedFrame;
 
@@ -137,7 +138,7 @@ pub fn reconciliation(account: &Account) -> Reconciliation {
 #[must_use]
 pub fn mappings(rows: &[MappingGrowth]) -> Vec<MappingRow> {
     rows.iter()
-        .filter(|row| row.growth != crate::sampler::growth::Delta::default())
+        .filter(|row| row.growth != Delta::default())
         .map(mapping)
         .collect()
 }
@@ -191,7 +192,7 @@ fn mapping(row: &MappingGrowth) -> MappingRow {
 #[must_use]
 pub fn libraries(rows: &[LibraryGrowth]) -> Vec<LibraryRow> {
     rows.iter()
-        .filter(|row| row.growth != crate::sampler::growth::Delta::default())
+        .filter(|row| row.growth != Delta::default())
         .map(
             |LibraryGrowth {
                  name,

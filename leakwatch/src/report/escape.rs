@@ -28,7 +28,9 @@ pub fn escape(text: &str) -> String {
 }
 
 fn hidden(character: char) -> bool {
+    // Zero columns: a flood of combining marks would pile up in one cell.
     character.is_control()
+        || character.width() == Some(0)
         || matches!(
             character,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
@@ -54,7 +56,8 @@ pub fn text_of(bytes: &[u8]) -> String {
 /// Escapes, and cuts in the middle to at most `columns` terminal columns: both ends of a path or a name tell most.
 #[must_use]
 pub fn fit(text: &str, columns: usize, ellipsis: &str) -> String {
-    // Only the ends of a long name can be shown, so only they are escaped: every character is at least one byte.
+    // Only the ends of a long name can be shown, so only they are escaped: no character shown is
+    // narrower than a column or longer than four bytes.
     let text = ends(text, columns.saturating_mul(8).max(64));
     let text = escape(&text);
     if text.width() <= columns {
@@ -75,12 +78,18 @@ fn ends(text: &str, bytes: usize) -> std::borrow::Cow<'_, str> {
     if text.len() <= 2 * bytes {
         return text.into();
     }
-    let head = text
-        .get(..text.floor_char_boundary(bytes))
-        .unwrap_or_default();
-    let tail = text
-        .get(text.ceil_char_boundary(text.len() - bytes)..)
-        .unwrap_or_default();
+    // Both exist: the start and the end of a text are boundaries.
+    let before = (0..=bytes)
+        .rev()
+        .find(|&at| text.is_char_boundary(at))
+        .unwrap_or(0);
+    let after = (text.len() - bytes..=text.len())
+        .find(|&at| text.is_char_boundary(at))
+        .unwrap_or(text.len());
+    let (head, tail) = (
+        text.get(..before).unwrap_or_default(),
+        text.get(after..).unwrap_or_default(),
+    );
     format!("{head}{tail}").into()
 }
 

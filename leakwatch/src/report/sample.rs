@@ -4,7 +4,8 @@ use super::build;
 use super::model::*;
 use crate::diagnose::rank::{GroupBy, SiteFacts, Via, rank};
 use crate::diagnose::reconcile::{Part, reconcile};
-use crate::sampler::growth::{Region, growth};
+use crate::sampler::growth::growth;
+use crate::sampler::region::Region;
 use crate::sampler::smaps;
 use crate::symbolize::SymbolizedFrame;
 

@@ -11,6 +11,7 @@ pub mod cost;
 pub mod growth;
 mod lines;
 pub mod maps;
+pub mod region;
 pub mod resident;
 pub mod smaps;
 pub mod stat;
@@ -61,4 +62,44 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
         error.kind(),
         format!("cannot read {}: {reason}", path.display()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_can_stand_in_for_proc() {
+        let folder = tempfile::tempdir().unwrap();
+        let of_pid = folder.path().join("42");
+        std::fs::create_dir(&of_pid).unwrap();
+        std::fs::write(of_pid.join("maps"), b"1000-2000 rw-p 0 00:00 0 /\xff\n").unwrap();
+        std::fs::write(
+            of_pid.join("smaps"),
+            b"1000-2000 rw-p 0 00:00 0 /\xff\nSwap: 4 kB\n",
+        )
+        .unwrap();
+        let root = ProcRoot::new(folder.path());
+        assert_eq!(
+            maps::read(&root, 42).unwrap().mappings[0].path_bytes(),
+            b"/\xff"
+        );
+        assert_eq!(smaps::read(&root, 42).unwrap().mappings[0].swap, 4096);
+        assert_eq!(
+            stat::read(&root, 42).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+
+    #[test]
+    fn a_reaped_process_is_said_to_have_exited() {
+        let error = named(
+            Path::new("/proc/42/maps"),
+            &io::Error::from_raw_os_error(libc::ESRCH),
+        );
+        assert_eq!(
+            error.to_string(),
+            "cannot read /proc/42/maps: the process exited"
+        );
+    }
 }

@@ -48,7 +48,7 @@ pub fn parse(text: &[u8]) -> io::Result<Stat> {
     let known = |address: u64| (address != 0).then_some(address);
     Ok(Stat {
         start_time_ticks: stat.starttime,
-        start_brk: stat.start_brk.and_then(|address| known(address as u64)),
+        start_brk: stat.start_brk.and_then(known),
         start_stack: known(stat.startstack),
     })
 }

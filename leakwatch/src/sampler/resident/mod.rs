@@ -7,21 +7,14 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use super::ProcRoot;
+use scan::{REGIONS, Region, scan};
 
-/// Bits of a pagemap entry (Documentation/admin-guide/mm/pagemap.rst).
-const PRESENT: u64 = 1 << 63;
-const SWAPPED: u64 = 1 << 62;
-/// The page belongs to a file or to shared memory: not anonymous.
-const FILE_OR_SHARED: u64 = 1 << 61;
+mod pagemap;
+mod scan;
 
-/// One read of pagemap: 256 KiB of entries, which is 128 MiB of 4 KiB pages.
-const ENTRIES: usize = 32 * 1024;
-/// Regions that one scan can return.
-const REGIONS: usize = 1024;
 /// Ranges nearer to each other than this are looked up in one go: the empty pages between cost less than a call.
 const GAP_BYTES: u64 = 256 * 1024;
 
@@ -80,7 +73,7 @@ fn read_by(method: Method, file: &File, page: u64, ranges: &[Range<u64>]) -> Res
     let mut entries = vec![
         0u8;
         if method == Method::Pagemap {
-            ENTRIES * 8
+            pagemap::ENTRIES * 8
         } else {
             0
         }
@@ -120,7 +113,7 @@ fn read_by(method: Method, file: &File, page: u64, ranges: &[Range<u64>]) -> Res
         };
         let outcome = match method {
             Method::Scan => scan(file, span, &mut regions, &mut tally),
-            Method::Pagemap => pagemap(file, span, page, &mut entries, &mut tally),
+            Method::Pagemap => pagemap::read(file, span, page, &mut entries, &mut tally),
         };
         if outcome.is_err() {
             forget(&mut found, batch);
@@ -186,156 +179,6 @@ fn share_out(
     }
 }
 
-/// Reads entries of pagemap for `span` (page-aligned), one run at a time to `tally`.
-fn pagemap(
-    file: &File,
-    span: Range<u64>,
-    page: u64,
-    entries: &mut [u8],
-    tally: &mut impl FnMut(Range<u64>, bool),
-) -> io::Result<()> {
-    let mut address = span.start;
-    while address < span.end {
-        let wanted = usize::try_from((span.end - address) / page)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(8);
-        let length = entries.len().min(wanted);
-        let chunk = entries.get_mut(..length).unwrap_or_default();
-        let read = match file.read_at(chunk, address / page * 8) {
-            // Past the end of the address space, or the process is gone.
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let (whole, _) = chunk.get(..read).unwrap_or_default().as_chunks::<8>();
-        if whole.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let mut run: Option<(Range<u64>, bool)> = None;
-        for entry in whole {
-            let entry = u64::from_ne_bytes(*entry);
-            let counts = entry & (PRESENT | SWAPPED) != 0 && entry & FILE_OR_SHARED == 0;
-            let swapped = entry & SWAPPED != 0;
-            match &mut run {
-                Some((pages, kind)) if counts && *kind == swapped => pages.end += page,
-                _ => {
-                    if let Some((pages, kind)) = run.take() {
-                        tally(pages, kind);
-                    }
-                    run = counts.then_some((address..address + page, swapped));
-                }
-            }
-            address += page;
-        }
-        if let Some((pages, kind)) = run {
-            tally(pages, kind);
-        }
-    }
-    Ok(())
-}
-
-/// `struct page_region` of linux/fs.h.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-struct Region {
-    start: u64,
-    end: u64,
-    categories: u64,
-}
-
-/// `struct pm_scan_arg` of linux/fs.h.
-#[derive(Debug, Default)]
-#[repr(C)]
-struct ScanArguments {
-    size: u64,
-    flags: u64,
-    start: u64,
-    end: u64,
-    walk_end: u64,
-    vec: u64,
-    vec_len: u64,
-    max_pages: u64,
-    category_inverted: u64,
-    category_mask: u64,
-    category_anyof_mask: u64,
-    return_mask: u64,
-}
-
-const SCAN_ARGUMENTS_BYTES: u32 = 96;
-const _: () = assert!(size_of::<ScanArguments>() == 96 && size_of::<Region>() == 24);
-
-/// `_IOWR('f', 16, struct pm_scan_arg)`.
-const PAGEMAP_SCAN: libc::c_ulong =
-    (3 << 30) | ((SCAN_ARGUMENTS_BYTES as libc::c_ulong) << 16) | (0x66 << 8) | 16;
-
-const PAGE_IS_FILE: u64 = 1 << 2;
-const PAGE_IS_PRESENT: u64 = 1 << 3;
-const PAGE_IS_SWAPPED: u64 = 1 << 4;
-const PAGE_IS_PFNZERO: u64 = 1 << 5;
-
-/// Scans `span` (page-aligned), one run at a time to `tally`.
-fn scan(
-    file: &File,
-    span: Range<u64>,
-    regions: &mut [Region],
-    tally: &mut impl FnMut(Range<u64>, bool),
-) -> io::Result<()> {
-    let mut start = span.start;
-    loop {
-        let mut arguments = ScanArguments {
-            size: u64::from(SCAN_ARGUMENTS_BYTES),
-            start,
-            end: span.end,
-            vec: if regions.is_empty() {
-                0
-            } else {
-                regions.as_mut_ptr().expose_provenance() as u64
-            },
-            vec_len: regions.len() as u64,
-            category_inverted: PAGE_IS_FILE | PAGE_IS_PFNZERO,
-            category_mask: PAGE_IS_FILE | PAGE_IS_PFNZERO,
-            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-            return_mask: if regions.is_empty() {
-                0
-            } else {
-                PAGE_IS_PRESENT | PAGE_IS_SWAPPED
-            },
-            ..ScanArguments::default()
-        };
-        // SAFETY: the argument has the layout and size it states; `vec` points at `vec_len` regions that outlive the
-        // call and that nothing else looks at meanwhile; the kernel writes no more than that, and any bits are a
-        // valid `Region`.
-        let filled = unsafe { libc::ioctl(file.as_raw_fd(), PAGEMAP_SCAN, &raw mut arguments) };
-        let Ok(filled) = usize::try_from(filled) else {
-            let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::Interrupted {
-                continue;
-            }
-            return Err(error);
-        };
-        let mut last_end = start;
-        for region in regions.iter().take(filled) {
-            tally(
-                region.start..region.end,
-                region.categories & PAGE_IS_SWAPPED != 0,
-            );
-            last_end = last_end.max(region.end);
-        }
-        // When the vector fills exactly at the end of a region, `walk_end` can lie before that end: going on from
-        // there would count its pages twice.
-        let next = arguments.walk_end.max(last_end);
-        if next >= span.end {
-            return Ok(());
-        }
-        if next <= start {
-            // No progress, for instance an address that is not the process's: better no answer than a hang.
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        start = next;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::ptr::{null_mut, with_exposed_provenance_mut};
@@ -344,12 +187,16 @@ mod tests {
 
     const PAGE: u64 = 4096;
 
+    fn size(bytes: u64) -> usize {
+        bytes.try_into().unwrap()
+    }
+
     /// Private anonymous memory of this process, not huge, nothing touched.
     struct Memory(Range<u64>);
 
     impl Memory {
         fn new(pages: u64, shared: bool) -> Self {
-            let length = (pages * PAGE) as usize;
+            let length = size(pages * PAGE);
             let kind = if shared {
                 libc::MAP_SHARED
             } else {
@@ -378,14 +225,13 @@ mod tests {
             let at = self.0.start + page * PAGE;
             assert!(at < self.0.end);
             // SAFETY: inside the mapping, which this test owns.
-            unsafe { with_exposed_provenance_mut::<u8>(at as usize).write_volatile(1) };
+            unsafe { with_exposed_provenance_mut::<u8>(size(at)).write_volatile(1) };
         }
 
         fn read(&self, page: u64) {
             // SAFETY: inside the mapping, which this test owns.
             unsafe {
-                with_exposed_provenance_mut::<u8>((self.0.start + page * PAGE) as usize)
-                    .read_volatile()
+                with_exposed_provenance_mut::<u8>(size(self.0.start + page * PAGE)).read_volatile()
             };
         }
     }
@@ -395,8 +241,8 @@ mod tests {
             // SAFETY: the mapping of `new`, which nothing points into any more.
             unsafe {
                 libc::munmap(
-                    with_exposed_provenance_mut(self.0.start as usize),
-                    (self.0.end - self.0.start) as usize,
+                    with_exposed_provenance_mut(size(self.0.start)),
+                    size(self.0.end - self.0.start),
                 )
             };
         }
@@ -449,7 +295,10 @@ mod tests {
             [334, 1, 0, 1, 2, 0].map(|pages| pages * PAGE)
         );
         // Parts of a page: the brk heap ends anywhere.
-        assert_eq!(resident(&[start + 100..start + PAGE + 7]), [PAGE - 100]);
+        assert_eq!(
+            resident(std::slice::from_ref(&(start + 100..start + PAGE + 7))),
+            [PAGE - 100]
+        );
     }
 
     #[test]
@@ -458,21 +307,24 @@ mod tests {
         for regions in [REGIONS as u64, 3 * REGIONS as u64 + 5] {
             let memory = Memory::new(2 * regions, false);
             (0..regions).for_each(|index| memory.write(2 * index));
-            assert_eq!(resident(&[memory.0.clone()]), [regions * PAGE]);
+            assert_eq!(resident(std::slice::from_ref(&memory.0)), [regions * PAGE]);
         }
         // And runs of several pages.
         let memory = Memory::new(REGIONS as u64 * 8, false);
         (0..REGIONS as u64 * 8)
             .filter(|page| page % 4 != 3)
             .for_each(|page| memory.write(page));
-        assert_eq!(resident(&[memory.0.clone()]), [REGIONS as u64 * 6 * PAGE]);
+        assert_eq!(
+            resident(std::slice::from_ref(&memory.0)),
+            [REGIONS as u64 * 6 * PAGE]
+        );
     }
 
     #[test]
     fn shared_memory_is_not_anonymous() {
         let memory = Memory::new(16, true);
         (0..16).for_each(|page| memory.write(page));
-        assert_eq!(resident(&[memory.0.clone()]), [0]);
+        assert_eq!(resident(std::slice::from_ref(&memory.0)), [0]);
     }
 
     #[test]
@@ -480,8 +332,8 @@ mod tests {
         let memory = Memory::new(8, false);
         memory.read(2);
         memory.write(5);
-        let [by_scan, by_pagemap] =
-            both(&[memory.0.clone()]).map(|reading| Some(reading?.ranges[0]?.resident / PAGE));
+        let [by_scan, by_pagemap] = both(std::slice::from_ref(&memory.0))
+            .map(|reading| Some(reading?.ranges[0]?.resident / PAGE));
         assert_eq!(by_pagemap, Some(2));
         assert!(by_scan.is_none_or(|pages| pages == 1), "{by_scan:?}");
     }
@@ -548,7 +400,7 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         for method in [Method::Scan, Method::Pagemap] {
-            let reading = read_by(method, &file, PAGE, &[0x1000..0x2000]);
+            let reading = read_by(method, &file, PAGE, std::slice::from_ref(&(0x1000..0x2000)));
             assert_eq!((reading.failures, reading.ranges), (1, vec![None]));
         }
     }
