@@ -1,3 +1,5 @@
 //! From measured values to judgements: pure.
 
 pub mod culprit;
+pub mod rank;
+pub mod reconcile;

@@ -1,1 +1,15 @@
 //! The recording and its renderings.
+//!
+//! [`model`] is the recording itself; [`build`] makes its parts from what the stages measured; [`json`], [`folded`]
+//! and [`text`] render it; [`output`] knows the formats and writes files. Only `output` touches the system.
+
+pub mod build;
+pub mod escape;
+pub mod folded;
+pub mod json;
+pub mod model;
+pub mod output;
+pub mod text;
+
+#[cfg(test)]
+mod sample;

@@ -1,0 +1,395 @@
+//! Call sites, ranked by what they added in the window and still hold. Pure.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use crate::diagnose::culprit::{culprit, frame_label};
+use crate::symbolize::SymbolizedFrame;
+
+/// How a call site gained memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Via {
+    Mmap,
+    Brk,
+    Mremap,
+    Mprotect,
+}
+
+impl Via {
+    /// The word of the recording.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mmap => "mmap",
+            Self::Brk => "brk",
+            Self::Mremap => "mremap",
+            Self::Mprotect => "mprotect",
+        }
+    }
+}
+
+/// What makes two stacks one row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupBy {
+    /// The same chain from the culprit outward, by function and module.
+    #[default]
+    Stack,
+    /// The same culprit function.
+    Function,
+    /// The culprit's module.
+    Module,
+}
+
+/// One stack with its account, as measured. Bytes; times are seconds from the start of the window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SiteFacts {
+    pub via: Via,
+    /// Innermost first; empty when the event came without a stack.
+    pub frames: Vec<SymbolizedFrame>,
+    /// The stack reaches its root.
+    pub complete: bool,
+    pub committed: u64,
+    pub released: u64,
+    /// Address space committed in the window and still committed at its end.
+    pub held: u64,
+    pub events: u64,
+    pub first_seen: f64,
+    pub last_seen: f64,
+    /// (seconds, held bytes), ascending.
+    pub series: Vec<(f64, u64)>,
+    /// Of `held`, resident or swapped at the end; `None` when it could not be looked up.
+    pub live: Option<u64>,
+    /// Names of the threads that called, escaped where they are not text.
+    pub threads: Vec<String>,
+    pub process: u32,
+}
+
+/// One row of the ranking: the stacks of one culprit chain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RankedSite {
+    /// 1 is first.
+    pub rank: u32,
+    /// What the row is called; untrusted text.
+    pub label: String,
+    /// The stacks with their own figures, the one that holds most first; never empty.
+    pub stacks: Vec<SiteFacts>,
+    /// Index of the culprit in the frames of the first stack.
+    pub culprit: Option<usize>,
+    /// The ways it gained memory, the one that holds most first.
+    pub vias: Vec<Via>,
+    pub committed: u64,
+    pub released: u64,
+    pub held: u64,
+    pub events: u64,
+    pub first_seen: f64,
+    pub last_seen: f64,
+    pub series: Vec<(f64, u64)>,
+    /// `None` when it is unknown for a stack of the row.
+    pub live: Option<u64>,
+    /// Of the live bytes of all rows (held bytes, where a row's live bytes are unknown); `None` when there are none.
+    pub share: Option<f64>,
+    /// Live (else held) bytes over the window, bytes per second; `None` for an empty window.
+    pub rate: Option<f64>,
+    /// Every stack of the row reaches its root.
+    pub complete: bool,
+    /// Sorted, each once.
+    pub threads: Vec<String>,
+    /// Sorted, each once.
+    pub processes: Vec<u32>,
+}
+
+impl RankedSite {
+    /// The bytes that rank the row: live where known, else held.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.live.unwrap_or(self.held)
+    }
+}
+
+/// Groups and ranks. Ties are broken by committed bytes, then by name, so equal input gives equal output whatever its
+/// order.
+#[must_use]
+pub fn rank(facts: Vec<SiteFacts>, by: GroupBy, window_seconds: f64) -> Vec<RankedSite> {
+    let mut groups: BTreeMap<Vec<String>, Vec<SiteFacts>> = BTreeMap::new();
+    for site in facts {
+        groups.entry(key(&site.frames, by)).or_default().push(site);
+    }
+    let mut rows: Vec<RankedSite> = groups
+        .into_values()
+        .filter_map(|stacks| row(stacks, by))
+        .collect();
+    // The map's order, which is by name, stands for what is left equal.
+    rows.sort_by_key(|row| Reverse((row.weight(), row.held, row.committed)));
+
+    let live_known = rows.iter().all(|row| row.live.is_some());
+    let weight = |row: &RankedSite| {
+        if live_known {
+            row.live.unwrap_or(0)
+        } else {
+            row.held
+        }
+    };
+    let total = rows
+        .iter()
+        .fold(0u64, |sum, row| sum.saturating_add(weight(row)));
+    for (index, row) in rows.iter_mut().enumerate() {
+        row.rank = u32::try_from(index + 1).unwrap_or(u32::MAX);
+        row.share = (total > 0).then(|| weight(row) as f64 / total as f64);
+        row.rate = (window_seconds > 0.0).then(|| row.weight() as f64 / window_seconds);
+    }
+    rows
+}
+
+fn key(frames: &[SymbolizedFrame], by: GroupBy) -> Vec<String> {
+    let at = culprit(frames).unwrap_or(0);
+    let name = |frame: &SymbolizedFrame| {
+        let module = frame.module.as_deref().unwrap_or_default();
+        match &frame.function {
+            Some(function) => format!("{function}\0{module}"),
+            None => format!("{:#x}\0{module}", frame.offset),
+        }
+    };
+    let chain = frames.get(at..).unwrap_or_default();
+    match by {
+        GroupBy::Stack => chain.iter().map(name).collect(),
+        GroupBy::Function => chain.first().map(name).into_iter().collect(),
+        GroupBy::Module => chain
+            .first()
+            .map(|frame| frame.module.as_deref().unwrap_or("\0no module").to_owned())
+            .into_iter()
+            .collect(),
+    }
+}
+
+fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
+    let weight = |site: &SiteFacts| site.live.unwrap_or(site.held);
+    stacks.sort_by(|a, b| {
+        (weight(b), b.held, b.committed, b.events)
+            .cmp(&(weight(a), a.held, a.committed, a.events))
+            .then_with(|| a.via.cmp(&b.via))
+            .then_with(|| a.process.cmp(&b.process))
+            .then_with(|| {
+                a.frames
+                    .iter()
+                    .map(frame_key)
+                    .cmp(b.frames.iter().map(frame_key))
+            })
+    });
+    let first = stacks.first()?;
+    let culprit = culprit(&first.frames);
+    let named = first.frames.get(culprit.unwrap_or(0));
+    let label = match (named, by) {
+        (None, _) => "(no stack)".to_owned(),
+        (Some(frame), GroupBy::Module) => {
+            frame.module.as_deref().unwrap_or("(no module)").to_owned()
+        }
+        (Some(frame), _) => frame_label(frame),
+    };
+
+    let mut by_via: BTreeMap<Via, u64> = BTreeMap::new();
+    for site in &stacks {
+        let sum = by_via.entry(site.via).or_default();
+        *sum = sum.saturating_add(weight(site));
+    }
+    let mut vias: Vec<(Via, u64)> = by_via.into_iter().collect();
+    vias.sort_by_key(|&(via, bytes)| (Reverse(bytes), via));
+
+    let sum = |of: fn(&SiteFacts) -> u64| stacks.iter().map(of).fold(0u64, u64::saturating_add);
+    let mut threads: Vec<String> = stacks
+        .iter()
+        .flat_map(|site| site.threads.iter().cloned())
+        .collect();
+    threads.sort();
+    threads.dedup();
+    let mut processes: Vec<u32> = stacks.iter().map(|site| site.process).collect();
+    processes.sort_unstable();
+    processes.dedup();
+    Some(RankedSite {
+        rank: 0,
+        label,
+        culprit,
+        vias: vias.into_iter().map(|(via, _)| via).collect(),
+        committed: sum(|site| site.committed),
+        released: sum(|site| site.released),
+        held: sum(|site| site.held),
+        events: sum(|site| site.events),
+        first_seen: stacks
+            .iter()
+            .map(|site| site.first_seen)
+            .fold(f64::INFINITY, f64::min),
+        last_seen: stacks.iter().map(|site| site.last_seen).fold(0.0, f64::max),
+        series: sum_series(&stacks),
+        live: stacks
+            .iter()
+            .map(|site| site.live)
+            .try_fold(0u64, |sum, live| Some(sum.saturating_add(live?))),
+        share: None,
+        rate: None,
+        complete: stacks.iter().all(|site| site.complete),
+        threads,
+        processes,
+        stacks,
+    })
+}
+
+fn frame_key(frame: &SymbolizedFrame) -> (Option<&str>, Option<&str>, u64) {
+    (
+        frame.function.as_deref(),
+        frame.module.as_deref(),
+        frame.offset,
+    )
+}
+
+/// Sums step functions: at each moment that any of them names, what each held last.
+fn sum_series(stacks: &[SiteFacts]) -> Vec<(f64, u64)> {
+    let mut changes: Vec<(f64, usize, u64)> = stacks
+        .iter()
+        .enumerate()
+        .flat_map(|(index, site)| {
+            site.series
+                .iter()
+                .map(move |&(time, bytes)| (time, index, bytes))
+        })
+        .collect();
+    changes.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut now = vec![0u64; stacks.len()];
+    let mut total = 0u64;
+    let mut sums: Vec<(f64, u64)> = Vec::new();
+    for (time, index, bytes) in changes {
+        if let Some(last) = now.get_mut(index) {
+            total = total.saturating_sub(*last).saturating_add(bytes);
+            *last = bytes;
+        }
+        match sums.last_mut() {
+            Some((at, sum)) if *at == time => *sum = total,
+            _ => sums.push((time, total)),
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(function: &str, module: &str) -> SymbolizedFrame {
+        SymbolizedFrame {
+            function: Some(function.into()),
+            module: Some(module.into()),
+            ..SymbolizedFrame::default()
+        }
+    }
+
+    fn site(stack: &[&str], live: u64) -> SiteFacts {
+        SiteFacts {
+            via: Via::Mmap,
+            frames: stack
+                .iter()
+                .map(|name| {
+                    frame(
+                        name,
+                        if matches!(*name, "malloc" | "mmap" | "brk") {
+                            "/usr/lib/libc.so.6"
+                        } else {
+                            "/app"
+                        },
+                    )
+                })
+                .collect(),
+            complete: true,
+            committed: 2 * live + 1,
+            released: live,
+            held: live + 1,
+            events: 1,
+            first_seen: 1.0,
+            last_seen: 2.0,
+            series: vec![(0.0, 0), (1.0, live)],
+            live: Some(live),
+            threads: vec!["worker".into()],
+            process: 7,
+        }
+    }
+
+    fn names(rows: &[RankedSite]) -> Vec<(&str, Option<u64>)> {
+        rows.iter()
+            .map(|row| (row.label.as_str(), row.live))
+            .collect()
+    }
+
+    #[test]
+    fn the_same_culprit_chain_is_one_row() {
+        let facts = vec![
+            site(&["mmap", "malloc", "leak", "main"], 10),
+            site(&["brk", "malloc", "leak", "main"], 30),
+            site(&["malloc", "leak", "other"], 25),
+            site(&["malloc", "cache", "main"], 39),
+        ];
+        let rows = rank(facts.clone(), GroupBy::Stack, 10.0);
+        assert_eq!(
+            names(&rows),
+            [("leak", Some(40)), ("cache", Some(39)), ("leak", Some(25))]
+        );
+        assert_eq!(rows[0].stacks.len(), 2);
+        assert_eq!(rows[0].stacks[0].live, Some(30));
+        assert_eq!(rows[0].culprit, Some(2));
+        assert_eq!(rows[0].rate, Some(4.0));
+        assert_eq!(rows[0].series, [(0.0, 0), (1.0, 40)]);
+        assert_eq!(
+            rows.iter().map(|row| row.rank).collect::<Vec<_>>(),
+            [1, 2, 3]
+        );
+        assert_eq!(
+            names(&rank(facts.clone(), GroupBy::Function, 1.0)),
+            [("leak", Some(65)), ("cache", Some(39))]
+        );
+        assert_eq!(
+            names(&rank(facts, GroupBy::Module, 1.0)),
+            [("/app", Some(104))]
+        );
+    }
+
+    #[test]
+    fn unknown_is_not_zero() {
+        let mut unknown = site(&["a"], 5);
+        unknown.live = None;
+        unknown.held = 50;
+        let rows = rank(
+            vec![unknown.clone(), site(&["a"], 7), site(&["b"], 20)],
+            GroupBy::Stack,
+            0.0,
+        );
+        // `a` holds 50 + 8, `b` 21; the live bytes of `a` are not known.
+        assert_eq!(names(&rows), [("a", None), ("b", Some(20))]);
+        assert_eq!(rows[0].share, Some(58.0 / 79.0));
+        assert_eq!(rows[0].rate, None);
+    }
+
+    #[test]
+    fn an_event_without_a_stack_is_a_row_of_its_own() {
+        let rows = rank(vec![site(&[], 5), site(&["a"], 1)], GroupBy::Function, 1.0);
+        assert_eq!(names(&rows), [("(no stack)", Some(5)), ("a", Some(1))]);
+        assert_eq!(rows[0].culprit, None);
+        assert!(rank(Vec::new(), GroupBy::Stack, 1.0).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_and_the_order_of_the_input_does_not_matter(
+            picks in proptest::collection::vec((0usize..5, 0usize..3, 0u64..4), 0..40), turn in 0usize..40,
+        ) {
+            let mut facts: Vec<SiteFacts> = picks.iter()
+                .map(|&(a, b, live)| site(&["malloc", ["a", "b", "c", "d", "e"][a], ["x", "y", "z"][b]], live))
+                .collect();
+            let rows = rank(facts.clone(), GroupBy::Stack, 10.0);
+            prop_assert_eq!(rows.iter().map(|row| row.live.unwrap()).sum::<u64>(), picks.iter().map(|p| p.2).sum::<u64>());
+            prop_assert_eq!(rows.iter().map(|row| row.events).sum::<u64>(), picks.len() as u64);
+            prop_assert!(rows.is_sorted_by_key(|row| Reverse(row.live)));
+            let shares: f64 = rows.iter().filter_map(|row| row.share).sum();
+            prop_assert!(shares == 0.0 || (shares - 1.0).abs() < 1e-9);
+            if !facts.is_empty() { let at = turn % facts.len(); facts.rotate_left(at); }
+            prop_assert_eq!(rank(facts, GroupBy::Stack, 10.0), rows);
+        }
+    }
+}

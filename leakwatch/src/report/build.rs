@@ -1,0 +1,323 @@
+//! Parts of the recording from what the stages measured. Names become text here, once.
+
+use std::sync::Arc;
+
+use super::escape::text_of;
+use super::model::{
+    Address, CallSite, Culprit, Frame, Growth, LibraryRow, MappingRow, ReasonRow, Reconciliation,
+    RegionRow, Sample, SitePoint, StackRow,
+};
+use crate::diagnose::rank::{RankedSite, SiteFacts};
+use crate::diagnose::reconcile::Account;
+use crate::sampler::growth::{Delta, Fate, LibraryGrowth, MappingGrowth};
+use crate::sampler::region::Region;
+use crate::sampler::totals::{Rollup, Totals};
+use crate::symbolize::SymbolizedFrame;
+
+/// A frame of the recording. Where there is no module the offset is the address.
+#[must_use]
+pub fn frame(frame: &SymbolizedFrame) -> Frame {
+    let address = Address(frame.offset);
+    Frame {
+        address: frame.module.is_none().then_some(address),
+        module: frame.module.clone(),
+        build_id: frame.build_id.clone(),
+        offset: frame.module.is_some().then_some(address),
+        function: frame.function.clone(),
+        file: frame.file.clone(),
+        line: frame.line,
+        inlined: frame.inlined,
+    }
+}
+
+/// The call sites, in the order given. Their evidence is *mappings*.
+#[must_use]
+pub fn call_sites(sites: &[RankedSite]) -> Vec<CallSite> {
+    sites.iter().map(call_site).collect()
+}
+
+fn call_site(site: &RankedSite) -> CallSite {
+    let frames: Vec<Frame> = site
+        .stacks
+        .first()
+        .map(|stack| stack.frames.iter().map(frame).collect())
+        .unwrap_or_default();
+    let culprit = site.culprit.and_then(|at| {
+        let named = frames.get(at)?;
+        Some(Culprit {
+            function: named.function.clone(),
+            module: named.module.clone(),
+            file: named.file.clone(),
+            line: named.line,
+            frame: Some(at),
+        })
+    });
+    CallSite {
+        rank: site.rank,
+        label: site.label.clone(),
+        culprit,
+        via: site
+            .vias
+            .first()
+            .map_or("mmap", |via| via.name())
+            .to_owned(),
+        vias: site.vias.iter().map(|via| via.name().to_owned()).collect(),
+        live_bytes: site.live,
+        held_bytes: Some(site.held),
+        touched_bytes: None,
+        retention: None,
+        committed_bytes: Some(site.committed),
+        released_bytes: Some(site.released),
+        events: site.events,
+        share: site.share,
+        rate_bytes_per_second: site.rate,
+        evidence: "mappings".to_owned(),
+        standard_error_bytes: None,
+        trend: None,
+        first_seen_seconds: finite(site.first_seen),
+        last_seen_seconds: finite(site.last_seen),
+        stack_complete: site.complete,
+        threads: site.threads.clone(),
+        processes: site.processes.clone(),
+        series: (!site.series.is_empty()).then(|| {
+            site.series
+                .iter()
+                .map(|&(t, held_bytes)| SitePoint { t, held_bytes })
+                .collect()
+        }),
+        frames,
+        stacks: (site.stacks.len() > 1).then(|| site.stacks.iter().map(stack).collect()),
+    }
+}
+
+/// JSON has no infinity.
+fn finite(seconds: f64) -> Option<f64> {
+    seconds.is_finite().then_some(seconds)
+}
+
+fn stack(site: &SiteFacts) -> StackRow {
+    StackRow {
+        via: site.via.name().to_owned(),
+        live_bytes: site.live,
+        held_bytes: Some(site.held),
+        events: site.events,
+        stack_complete: site.complete,
+        process: Some(site.process),
+        frames: site.frames.iter().map(frame).collect(),
+    }
+}
+
+#[must_use]
+pub fn reconciliation(account: &Account) -> Reconciliation {
+    Reconciliation {
+        smaps_growth_bytes: account.growth,
+        attributed_bytes: account.attributed,
+        unattributed_bytes: account.unattributed,
+        coverage: account.coverage,
+        reasons: account
+            .reasons
+            .iter()
+            .map(|&(reason, bytes)| ReasonRow {
+                reason: reason.name().to_owned(),
+                bytes,
+            })
+            .collect(),
+        regions: account
+            .regions
+            .iter()
+            .map(|&(region, growth_bytes, attributed_bytes)| RegionRow {
+                region: region.name().to_owned(),
+                growth_bytes,
+                attributed_bytes,
+            })
+            .collect(),
+    }
+}
+
+/// Mappings that changed; the others say nothing.
+#[must_use]
+pub fn mappings(rows: &[MappingGrowth]) -> Vec<MappingRow> {
+    rows.iter()
+        .filter(|row| row.growth != Delta::default())
+        .map(mapping)
+        .collect()
+}
+
+fn mapping(row: &MappingGrowth) -> MappingRow {
+    let MappingGrowth {
+        mapping,
+        region,
+        fate,
+        growth,
+    } = row;
+    let flag = |set: bool, letter: char| if set { letter } else { '-' };
+    let kind = match region {
+        // The schema's kinds know no arena; the finer word is in `region`.
+        Region::Arena => Region::Anonymous,
+        other => *other,
+    };
+    MappingRow {
+        path: mapping
+            .path
+            .is_some()
+            .then(|| text_of(mapping.path_bytes())),
+        kind: kind.name().to_owned(),
+        region: region.name().to_owned(),
+        start: Address(mapping.range.start),
+        end: Address(mapping.range.end),
+        permissions: [
+            flag(mapping.readable, 'r'),
+            flag(mapping.writable, 'w'),
+            flag(mapping.executable, 'x'),
+            if mapping.shared { 's' } else { 'p' },
+        ]
+        .iter()
+        .collect(),
+        fate: match fate {
+            Fate::New => "new",
+            Fate::Gone => "gone",
+            Fate::Stayed => "stayed",
+        }
+        .to_owned(),
+        rss_growth_bytes: growth.rss,
+        private_dirty_growth_bytes: growth.private_dirty,
+        size_growth_bytes: growth.size,
+        pss_growth_bytes: growth.pss,
+        anonymous_growth_bytes: growth.anonymous,
+        swap_growth_bytes: growth.swap,
+    }
+}
+
+/// Files and regions that changed.
+#[must_use]
+pub fn libraries(rows: &[LibraryGrowth]) -> Vec<LibraryRow> {
+    rows.iter()
+        .filter(|row| row.growth != Delta::default())
+        .map(
+            |LibraryGrowth {
+                 name,
+                 mappings,
+                 growth,
+             }| LibraryRow {
+                name: text_of(name),
+                mappings: *mappings,
+                rss_growth_bytes: growth.rss,
+                private_dirty_growth_bytes: growth.private_dirty,
+                size_growth_bytes: growth.size,
+                pss_growth_bytes: growth.pss,
+                anonymous_growth_bytes: growth.anonymous,
+                swap_growth_bytes: growth.swap,
+            },
+        )
+        .collect()
+}
+
+/// End minus start; a figure that either end lacks is null. Where smaps_rollup is missing, anonymous memory comes
+/// from status.
+#[must_use]
+pub fn growth(start: (&Totals, Option<&Rollup>), end: (&Totals, Option<&Rollup>)) -> Growth {
+    let difference = |before: Option<u64>, after: Option<u64>| {
+        i64::try_from(after?)
+            .ok()?
+            .checked_sub(i64::try_from(before?).ok()?)
+    };
+    let rollup =
+        |of: fn(&Rollup) -> Option<u64>| difference(start.1.and_then(of), end.1.and_then(of));
+    let totals = |of: fn(&Totals) -> Option<u64>| difference(of(start.0), of(end.0));
+    Growth {
+        rss_bytes: rollup(|r| r.rss).or_else(|| totals(|t| t.rss)),
+        anonymous_bytes: rollup(|r| r.anonymous).or_else(|| totals(|t| t.rss_anonymous)),
+        private_dirty_bytes: rollup(|r| r.private_dirty),
+        swap_bytes: rollup(|r| r.swap).or_else(|| totals(|t| t.swap)),
+        committed_bytes: totals(|t| t.data),
+    }
+}
+
+/// One point of the series; `t` in seconds from the start of the window.
+#[must_use]
+pub fn sample(t: f64, totals: &Totals, rollup: Option<&Rollup>) -> Sample {
+    Sample {
+        t,
+        rss_bytes: totals.rss,
+        anonymous_bytes: rollup
+            .and_then(|rollup| rollup.anonymous)
+            .or(totals.rss_anonymous),
+        private_dirty_bytes: rollup.and_then(|rollup| rollup.private_dirty),
+        pss_bytes: rollup.and_then(|rollup| rollup.pss),
+        swap_bytes: totals.swap,
+        threads: totals.threads,
+        fds: None,
+        connections: None,
+    }
+}
+
+/// Any bytes of the target (a path, a thread's name up to its NUL) as text of the recording.
+#[must_use]
+pub fn text(bytes: &[u8]) -> Arc<str> {
+    let end = bytes
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(bytes.len());
+    text_of(bytes.get(..end).unwrap_or_default()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_null_where_an_end_is_missing() {
+        let start = Totals {
+            rss: Some(100),
+            data: Some(7),
+            ..Totals::default()
+        };
+        let end = Totals {
+            rss: Some(40),
+            swap: Some(1),
+            ..Totals::default()
+        };
+        let rollup = Rollup {
+            anonymous: Some(5),
+            ..Rollup::default()
+        };
+        let growth = growth((&start, Some(&rollup)), (&end, Some(&rollup)));
+        assert_eq!(growth.rss_bytes, Some(-60));
+        assert_eq!(growth.anonymous_bytes, Some(0));
+        assert_eq!(
+            (
+                growth.swap_bytes,
+                growth.committed_bytes,
+                growth.private_dirty_bytes
+            ),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn a_frame_has_an_address_or_an_offset() {
+        let in_module = SymbolizedFrame {
+            offset: 16,
+            module: Some("/x".into()),
+            ..SymbolizedFrame::default()
+        };
+        assert_eq!(
+            (frame(&in_module).address, frame(&in_module).offset),
+            (None, Some(Address(16)))
+        );
+        let jit = SymbolizedFrame {
+            offset: 16,
+            ..SymbolizedFrame::default()
+        };
+        assert_eq!(
+            (frame(&jit).address, frame(&jit).offset),
+            (Some(Address(16)), None)
+        );
+    }
+
+    #[test]
+    fn names_are_cut_at_their_nul() {
+        assert_eq!(&*text(b"worker\0\0"), "worker");
+        assert_eq!(&*text(b"w\xff"), "w\\xff");
+    }
+}

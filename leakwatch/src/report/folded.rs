@@ -1,0 +1,116 @@
+//! Folded stacks: `comm;outermost;…;innermost bytes`, one line a stack, as flame graph tools read them.
+
+use std::collections::BTreeMap;
+
+use super::escape::escape;
+use super::model::{CallSite, Frame, Recording};
+
+/// Live bytes where they are known of every stack, else held bytes: one graph is of one measure. Stacks of 0 bytes
+/// are left out, equal lines are summed.
+#[must_use]
+pub fn render(recording: &Recording) -> String {
+    let stacks: Vec<_> = recording.call_sites.iter().flat_map(stacks).collect();
+    let live_known = stacks.iter().all(|stack| stack.live.is_some());
+    let mut lines: BTreeMap<String, u64> = BTreeMap::new();
+    for stack in stacks {
+        let bytes = if live_known { stack.live } else { stack.held }.unwrap_or(0);
+        if bytes == 0 {
+            continue;
+        }
+        let comm = stack
+            .process
+            .and_then(|pid| {
+                recording
+                    .processes
+                    .as_ref()?
+                    .iter()
+                    .find(|process| process.pid == pid)
+            })
+            .map_or(&recording.target.comm, |process| &process.comm);
+        let mut line = name(comm);
+        for frame in stack.frames.iter().rev() {
+            line.push(';');
+            line.push_str(&name(&frame_name(frame)));
+        }
+        if stack.frames.is_empty() {
+            line.push_str(";(no stack)");
+        }
+        let sum = lines.entry(line).or_default();
+        *sum = sum.saturating_add(bytes);
+    }
+    lines
+        .into_iter()
+        .map(|(line, bytes)| format!("{line} {bytes}\n"))
+        .collect()
+}
+
+struct Stack<'a> {
+    frames: &'a [Frame],
+    live: Option<u64>,
+    held: Option<u64>,
+    process: Option<u32>,
+}
+
+fn stacks(site: &CallSite) -> Vec<Stack<'_>> {
+    match &site.stacks {
+        Some(stacks) => stacks
+            .iter()
+            .map(|row| Stack {
+                frames: &row.frames,
+                live: row.live_bytes,
+                held: row.held_bytes,
+                process: row.process,
+            })
+            .collect(),
+        None => vec![Stack {
+            frames: &site.frames,
+            live: site.live_bytes,
+            held: site.held_bytes,
+            process: site.processes.first().copied(),
+        }],
+    }
+}
+
+/// The function, else module+offset, else the address.
+pub(super) fn frame_name(frame: &Frame) -> String {
+    if let Some(function) = &frame.function {
+        return function.to_string();
+    }
+    let offset = frame.offset.or(frame.address).unwrap_or_default().0;
+    match &frame.module {
+        Some(module) => format!(
+            "{}+{offset:#x}",
+            module.rsplit('/').next().unwrap_or(module)
+        ),
+        None => format!("{offset:#x}"),
+    }
+}
+
+/// `;` separates frames there, so a name cannot hold one.
+fn name(text: &str) -> String {
+    escape(text).replace(';', ":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn one_line_a_stack() {
+        insta::assert_snapshot!("folded", render(&sample::full()));
+    }
+
+    #[test]
+    fn hostile_names_stay_on_their_line() {
+        let text = render(&sample::hostile());
+        assert_eq!(text.lines().count(), 1);
+        assert!(!text.trim_end().chars().any(char::is_control));
+        let (stack, bytes) = text.trim_end().rsplit_once(' ').unwrap();
+        assert!(bytes.parse::<u64>().is_ok());
+        assert_eq!(
+            stack.split(';').count(),
+            1 + sample::hostile().call_sites[0].frames.len()
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! The recording as JSON: lossless, and read back.
+
+use std::io::Write;
+
+use serde::Deserialize;
+
+use super::model::{Recording, SCHEMA_VERSION};
+
+/// Why a recording cannot be read. The text names the file and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error(
+        "{name} is not a recording of leakwatch: {reason}. Give a .json file that `leakwatch record -o FILE.json` wrote"
+    )]
+    NotARecording { name: String, reason: String },
+    #[error(
+        "{name} is a recording of schema version {found}; this leakwatch reads up to version {SCHEMA_VERSION}. Read it with the leakwatch that wrote it, or a newer one"
+    )]
+    Newer { name: String, found: u64 },
+    #[error("{name} is a damaged recording: {reason}. If it was copied, copy it again")]
+    Damaged { name: String, reason: String },
+}
+
+/// Indented, one final newline.
+pub fn write(recording: &Recording, mut to: impl Write) -> std::io::Result<()> {
+    serde_json::to_writer_pretty(&mut to, recording)?;
+    to.write_all(b"\n")
+}
+
+/// Parses a recording; `name` (the file) goes into the error.
+pub fn read(text: &[u8], name: &str) -> Result<Recording, ReadError> {
+    /// All that every version has.
+    #[derive(Deserialize)]
+    struct Head {
+        schema_version: u64,
+    }
+    let name = || super::escape::escape(name);
+    let head: Head = serde_json::from_slice(text).map_err(|error| ReadError::NotARecording {
+        name: name(),
+        reason: super::escape::escape(&error.to_string()),
+    })?;
+    if head.schema_version == 0 {
+        return Err(ReadError::NotARecording {
+            name: name(),
+            reason: "schema version 0 was never written".to_owned(),
+        });
+    }
+    if head.schema_version > u64::from(SCHEMA_VERSION) {
+        return Err(ReadError::Newer {
+            name: name(),
+            found: head.schema_version,
+        });
+    }
+    serde_json::from_slice(text).map_err(|error| ReadError::Damaged {
+        name: name(),
+        reason: super::escape::escape(&error.to_string()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    fn text(recording: &Recording) -> Vec<u8> {
+        let mut text = Vec::new();
+        write(recording, &mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_recording_comes_back_as_it_was() {
+        for recording in [sample::full(), sample::empty(), sample::hostile()] {
+            assert_eq!(read(&text(&recording), "x.json").unwrap(), recording);
+        }
+    }
+
+    #[test]
+    fn the_schema() {
+        insta::assert_snapshot!("json", String::from_utf8(text(&sample::full())).unwrap());
+    }
+
+    #[test]
+    fn what_is_absent_is_null() {
+        let value: serde_json::Value = serde_json::from_slice(&text(&sample::empty())).unwrap();
+        for pointer in [
+            "/verdict",
+            "/reconciliation",
+            "/mappings",
+            "/series",
+            "/correlations",
+            "/growth/rss_bytes",
+        ] {
+            assert_eq!(
+                value.pointer(pointer),
+                Some(&serde_json::Value::Null),
+                "{pointer}"
+            );
+        }
+    }
+
+    #[test]
+    fn fields_of_a_later_minor_version_are_ignored() {
+        let mut value = serde_json::to_value(sample::full()).unwrap();
+        value["heap"] = serde_json::json!({"in_use_bytes": 1});
+        value["call_sites"][0]["colour"] = "red".into();
+        value["losses"]["new_thing"] = serde_json::json!([1]);
+        assert_eq!(
+            read(value.to_string().as_bytes(), "x").unwrap(),
+            sample::full()
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let newer = read(br#"{"schema_version": 2, "whatever": 1}"#, "a\x1b.json")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            newer.contains("schema version 2") && newer.contains("a\\x1b.json"),
+            "{newer}"
+        );
+        for text in [
+            &b""[..],
+            b"{}",
+            b"not json",
+            b"\xff\xfe",
+            b"{\"schema_version\": -1}",
+            b"{\"schema_version\":0}",
+        ] {
+            let error = read(text, "a.json").unwrap_err();
+            assert!(matches!(error, ReadError::NotARecording { .. }), "{error}");
+        }
+        let whole = text(&sample::full());
+        let error = read(&whole[..whole.len() / 2], "a.json").unwrap_err();
+        assert!(error.to_string().contains("a.json"), "{error}");
+        let damaged = read(br#"{"schema_version": 1}"#, "a.json").unwrap_err();
+        assert!(matches!(damaged, ReadError::Damaged { .. }), "{damaged}");
+        // Nesting without end is no stack overflow.
+        assert!(read("[".repeat(1 << 20).as_bytes(), "a").is_err());
+    }
+}

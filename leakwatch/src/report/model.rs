@@ -1,0 +1,350 @@
+//! The recording, schema version 1: what `.json` holds and what every report is rendered from.
+//!
+//! Sizes in bytes, times in seconds, rates in bytes per second; absent is null, never 0. Addresses are strings
+//! (`"0x7f10c8000000"`): JSON numbers are doubles to most readers, which are exact to 2^53 only, and `[vsyscall]`, tagged
+//! pointers and kernel addresses lie above. Fields may be added within version 1: a reader ignores those it does
+//! not know. Names are untrusted text; where the target's bytes were not UTF-8 they are written `\xNN`, once, in
+//! [`super::build`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The version that this program writes, and the newest that it reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recording {
+    pub schema_version: u32,
+    pub tool: Tool,
+    pub host: Host,
+    pub target: Target,
+    pub window: Window,
+    /// Null: no judgement was made.
+    pub verdict: Option<Verdict>,
+    pub growth: Growth,
+    pub reconciliation: Option<Reconciliation>,
+    pub call_sites: Vec<CallSite>,
+    /// The greatest growth first. Null when smaps could not be read at both ends.
+    pub mappings: Option<Vec<MappingRow>>,
+    /// The same per file. Null likewise.
+    pub libraries: Option<Vec<LibraryRow>>,
+    /// Null: nothing was sampled in between.
+    pub series: Option<Vec<Sample>>,
+    pub correlations: Option<Vec<Correlation>>,
+    /// Every process watched, when children were followed; else null.
+    pub processes: Option<Vec<ProcessRow>>,
+    pub losses: Losses,
+    pub cost: Cost,
+    /// What a reader of the report should know of this recording, a sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tool {
+    pub name: String,
+    pub version: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// `uname -r`.
+    pub kernel: String,
+    /// `uname -m`.
+    pub arch: String,
+    pub page_size_bytes: u64,
+    pub cpus: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    pub pid: u32,
+    /// Clock ticks from boot, as `/proc/PID/stat` has it: with the PID the process's identity.
+    pub start_time: u64,
+    pub comm: String,
+    pub exe: Option<String>,
+    pub cmdline: Option<Vec<String>>,
+    pub container: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    /// RFC 3339.
+    pub started_at: String,
+    pub duration_seconds: f64,
+    pub ended_by: EndedBy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedBy {
+    Deadline,
+    Interrupt,
+    TargetExit,
+    TargetExec,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// `leak`, `growth`, `plateau`, `retention`, `churn`, `flat` or `inconclusive`.
+    pub kind: String,
+    pub confidence: Option<f64>,
+    pub summary: String,
+    #[serde(default)]
+    pub evidence: Vec<String>,
+    #[serde(default)]
+    pub suggestions: Vec<String>,
+}
+
+/// End minus start, from /proc.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    pub rss_bytes: Option<i64>,
+    pub anonymous_bytes: Option<i64>,
+    pub private_dirty_bytes: Option<i64>,
+    pub swap_bytes: Option<i64>,
+    /// Private writable address space (`VmData`).
+    pub committed_bytes: Option<i64>,
+}
+
+/// `attributed_bytes` and the bytes of the reasons sum to `smaps_growth_bytes`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reconciliation {
+    /// Anonymous + Swap.
+    pub smaps_growth_bytes: i64,
+    pub attributed_bytes: i64,
+    pub unattributed_bytes: i64,
+    /// Null unless memory grew.
+    pub coverage: Option<f64>,
+    #[serde(default)]
+    pub reasons: Vec<ReasonRow>,
+    #[serde(default)]
+    pub regions: Vec<RegionRow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonRow {
+    /// See [`crate::diagnose::reconcile::Reason`].
+    pub reason: String,
+    pub bytes: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionRow {
+    /// See [`crate::sampler::growth::Region`].
+    pub region: String,
+    pub growth_bytes: i64,
+    pub attributed_bytes: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallSite {
+    /// 1 is first.
+    pub rank: u32,
+    /// What the row is called, by the grouping chosen.
+    pub label: String,
+    /// Null when there is no stack, or nothing but allocator in it.
+    pub culprit: Option<Culprit>,
+    /// `mmap`, `brk`, `mremap`, `mprotect`, `fault` or `malloc`: by which most of it came.
+    pub via: String,
+    /// Every way it came, the main one first.
+    #[serde(default)]
+    pub vias: Vec<String>,
+    /// Of `held_bytes`, resident or swapped at the end.
+    pub live_bytes: Option<u64>,
+    /// Address space committed in the window and still held at its end.
+    pub held_bytes: Option<u64>,
+    pub touched_bytes: Option<u64>,
+    pub retention: Option<f64>,
+    pub committed_bytes: Option<u64>,
+    pub released_bytes: Option<u64>,
+    pub events: u64,
+    /// Of the live (else held) bytes of all call sites, 0 to 1.
+    pub share: Option<f64>,
+    pub rate_bytes_per_second: Option<f64>,
+    /// `survivors`, `pages` or `mappings`.
+    pub evidence: String,
+    pub standard_error_bytes: Option<f64>,
+    pub trend: Option<Trend>,
+    pub first_seen_seconds: Option<f64>,
+    pub last_seen_seconds: Option<f64>,
+    pub stack_complete: bool,
+    #[serde(default)]
+    pub threads: Vec<String>,
+    #[serde(default)]
+    pub processes: Vec<u32>,
+    /// Held bytes over the window.
+    pub series: Option<Vec<SitePoint>>,
+    /// The stack that holds most, innermost first.
+    #[serde(default)]
+    pub frames: Vec<Frame>,
+    /// All stacks of the row, the same one included, when there are several; else null.
+    pub stacks: Option<Vec<StackRow>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Culprit {
+    pub function: Option<Arc<str>>,
+    pub module: Option<Arc<str>>,
+    pub file: Option<Arc<str>>,
+    pub line: Option<u32>,
+    /// Index in `frames`.
+    pub frame: Option<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trend {
+    pub kind: String,
+    pub slope_bytes_per_second: Option<f64>,
+    pub p_value: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SitePoint {
+    pub t: f64,
+    pub held_bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// In the process; only for code outside every module.
+    pub address: Option<Address>,
+    pub module: Option<Arc<str>>,
+    pub build_id: Option<Arc<str>>,
+    /// ELF virtual address in the module.
+    pub offset: Option<Address>,
+    pub function: Option<Arc<str>>,
+    pub file: Option<Arc<str>>,
+    pub line: Option<u32>,
+    #[serde(default)]
+    pub inlined: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackRow {
+    pub via: String,
+    pub live_bytes: Option<u64>,
+    pub held_bytes: Option<u64>,
+    pub events: u64,
+    pub stack_complete: bool,
+    pub process: Option<u32>,
+    #[serde(default)]
+    pub frames: Vec<Frame>,
+}
+
+/// `0x` and lower-case hexadecimal digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address(pub u64);
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:#x}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.strip_prefix("0x")
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom("an address is 0x and hexadecimal digits"))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappingRow {
+    pub path: Option<String>,
+    /// `heap`, `anonymous`, `stack`, `file`, `shared` or `other`.
+    pub kind: String,
+    /// The same, with thread arenas (`arena`) told from other anonymous memory.
+    pub region: String,
+    pub start: Address,
+    pub end: Address,
+    /// `rw-p`.
+    pub permissions: String,
+    /// `new`, `gone` or `stayed`.
+    pub fate: String,
+    pub rss_growth_bytes: i64,
+    pub private_dirty_growth_bytes: i64,
+    pub size_growth_bytes: i64,
+    pub pss_growth_bytes: i64,
+    pub anonymous_growth_bytes: i64,
+    pub swap_growth_bytes: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LibraryRow {
+    pub name: String,
+    pub mappings: u64,
+    pub rss_growth_bytes: i64,
+    pub private_dirty_growth_bytes: i64,
+    pub size_growth_bytes: i64,
+    pub pss_growth_bytes: i64,
+    pub anonymous_growth_bytes: i64,
+    pub swap_growth_bytes: i64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    pub t: f64,
+    pub rss_bytes: Option<u64>,
+    pub anonymous_bytes: Option<u64>,
+    pub private_dirty_bytes: Option<u64>,
+    pub pss_bytes: Option<u64>,
+    pub swap_bytes: Option<u64>,
+    pub threads: Option<u64>,
+    pub fds: Option<u64>,
+    pub connections: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Correlation {
+    pub with: String,
+    pub coefficient: Option<f64>,
+    pub p_value: Option<f64>,
+    pub bytes_per_unit: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRow {
+    pub pid: u32,
+    pub parent_pid: Option<u32>,
+    pub comm: String,
+    pub anonymous_growth_bytes: Option<i64>,
+    pub live_bytes: Option<u64>,
+    pub held_bytes: Option<u64>,
+    pub events: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Losses {
+    pub events: Option<u64>,
+    /// Events that should carry a stack and came without.
+    pub stacks: Option<u64>,
+    /// Stacks that do not reach their root, by reason.
+    #[serde(default)]
+    pub truncated_stacks: BTreeMap<String, u64>,
+    pub samples: Option<u64>,
+    /// Every other counter that is not 0, by name.
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    pub events: Option<u64>,
+    /// Of leakwatch itself.
+    pub cpu_seconds: Option<f64>,
+    /// Likewise.
+    pub peak_rss_bytes: Option<u64>,
+    pub kernel_map_bytes: Option<u64>,
+    pub smaps_reads: Option<u64>,
+    pub smaps_read_seconds: Option<f64>,
+    pub sampling_rate: Option<f64>,
+    /// From start to attached.
+    pub attach_seconds: Option<f64>,
+}

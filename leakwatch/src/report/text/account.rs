@@ -1,0 +1,111 @@
+//! The account that closes: the kernel's growth, what is attributed, the rest by reason.
+
+use super::layout::{DIM, PLAIN, Page, STRONG, amount, left, percent, right};
+use crate::report::model::Recording;
+
+/// What the words of the recording mean, for a reader.
+const REASONS: &[(&str, &str)] = &[
+    ("stack_growth", "stack grown by the kernel"),
+    (
+        "touched_in_memory_from_before_attach",
+        "touched in memory mapped before the attach",
+    ),
+    (
+        "released_from_before_attach",
+        "given back from before the attach",
+    ),
+    ("no_stack", "gained without a known stack"),
+    ("unseen", "gained unseen (lost events)"),
+    ("between_readings", "moved between the two readings"),
+];
+
+const REGIONS: &[(&str, &str)] = &[
+    ("heap", "heap (brk)"),
+    ("anonymous", "anonymous mappings"),
+    ("arena", "thread arenas"),
+    ("stack", "stacks"),
+    ("file", "written file-private pages"),
+    ("shared", "shared"),
+    ("other", "other"),
+];
+
+fn phrase(table: &[(&str, &str)], word: &str) -> String {
+    table
+        .iter()
+        .find(|(known, _)| *known == word)
+        .map_or(word, |(_, phrase)| phrase)
+        .to_owned()
+}
+
+/// Columns of the labels.
+const LABEL: usize = 48;
+
+pub fn section(page: &mut Page, recording: &Recording) {
+    page.heading("ACCOUNT", "");
+    let Some(account) = &recording.reconciliation else {
+        page.paragraph(
+            2,
+            "Not closed: smaps could not be read at both ends of the window.",
+            PLAIN,
+        );
+        return;
+    };
+    let growth = account.smaps_growth_bytes;
+    let share = |bytes: i64| {
+        if growth > 0 {
+            percent(bytes as f64 / growth as f64)
+        } else {
+            String::new()
+        }
+    };
+    let mut row = |indent: usize, label: &str, bytes: i64, style, with_share: bool| {
+        let label = page.fit(label, LABEL - indent);
+        let label = format!(
+            "{}{}",
+            " ".repeat(indent),
+            page.paint(style, &left(&label, LABEL - indent))
+        );
+        let share = if with_share {
+            right(&share(bytes), 10)
+        } else {
+            String::new()
+        };
+        page.line(&format!("{label}{}{share}", right(&amount(bytes), 11)));
+    };
+    let verb = if growth < 0 {
+        "anonymous memory shrank (smaps)"
+    } else {
+        "anonymous memory grew (smaps)"
+    };
+    row(2, verb, growth, STRONG, false);
+    row(
+        4,
+        "attributed to call sites",
+        account.attributed_bytes,
+        PLAIN,
+        true,
+    );
+    row(4, "not attributed", account.unattributed_bytes, PLAIN, true);
+    for reason in &account.reasons {
+        row(6, &phrase(REASONS, &reason.reason), reason.bytes, DIM, true);
+    }
+    if account.regions.is_empty() {
+        return;
+    }
+    let heading = format!(
+        "  {}{}{}",
+        left("by region", LABEL - 2),
+        right("growth", 11),
+        right("attributed", 13)
+    );
+    page.line(&page.paint(DIM, &heading));
+    for region in &account.regions {
+        let label = page.fit(&phrase(REGIONS, &region.region), LABEL - 4);
+        page.line(&format!(
+            "    {}{}{}",
+            left(&label, LABEL - 4),
+            right(&amount(region.growth_bytes), 11),
+            right(&amount(region.attributed_bytes), 13)
+        ));
+    }
+}

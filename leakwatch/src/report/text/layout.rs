@@ -1,0 +1,231 @@
+//! Lines, tables and figures of the text report.
+
+use anstyle::{AnsiColor, Style};
+use unicode_width::UnicodeWidthStr;
+
+use super::Options;
+use crate::report::escape;
+
+pub const PLAIN: Style = Style::new();
+pub const STRONG: Style = Style::new().bold();
+pub const DIM: Style = Style::new().dimmed();
+pub const HEADING: Style = AnsiColor::Cyan.on_default().bold();
+pub const BLAMED: Style = AnsiColor::Red.on_default().bold();
+
+/// The text as it grows, and what every line must keep to.
+pub struct Page {
+    out: String,
+    pub width: usize,
+    colour: bool,
+    unicode: bool,
+}
+
+impl Page {
+    pub fn new(options: &Options) -> Self {
+        Self {
+            out: String::new(),
+            width: options.width.clamp(80, 400),
+            colour: options.colour,
+            unicode: options.unicode,
+        }
+    }
+
+    pub fn finish(self) -> String {
+        self.out
+    }
+
+    pub fn ellipsis(&self) -> &'static str {
+        if self.unicode { "…" } else { "..." }
+    }
+
+    /// Text of the target, made inert, at most `columns` wide.
+    pub fn fit(&self, text: &str, columns: usize) -> String {
+        let fitted = escape::fit(text, columns, self.ellipsis());
+        if self.unicode || fitted.is_ascii() {
+            return fitted;
+        }
+        // A terminal without UTF-8 would show bytes.
+        let ascii: String = fitted
+            .chars()
+            .map(|character| if character.is_ascii() { character } else { '?' })
+            .collect();
+        escape::fit(&ascii, columns, self.ellipsis())
+    }
+
+    /// A blank line and a heading, with a remark beside it.
+    pub fn heading(&mut self, title: &str, remark: &str) {
+        self.out.push('\n');
+        let title = self.paint(HEADING, title);
+        let line = if remark.is_empty() {
+            title
+        } else {
+            format!("{title}  {}", self.paint(DIM, remark))
+        };
+        self.line(&line);
+    }
+
+    /// A line that is known to fit.
+    pub fn line(&mut self, text: &str) {
+        self.out.push_str(text.trim_end());
+        self.out.push('\n');
+    }
+
+    /// Words wrapped to the width, all lines indented by `indent`.
+    pub fn paragraph(&mut self, indent: usize, text: &str, style: Style) {
+        let room = self.width.saturating_sub(indent).max(20);
+        let mut line = String::new();
+        for word in text.split(' ').filter(|word| !word.is_empty()) {
+            let word = escape::fit(word, room, self.ellipsis());
+            if !line.is_empty() && line.width() + 1 + word.width() > room {
+                self.indented(indent, &line, style);
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(&word);
+        }
+        if !line.is_empty() {
+            self.indented(indent, &line, style);
+        }
+    }
+
+    fn indented(&mut self, indent: usize, line: &str, style: Style) {
+        let line = format!("{}{}", " ".repeat(indent), self.paint(style, line));
+        self.line(&line);
+    }
+
+    pub fn paint(&self, style: Style, text: &str) -> String {
+        if self.colour && style != PLAIN && !text.is_empty() {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Fills up with blanks on the right, by display width.
+pub fn left(text: &str, columns: usize) -> String {
+    format!("{text}{}", " ".repeat(columns.saturating_sub(text.width())))
+}
+
+/// Fills up with blanks on the left.
+pub fn right(text: &str, columns: usize) -> String {
+    format!("{}{text}", " ".repeat(columns.saturating_sub(text.width())))
+}
+
+/// `712.0 MiB`: one decimal from KiB on.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut shown = "B";
+    for unit in UNITS {
+        // 1023.95 and more would be shown as 1024.0.
+        if shown != "B" && value < 1023.95 {
+            break;
+        }
+        value /= 1024.0;
+        shown = unit;
+    }
+    format!("{value:.1} {shown}")
+}
+
+/// With its sign, `+` too.
+pub fn signed(amount: i64) -> String {
+    match amount {
+        0 => "0 B".to_owned(),
+        1.. => format!("+{}", bytes(amount.unsigned_abs())),
+        _ => format!("-{}", bytes(amount.unsigned_abs())),
+    }
+}
+
+/// With a sign only where it is negative.
+pub fn amount(amount: i64) -> String {
+    if amount < 0 {
+        signed(amount)
+    } else {
+        bytes(amount.unsigned_abs())
+    }
+}
+
+/// What is not known.
+pub const UNKNOWN: &str = "-";
+
+pub fn known(figure: Option<u64>) -> String {
+    figure.map_or_else(|| UNKNOWN.to_owned(), bytes)
+}
+
+pub fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent > 0.0 && percent < 0.05 {
+        "<0.1 %".to_owned()
+    } else {
+        format!("{percent:.1} %")
+    }
+}
+
+pub fn seconds(seconds: f64) -> String {
+    if seconds < 0.1 {
+        format!("{:.1} ms", seconds * 1000.0)
+    } else {
+        format!("{seconds:.1} s")
+    }
+}
+
+pub fn per_second(rate: f64) -> String {
+    // A rate is never negative here; `as` saturates.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates, and is only shown"
+    )]
+    let whole = rate.round() as u64;
+    format!("{}/s", bytes(whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures() {
+        let shown = [
+            0,
+            1023,
+            1024,
+            1536,
+            1 << 20,
+            (1 << 20) - 1,
+            812 << 20,
+            5 << 30,
+            u64::MAX,
+        ]
+        .map(bytes);
+        assert_eq!(
+            shown,
+            [
+                "0 B",
+                "1023 B",
+                "1.0 KiB",
+                "1.5 KiB",
+                "1.0 MiB",
+                "1.0 MiB",
+                "812.0 MiB",
+                "5.0 GiB",
+                "16.0 EiB"
+            ]
+        );
+        assert_eq!(
+            [-1536, 0, 1536].map(signed),
+            ["-1.5 KiB", "0 B", "+1.5 KiB"]
+        );
+        assert_eq!(
+            [0.9667, 0.0, 1e-5].map(percent),
+            ["96.7 %", "0.0 %", "<0.1 %"]
+        );
+        assert_eq!([seconds(0.0123), seconds(60.0)], ["12.3 ms", "60.0 s"]);
+    }
+}

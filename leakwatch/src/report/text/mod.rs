@@ -1,0 +1,275 @@
+//! The report for the terminal: the answer first, then the account, the call sites, the mappings, what was lost and
+//! what it cost.
+
+mod account;
+mod layout;
+mod mappings;
+mod sites;
+mod tail;
+
+use layout::{Page, bytes, percent, seconds};
+
+use super::model::{EndedBy, Recording};
+
+/// How to render.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Terminal columns; at least 80 are assumed.
+    pub width: usize,
+    /// ANSI colours.
+    pub colour: bool,
+    /// Characters beyond ASCII (`…`, `▸`) may be used.
+    pub unicode: bool,
+    /// Rows of each table.
+    pub top: usize,
+    /// Call sites below are summed in one line. Bytes.
+    pub min_bytes: u64,
+    /// Whole stacks, all regions.
+    pub verbose: bool,
+}
+
+impl Default for Options {
+    /// What a `.txt` file gets.
+    fn default() -> Self {
+        Self {
+            width: 100,
+            colour: false,
+            unicode: true,
+            top: 10,
+            min_bytes: 0,
+            verbose: false,
+        }
+    }
+}
+
+/// Renders the report. Every string of the target is inert in it.
+#[must_use]
+pub fn render(recording: &Recording, options: &Options) -> String {
+    let mut page = Page::new(options);
+    head(&mut page, recording);
+    account::section(&mut page, recording);
+    sites::section(&mut page, recording, options);
+    mappings::section(&mut page, recording, options);
+    tail::processes(&mut page, recording, options);
+    tail::losses(&mut page, recording);
+    tail::cost(&mut page, recording);
+    page.finish()
+}
+
+fn head(page: &mut Page, recording: &Recording) {
+    let window = &recording.window;
+    let ended = match window.ended_by {
+        EndedBy::Deadline => "",
+        EndedBy::Interrupt => ", ended by an interrupt",
+        EndedBy::TargetExit => ", ended by the target's exit",
+        EndedBy::TargetExec => ", ended when the target ran another program",
+    };
+    let comm = page.fit(&recording.target.comm, 32);
+    let about = format!(
+        "{comm}, PID {}, watched for {}{ended}.",
+        recording.target.pid,
+        seconds(window.duration_seconds)
+    );
+    page.paragraph(0, &about, layout::DIM);
+    page.paragraph(0, &headline(page, recording), layout::STRONG);
+    for note in &recording.notes {
+        page.paragraph(0, &format!("Note: {}", page.fit(note, 400)), layout::PLAIN);
+    }
+}
+
+fn headline(page: &Page, recording: &Recording) -> String {
+    let window = seconds(recording.window.duration_seconds);
+    let growth = recording
+        .reconciliation
+        .as_ref()
+        .map(|account| account.smaps_growth_bytes)
+        .or(recording.growth.anonymous_bytes);
+    // Events without a stack are a row of the table, but no call site.
+    let named = || {
+        recording
+            .call_sites
+            .iter()
+            .filter(|site| !site.frames.is_empty())
+    };
+    let sites = named().count();
+    let grew = match growth {
+        None => format!("How much anonymous memory grew in {window} is not known"),
+        Some(0) => format!("Anonymous memory did not grow in {window}"),
+        Some(growth) if growth < 0 => {
+            format!(
+                "Anonymous memory shrank by {} in {window}",
+                bytes(growth.unsigned_abs())
+            )
+        }
+        Some(growth) => format!(
+            "Anonymous memory grew by {} in {window}",
+            bytes(growth.unsigned_abs())
+        ),
+    };
+    let Some(first) = named().next() else {
+        return format!("{grew}; no call site added memory that it still holds.");
+    };
+    let plural = if sites == 1 {
+        "1 call site holds".to_owned()
+    } else {
+        format!("{sites} call sites hold")
+    };
+    let weight = first.live_bytes.or(first.held_bytes).unwrap_or(0);
+    let name = page.fit(&first.label, 60);
+    let held = match (&recording.reconciliation, growth) {
+        (Some(account), Some(1..)) => format!(
+            "{grew}; {plural} {} of it{}",
+            bytes(account.attributed_bytes.unsigned_abs()),
+            account
+                .coverage
+                .map(|coverage| format!(" ({})", percent(coverage)))
+                .unwrap_or_default(),
+        ),
+        (Some(account), _) => {
+            format!(
+                "{grew}; {plural} {} added in it",
+                bytes(account.attributed_bytes.unsigned_abs())
+            )
+        }
+        (None, _) => format!("{grew}; {plural} memory added in it"),
+    };
+    format!("{held}. First is {name} with {}.", bytes(weight))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use unicode_width::UnicodeWidthStr;
+
+    use super::super::sample;
+    use super::*;
+
+    fn at(width: usize) -> Options {
+        Options {
+            width,
+            ..Options::default()
+        }
+    }
+
+    #[test]
+    fn at_80_columns() {
+        let ascii = Options {
+            unicode: false,
+            ..at(80)
+        };
+        let text = render(&sample::full(), &ascii);
+        assert!(text.is_ascii());
+        insta::assert_snapshot!("text_80", text);
+    }
+
+    #[test]
+    fn at_200_columns_verbose() {
+        insta::assert_snapshot!(
+            "text_200",
+            render(
+                &sample::full(),
+                &Options {
+                    verbose: true,
+                    ..at(200)
+                }
+            )
+        );
+    }
+
+    #[test]
+    fn with_nothing_measured() {
+        insta::assert_snapshot!("text_empty", render(&sample::empty(), &at(80)));
+    }
+
+    #[test]
+    fn shrunk_memory_has_a_headline_too() {
+        let mut recording = sample::full();
+        let account = recording.reconciliation.as_mut().unwrap();
+        account.smaps_growth_bytes = -(5 << 20);
+        account.coverage = None;
+        let text = render(&recording, &at(100));
+        assert!(
+            text.contains("Anonymous memory shrank by 5.0 MiB in 60.0 s"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn colour_only_when_asked_and_then_only_ours() {
+        assert!(!render(&sample::full(), &at(80)).contains('\x1b'));
+        let coloured = render(
+            &sample::full(),
+            &Options {
+                colour: true,
+                ..at(80)
+            },
+        );
+        assert!(coloured.contains("\x1b["));
+        assert_eq!(
+            anstream::adapter::strip_str(&coloured).to_string(),
+            render(&sample::full(), &at(80))
+        );
+    }
+
+    #[test]
+    fn small_sites_and_those_beyond_the_top_are_summed() {
+        let text = render(&sample::full(), &Options { top: 3, ..at(80) });
+        assert!(text.contains("and 13 more"), "{text}");
+        let text = render(
+            &sample::full(),
+            &Options {
+                min_bytes: 50 << 20,
+                ..at(80)
+            },
+        );
+        assert!(text.contains("and 14 more"), "{text}");
+        assert!(!text.contains("small_site_00"));
+    }
+
+    fn inert(text: &str, width: usize) {
+        for line in text.lines() {
+            assert!(line.width() <= width, "{} columns: {line}", line.width());
+            assert!(
+                !line.chars().any(|c| c.is_control() || c == '\u{202e}'),
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn hostile_names_do_nothing() {
+        for width in [80, 120, 200] {
+            for verbose in [false, true] {
+                inert(
+                    &render(
+                        &sample::hostile(),
+                        &Options {
+                            verbose,
+                            ..at(width)
+                        },
+                    ),
+                    width,
+                );
+            }
+        }
+        let text = render(&sample::hostile(), &at(200));
+        assert!(text.len() < 64 << 10);
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_keeps_to_the_width(name in "\\PC{0,200}|.{0,200}", width in 80usize..220) {
+            let mut recording = sample::full();
+            recording.target.comm.clone_from(&name);
+            for site in &mut recording.call_sites {
+                site.label.clone_from(&name);
+                for frame in &mut site.frames {
+                    frame.function = Some(name.as_str().into());
+                    frame.file = Some(name.as_str().into());
+                }
+            }
+            for row in recording.mappings.iter_mut().flatten() { row.path = Some(name.clone()); }
+            inert(&render(&recording, &at(width)), width);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The ranked call sites with their stacks.
+
+use unicode_width::UnicodeWidthStr;
+
+use super::Options;
+use super::layout::{
+    BLAMED, DIM, PLAIN, Page, STRONG, UNKNOWN, bytes, known, left, per_second, percent, right,
+};
+use crate::report::folded::frame_name;
+use crate::report::model::{CallSite, Frame, Recording};
+
+/// Frames of a shortened stack: so many inside of the culprit, and so many outside of it.
+const INSIDE: usize = 1;
+const OUTSIDE: usize = 3;
+
+/// What each evidence can and cannot say.
+const EVIDENCE: &[(&str, &str)] = &[(
+    "mappings",
+    "Evidence is mappings: it names who extended the memory. That is the keeper of large allocations and direct \
+         mappings; where small allocations share a heap it may be a bystander whose call came when the heap was full.",
+)];
+
+pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
+    page.heading(
+        "CALL SITES",
+        "ranked by the bytes that they added in the window and still keep",
+    );
+    if recording.call_sites.is_empty() {
+        page.paragraph(2, "none", PLAIN);
+        return;
+    }
+    for (evidence, text) in EVIDENCE {
+        if recording
+            .call_sites
+            .iter()
+            .any(|site| site.evidence == *evidence)
+        {
+            page.paragraph(2, text, DIM);
+        }
+    }
+    let (shown, rest): (Vec<_>, Vec<_>) = recording
+        .call_sites
+        .iter()
+        .enumerate()
+        .partition(|(index, site)| *index < options.top && weight(site) >= options.min_bytes);
+    if !shown.is_empty() {
+        let head = row(["#", "live", "held", "share", "events", "rate", "via"].map(str::to_owned));
+        page.line(&page.paint(DIM, &head));
+    }
+    for (_, site) in shown {
+        one(page, site, options);
+    }
+    if !rest.is_empty() {
+        let live = rest.iter().try_fold(0u64, |sum, (_, site)| {
+            Some(sum.saturating_add(site.live_bytes?))
+        });
+        let held = rest
+            .iter()
+            .filter_map(|(_, site)| site.held_bytes)
+            .fold(0, u64::saturating_add);
+        let live = live
+            .map(|live| format!("{} live, ", bytes(live)))
+            .unwrap_or_default();
+        let text = format!(
+            "{} and {} more: {live}{} held",
+            page.ellipsis(),
+            rest.len(),
+            bytes(held)
+        );
+        page.paragraph(2, &text, PLAIN);
+    }
+}
+
+fn weight(site: &CallSite) -> u64 {
+    site.live_bytes.or(site.held_bytes).unwrap_or(0)
+}
+
+fn row([rank, live, held, share, events, rate, via]: [String; 7]) -> String {
+    format!(
+        "{} {} {} {} {} {}  {via}",
+        right(&rank, 4),
+        right(&live, 11),
+        right(&held, 11),
+        right(&share, 8),
+        right(&events, 9),
+        right(&rate, 13),
+    )
+}
+
+fn one(page: &mut Page, site: &CallSite, options: &Options) {
+    let mut vias = site.vias.join(", ");
+    if vias.is_empty() {
+        vias.clone_from(&site.via);
+    }
+    let figures = row([
+        site.rank.to_string(),
+        known(site.live_bytes),
+        known(site.held_bytes),
+        site.share.map_or_else(|| UNKNOWN.to_owned(), percent),
+        site.events.to_string(),
+        site.rate_bytes_per_second
+            .map_or_else(|| UNKNOWN.to_owned(), per_second),
+        String::new(),
+    ]);
+    let via = page.fit(&vias, page.width.saturating_sub(figures.width() + 2));
+    page.line(&page.paint(STRONG, &format!("{}  {via}", figures.trim_end())));
+
+    let culprit = site.culprit.as_ref();
+    let place = culprit
+        .map(|culprit| source(culprit.file.as_deref(), culprit.line))
+        .unwrap_or_default();
+    let module = culprit
+        .and_then(|culprit| culprit.module.as_deref())
+        .map(base)
+        .unwrap_or_default();
+    let room = page.width - 5;
+    let module = page.fit(module, room / 4);
+    let place = page.fit(&place, room / 4);
+    let mut about = String::new();
+    for part in [
+        place,
+        if module.is_empty() || module == site.label {
+            String::new()
+        } else {
+            format!("({module})")
+        },
+    ] {
+        if !part.is_empty() {
+            about.push_str("  ");
+            about.push_str(&part);
+        }
+    }
+    let label = page.fit(&site.label, room.saturating_sub(about.width()));
+    page.line(&format!(
+        "     {}{}",
+        page.paint(BLAMED, &label),
+        page.paint(DIM, &about)
+    ));
+
+    stack(page, site, options.verbose);
+    if options.verbose && !site.threads.is_empty() {
+        let threads: Vec<String> = site
+            .threads
+            .iter()
+            .take(16)
+            .map(|name| page.fit(name, 64))
+            .collect();
+        page.paragraph(7, &format!("threads: {}", threads.join(", ")), DIM);
+    }
+}
+
+fn stack(page: &mut Page, site: &CallSite, whole: bool) {
+    let blamed = site.culprit.as_ref().and_then(|culprit| culprit.frame);
+    let middle = blamed.unwrap_or(0);
+    let last = site.frames.len().saturating_sub(1);
+    let shown = |index: usize| {
+        whole || index == last || (index + INSIDE >= middle && index <= middle + OUTSIDE)
+    };
+    let mut hidden = 0;
+    let places: Vec<String> = site.frames.iter().map(frame_place).collect();
+    let visible = places.iter().enumerate().filter(|(index, _)| shown(*index));
+    let widest = visible
+        .map(|(_, place)| place.width())
+        .max()
+        .unwrap_or(0)
+        .min((page.width - 9) / 3);
+    for (index, (frame, place)) in site.frames.iter().zip(&places).enumerate() {
+        // A gap of one frame costs the line that the frame would.
+        let alone = !shown(index) && hidden == 0 && shown(index + 1);
+        if !shown(index) && !alone {
+            hidden += 1;
+            continue;
+        }
+        gap(page, &mut hidden);
+        one_frame(
+            page,
+            frame,
+            &page.fit(place, widest),
+            widest,
+            blamed == Some(index),
+        );
+    }
+    if !site.stack_complete {
+        let what = if site.frames.is_empty() {
+            "no stack"
+        } else {
+            "the stack does not reach its root"
+        };
+        page.paragraph(7, &format!("({what})"), DIM);
+    }
+    let others = site
+        .stacks
+        .as_ref()
+        .map_or(0, |stacks| stacks.len().saturating_sub(1));
+    if others > 0 {
+        let plural = if others == 1 { "stack" } else { "stacks" };
+        page.paragraph(7, &format!("(and {others} more {plural} in this row)"), DIM);
+    }
+}
+
+fn gap(page: &mut Page, hidden: &mut usize) {
+    if *hidden > 0 {
+        let text = format!("{} {hidden} frames (-v shows them)", page.ellipsis());
+        page.paragraph(9, &text, DIM);
+        *hidden = 0;
+    }
+}
+
+fn frame_place(frame: &Frame) -> String {
+    match (&frame.file, &frame.module) {
+        (Some(file), _) => source(Some(file), frame.line),
+        (None, Some(module)) => base(module).to_owned(),
+        (None, None) => String::new(),
+    }
+}
+
+/// `place` is fitted to `place_room` columns.
+fn one_frame(page: &mut Page, frame: &Frame, place: &str, place_room: usize, blamed: bool) {
+    let room = page.width - 9;
+    let name = frame_name(frame);
+    let name = if frame.inlined {
+        format!("{name} (inlined)")
+    } else {
+        name
+    };
+    let name = page.fit(&name, room - place_room - 2);
+    let name = left(&name, (room - place_room - 2).min(60));
+    let (mark, style) = if blamed { (">", BLAMED) } else { (" ", PLAIN) };
+    page.line(&format!(
+        "       {} {}  {}",
+        page.paint(style, mark),
+        page.paint(style, &name),
+        page.paint(DIM, place)
+    ));
+}
+
+fn source(file: Option<&str>, line: Option<u32>) -> String {
+    match (file, line) {
+        (None, _) => String::new(),
+        (Some(file), None) => base(file).to_owned(),
+        (Some(file), Some(line)) => format!("{}:{line}", base(file)),
+    }
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit('/')
+        .next()
+        .filter(|name| !name.is_empty())
+        .unwrap_or(path)
+}
