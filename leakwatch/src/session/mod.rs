@@ -1,8 +1,34 @@
 //! One recording, from attach to report: the only place that knows every stage.
+//!
+//! [`watch`] is the window, [`process`] one process in it, [`translate`] what its events mean, [`finish`] what becomes
+//! of them.
 
-use std::time::Duration;
+mod dump;
+mod finish;
+mod process;
+mod series;
+mod sites;
+mod translate;
+mod watch;
 
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::probe::{Probe, ProbeOptions, SelfTest};
+use crate::report::model::Recording;
+use crate::sampler::{ProcRoot, maps};
 use crate::target::Target;
+use crate::unwind::{Ending, Snapshot, Unwinder};
+
+pub use crate::diagnose::rank::GroupBy;
+
+use process::{Measure, Process};
+use watch::{State, Watch};
+
+/// How long the self-test waits for its event: a busy machine may let it wait, a broken path never brings it.
+const SELF_TEST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is asked of a recording.
 #[derive(Debug)]
@@ -15,18 +41,8 @@ pub struct RecordOptions {
     pub ring_bytes: u32,
     pub follow_children: bool,
     pub group_by: GroupBy,
-    /// How many call sites the report shows.
-    pub top: usize,
-    /// Call sites with less than this, in bytes, are not shown.
-    pub min_bytes: u64,
-}
-
-/// What makes two stacks one row of the ranking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GroupBy {
-    Stack,
-    Function,
-    Module,
+    /// Where to write the ledger at the window's end, for comparison with the target's own mappings.
+    pub dump_ledger: Option<PathBuf>,
 }
 
 /// How a recording tells the user that it goes on.
@@ -41,12 +57,128 @@ pub trait Progress {
     fn done(&mut self);
 }
 
-/// The outcome of a recording.
-#[derive(Debug)]
-pub struct Recording {}
-
 /// Records the target for the window.
-pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> anyhow::Result<Recording> {
-    let _ = (options, progress);
-    anyhow::bail!("not built")
+///
+/// # Errors
+///
+/// When the kernel side cannot be set up, or the target was gone before there was anything to tell.
+pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Recording> {
+    let began = Instant::now();
+    let mut probe = Probe::attach(&ProbeOptions {
+        stack_bytes: options.stack_bytes,
+        ring_bytes: options.ring_bytes,
+    })?;
+    verify(&probe.self_test(SELF_TEST_PATIENCE)?)?;
+    let pid = options.target.pid;
+    let mut watch = Watch::new(probe, State::new(options))?;
+    watch.probe.watch(pid, options.follow_children)?;
+    let root = watch.state.root().clone();
+    let process = Process::new(&root, pid, &mut watch.state.unwinder);
+    // Whatever was just read under this number is the target's only if it still lives.
+    if options.target.exited() {
+        bail!("cannot record PID {pid}: it exited before the first look at its memory");
+    }
+    let process = process.with_context(|| format!("cannot record PID {pid}"))?;
+    watch.state.processes.insert(pid, process);
+    let attached = began.elapsed();
+    progress.attached(attached);
+
+    let window = options.duration;
+    let start = watch.drain_while({
+        let root = root.clone();
+        move || Measure::take(&root, pid, window)
+    })?;
+    if let Some(process) = watch.state.processes.get_mut(&pid) {
+        process.start = start;
+    }
+    watch.state.began = Instant::now();
+    let started_at = jiff::Timestamp::now();
+    // One thread is enough: the ring has one reader, and everything else waits.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(watch.run(options, progress))?;
+    let recorded = finish::Recorded {
+        started_at,
+        duration: watch.state.began.elapsed(),
+        attached,
+    };
+    // From here on a second Ctrl-C is the default again: it ends leakwatch at once.
+    drop(runtime);
+    default_interrupt();
+    finish::close(&mut watch, options)?;
+    progress.done();
+    if let Some(path) = &options.dump_ledger {
+        dump::write(path, &watch.state)?;
+    }
+    Ok(finish::recording(watch, options, &recorded))
+}
+
+/// tokio leaves its handler installed when it goes, and the signal would do nothing.
+fn default_interrupt() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: SIG_DFL is a valid disposition, and no handler of ours refers to memory that goes away.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// What a self-test measured.
+#[derive(Clone, Copy, Debug)]
+pub struct SelfTestResult {
+    /// From nothing to all programs attached.
+    pub attach: Duration,
+    /// From a child's system call to its event in hand.
+    pub event: Duration,
+    /// Frames of its stack, up to the root.
+    pub frames: usize,
+}
+
+/// Sends one event the whole way: the programs are loaded and attached, a child of leakwatch's own maps memory, its
+/// event comes back, and its stack is unwound.
+///
+/// # Errors
+///
+/// The first part of the way that fails.
+pub fn self_test() -> Result<SelfTestResult> {
+    let began = Instant::now();
+    let mut probe = Probe::attach(&ProbeOptions {
+        stack_bytes: 32 * 1024,
+        ring_bytes: 1024 * 1024,
+    })?;
+    let attach = began.elapsed();
+    let test = probe.self_test(SELF_TEST_PATIENCE)?;
+    Ok(SelfTestResult {
+        attach,
+        event: test.took,
+        frames: verify(&test)?,
+    })
+}
+
+/// Unwinds the self-test's stack: the child is a fork of this process, so its code lies where ours does. Returns how
+/// many frames it has.
+fn verify(test: &SelfTest) -> Result<usize> {
+    let own = std::process::id();
+    let read = maps::read(&ProcRoot::default(), own).context("self-test failed: cannot read own mappings")?;
+    let mut unwinder = Unwinder::new();
+    unwinder.refresh(own, &read.mappings);
+    let id = unwinder.unwind(
+        own,
+        &Snapshot {
+            registers: &test.registers,
+            stack_pointer: test.stack_pointer,
+            stack: &test.stack,
+            flags: test.flags,
+        },
+    );
+    let stack = unwinder.stack(id).context("self-test failed: its stack is nowhere")?;
+    match stack.ending {
+        Ending::Root => {}
+        Ending::Truncated(reason) => bail!(
+            "self-test failed: the stack of leakwatch's own child does not reach its root ({reason:?} after {} frames)",
+            stack.frames.len()
+        ),
+    }
+    ensure!(stack.frames.len() > 2, "self-test failed: a stack of {} frames is too short", stack.frames.len());
+    Ok(stack.frames.len())
 }
