@@ -4,6 +4,8 @@
 //! known owner, and what is left in memory from before the attach. The first two are measured; so the rest of the
 //! growth is the change inside memory from before, up to what moved between the two readings.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::sampler::region::Region;
 
 /// One region's figures, bytes. Without smaps there is one part for the whole process, its `region` `None`.
@@ -21,6 +23,39 @@ pub struct Part {
     /// By how much the live bytes of memory from before the attach changed; `None` when it was not measured, then it
     /// is what the account leaves.
     pub before_attach: Option<i64>,
+}
+
+/// Live bytes found in one region at the window's end, by whether their owner is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub attributed: u64,
+    pub no_stack: u64,
+    pub unseen: u64,
+}
+
+/// Joins smaps' growth (Anonymous + Swap) and the live bytes, region by region. A region of either is in the result.
+#[must_use]
+pub fn parts(growth: &BTreeMap<Region, i64>, found: &BTreeMap<Region, Found>) -> Vec<Part> {
+    let regions: BTreeSet<Region> = growth.keys().chain(found.keys()).copied().collect();
+    regions
+        .into_iter()
+        .map(|region| {
+            let Found {
+                attributed,
+                no_stack,
+                unseen,
+            } = found.get(&region).copied().unwrap_or_default();
+            let growth = growth.get(&region).copied().unwrap_or_default();
+            Part {
+                region: Some(region),
+                growth,
+                attributed,
+                no_stack,
+                unseen,
+                before_attach: None,
+            }
+        })
+        .collect()
 }
 
 /// Why bytes of the growth have no call site.
@@ -201,6 +236,36 @@ mod tests {
         assert_eq!(account.unattributed, -60);
         assert_eq!(account.reasons, [(Reason::ReleasedBeforeAttach, -60)]);
         assert_eq!(reconcile(&[]), Account::default());
+    }
+
+    #[test]
+    fn a_region_of_either_side_is_a_part() {
+        let found = Found {
+            attributed: 5,
+            no_stack: 1,
+            unseen: 2,
+        };
+        let parts = parts(
+            &[(Region::Heap, 9)].into(),
+            &[(Region::Anonymous, found)].into(),
+        );
+        assert_eq!(
+            parts,
+            [
+                Part {
+                    region: Some(Region::Heap),
+                    growth: 9,
+                    ..Part::default()
+                },
+                Part {
+                    region: Some(Region::Anonymous),
+                    attributed: 5,
+                    no_stack: 1,
+                    unseen: 2,
+                    ..Part::default()
+                },
+            ]
+        );
     }
 
     proptest! {

@@ -89,6 +89,29 @@ fn arena(mapping: &Mapping, next: Option<&Mapping>) -> bool {
         })
 }
 
+/// Looks the region of an address up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegionMap(Vec<(Range<u64>, Region)>);
+
+impl RegionMap {
+    /// From a reading, by address.
+    #[must_use]
+    pub fn new(mappings: &[MappingSizes]) -> Self {
+        let ranges = mappings.iter().map(|sizes| sizes.mapping.range.clone());
+        Self(ranges.zip(regions(mappings)).collect())
+    }
+
+    /// `None` where nothing is mapped.
+    #[must_use]
+    pub fn at(&self, address: u64) -> Option<Region> {
+        let after = self.0.partition_point(|(range, _)| range.end <= address);
+        self.0
+            .get(after)
+            .filter(|(range, _)| range.contains(&address))
+            .map(|&(_, region)| region)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::smaps;
@@ -146,5 +169,16 @@ mod tests {
             of("1000-2000 rw-s 0 00:01 5 /dev/zero (deleted)"),
             Region::Shared
         );
+    }
+
+    #[test]
+    fn an_address_has_the_region_of_its_mapping() {
+        let map = RegionMap::new(&[
+            sizes("1000-3000 rw-p 0 00:00 0 [heap]"),
+            sizes("3000-4000 rw-p 0 00:00 0"),
+        ]);
+        let at = [0xfff, 0x1000, 0x2fff, 0x3000, 0x4000].map(|address| map.at(address));
+        let (heap, anonymous) = (Some(Region::Heap), Some(Region::Anonymous));
+        assert_eq!(at, [None, heap, heap, anonymous, None]);
     }
 }
