@@ -80,8 +80,49 @@ pub struct RecordArguments {
     #[command(flatten)]
     pub output: OutputArguments,
 
-    #[command(flatten)]
-    pub ranking: RankingArguments,
+    /// How many call sites to show
+    ///
+    /// The recording keeps all of them; this is for the printed report. Example: --top 25
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "10",
+        value_parser = values::rows,
+        env = "LEAKWATCH_TOP",
+        hide_env_values = true
+    )]
+    pub top: usize,
+
+    /// What makes two stacks one row
+    ///
+    /// A function that is called from many places fills the ranking with rows by stack; by function it is one, by
+    /// module each library is one. Example: --group-by function
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        default_value_t = GroupByArgument::Stack,
+        env = "LEAKWATCH_GROUP_BY",
+        hide_env_values = true
+    )]
+    pub group_by: GroupByArgument,
+
+    /// Leave out call sites that keep less than this
+    ///
+    /// Small sites are mostly start-up and noise. They stay in the total. Example: --min-bytes 64KiB
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "0",
+        value_parser = values::size,
+        env = "LEAKWATCH_MIN_BYTES",
+        hide_env_values = true
+    )]
+    pub min_bytes: u64,
+
+    /// Write the ledger at the window's end, a JSON line a range: Example: --dump-ledger ledger.jsonl
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub dump_ledger: Option<PathBuf>,
 
     /// Follow the processes that it starts
     ///
@@ -153,49 +194,6 @@ pub struct OutputArguments {
     pub verbose: bool,
 }
 
-#[derive(Debug, Args)]
-pub struct RankingArguments {
-    /// How many call sites to show
-    ///
-    /// The recording keeps all of them; this is for the printed report. Example: --top 25
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "10",
-        value_parser = values::rows,
-        env = "LEAKWATCH_TOP",
-        hide_env_values = true
-    )]
-    pub top: usize,
-
-    /// What makes two stacks one row
-    ///
-    /// A function that is called from many places fills the ranking with rows by stack; by function it is one, by
-    /// module each library is one. Example: --group-by function
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WHAT",
-        default_value_t = GroupByArgument::Stack,
-        env = "LEAKWATCH_GROUP_BY",
-        hide_env_values = true
-    )]
-    pub group_by: GroupByArgument,
-
-    /// Leave out call sites that keep less than this
-    ///
-    /// Small sites are mostly start-up and noise. They stay in the total. Example: --min-bytes 64KiB
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = "0",
-        value_parser = values::size,
-        env = "LEAKWATCH_MIN_BYTES",
-        hide_env_values = true
-    )]
-    pub min_bytes: u64,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum GroupByArgument {
     /// The whole chain of calls
@@ -233,6 +231,19 @@ pub struct ReportArguments {
         hide_env_values = true
     )]
     pub top: usize,
+
+    /// Leave out call sites that keep less than this
+    ///
+    /// They stay in the total. Example: --min-bytes 64KiB
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "0",
+        value_parser = values::size,
+        env = "LEAKWATCH_MIN_BYTES",
+        hide_env_values = true
+    )]
+    pub min_bytes: u64,
 }
 
 /// Tell what of this machine, these privileges and this process can be watched

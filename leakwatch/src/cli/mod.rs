@@ -89,11 +89,11 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
                 Selector::Pid(pid) => Target::open(pid),
                 Selector::Name(name) => Target::by_name(&name),
             }?;
-            record(target, window, prepared)
+            record(target, window, &prepared)
         }
-        Command::Report { file, output, top } => {
-            let outputs = Outputs::check(output)?;
-            outputs.deliver(&outputs::read_recording(&file)?, top)?;
+        Command::Report { file, output } => {
+            let outputs = Outputs::check(output.files, output.shown)?;
+            outputs.deliver(&outputs::read_recording(&file)?)?;
             Ok(ExitStatus::Done)
         }
         Command::Doctor { pid } => {
@@ -109,7 +109,7 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
             let prepared = prepare(output)?;
             let service = demo::Service::start()?;
             let target = Target::open(service.pid())?;
-            let status = record(target, window, prepared)?;
+            let status = record(target, window, &prepared)?;
             let truth = service.stop()?;
             let _ = writeln!(
                 std::io::stderr(),
@@ -126,26 +126,19 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
 }
 
 /// Everything that can be found wrong before a process is touched.
-struct Prepared {
-    outputs: Outputs,
-    verbose: bool,
-}
-
-fn prepare(output: Output) -> anyhow::Result<Prepared> {
-    let verbose = output.verbose;
-    let outputs = Outputs::check(output)?;
+fn prepare(output: Output) -> anyhow::Result<Outputs> {
+    let outputs = Outputs::check(output.files, output.shown)?;
     if let Some(obstacle) = Privileges::own().obstacle() {
         anyhow::bail!("{obstacle}; `leakwatch doctor` tells more");
     }
-    Ok(Prepared { outputs, verbose })
+    Ok(outputs)
 }
 
-fn record(target: Target, window: Window, prepared: Prepared) -> anyhow::Result<ExitStatus> {
-    let top = window.top;
-    let mut progress = ProgressLine::new(window.duration, prepared.verbose);
+fn record(target: Target, window: Window, outputs: &Outputs) -> anyhow::Result<ExitStatus> {
+    let mut progress = ProgressLine::new(window.duration);
     let recording = session::record(&window.of(target), &mut progress)?;
     drop(progress);
-    prepared.outputs.deliver(&recording, top)?;
+    outputs.deliver(&recording)?;
     Ok(ExitStatus::Done)
 }
 

@@ -1,119 +1,97 @@
 //! Recordings to and from the outside: every call of the command line into the report stage is here.
 
-use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io::IsTerminal as _;
+use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use super::exit::UsageError;
-use super::resolve::Output;
-use crate::session::Recording;
+use super::resolve::Shown;
+use crate::report::model::Recording;
+use crate::report::output::{self, Output, OutputError};
+use crate::report::text;
 
-/// Endings of the formats that can be written.
-const ENDINGS: [&str; 3] = [".json", ".txt", ".folded"];
+/// Width of the report where stdout is no terminal, in columns.
+const WIDTH: usize = 100;
+/// Wider lines are hard to read.
+const WIDTH_MAX: usize = 200;
 
 /// Output files that were found writable. Checked before anything is attached: a window of an hour must not end with
 /// a misspelt folder.
 #[derive(Debug)]
 pub struct Outputs {
-    files: Vec<PathBuf>,
-    verbose: bool,
+    files: Vec<Output>,
+    shown: Shown,
 }
 
 impl Outputs {
-    pub fn check(output: Output) -> anyhow::Result<Self> {
-        for file in &output.files {
-            check_ending(file)?;
-            check_place(file).with_context(|| format!("cannot write {}", file.display()))?;
-        }
-        Ok(Self {
-            files: output.files,
-            verbose: output.verbose,
-        })
+    pub fn check(files: Vec<std::path::PathBuf>, shown: Shown) -> anyhow::Result<Self> {
+        let files = files.into_iter().map(checked).collect::<anyhow::Result<_>>()?;
+        Ok(Self { files, shown })
     }
 
     /// Prints the report to stdout and writes each file.
-    pub fn deliver(&self, recording: &Recording, top: usize) -> anyhow::Result<()> {
-        // The files first: a reader of stdout that goes away (`| head`) must not cost them.
-        for file in &self.files {
-            write_file(recording, file, top)
-                .with_context(|| format!("cannot write {}", file.display()))?;
+    pub fn deliver(&self, recording: &Recording) -> anyhow::Result<()> {
+        let in_file = text::Options {
+            top: self.shown.top,
+            min_bytes: self.shown.min_bytes,
+            verbose: self.shown.verbose,
+            ..text::Options::default()
+        };
+        // The files first: a reader of stdout that goes away (`| head`) must not cost them. And one that cannot be
+        // written must not cost the others, nor the report.
+        let results: Vec<_> = self.files.iter().map(|file| file.write(recording, &in_file)).collect();
+        print(&text::render(recording, &on_stdout(&in_file)))?;
+        for result in results {
+            result?;
         }
-        print(&text(recording, top, self.verbose))
-    }
-}
-
-fn check_ending(file: &Path) -> Result<(), UsageError> {
-    let name = file.to_string_lossy();
-    if ENDINGS.iter().any(|ending| name.ends_with(ending)) {
         Ok(())
-    } else {
-        Err(UsageError(format!(
-            "-o {name}: the ending chooses the format and is to be one of {}",
-            ENDINGS.join(", ")
-        )))
     }
 }
 
-fn check_place(file: &Path) -> anyhow::Result<()> {
-    let folder = match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let metadata = fs::metadata(folder).with_context(|| format!("folder {}", folder.display()))?;
-    if !metadata.is_dir() {
-        bail!("{} is no folder", folder.display());
+fn checked(file: std::path::PathBuf) -> anyhow::Result<Output> {
+    let output = Output::new(file).map_err(|error| match error {
+        OutputError::UnknownEnding { .. } => anyhow::Error::new(UsageError(error.to_string())),
+        _ => error.into(),
+    })?;
+    output.check()?;
+    Ok(output)
+}
+
+/// As wide as the terminal is, and in colour where one is there that wants it.
+fn on_stdout(base: &text::Options) -> text::Options {
+    let terminal = std::io::stdout().is_terminal();
+    let width = terminal_size::terminal_size()
+        .filter(|_| terminal)
+        .map_or(WIDTH, |(width, _)| usize::from(width.0).min(WIDTH_MAX));
+    text::Options {
+        width,
+        // Dropped again by the stream where NO_COLOR is set or the terminal has none.
+        colour: terminal,
+        ..base.clone()
     }
-    match fs::symlink_metadata(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
-        Ok(existing) if existing.is_symlink() => {
-            bail!("it is a symbolic link: name the file itself");
-        }
-        Ok(existing) if !existing.is_file() => bail!("it exists and is no regular file"),
-        Ok(_) => {}
-    }
-    // A file is written beside its place and moved there, so the folder is what has to be writable.
-    tempfile::tempfile_in(folder).with_context(|| format!("folder {}", folder.display()))?;
-    Ok(())
 }
 
 /// Reads a recording that `record -o x.json` wrote.
 pub fn read_recording(file: &Path) -> anyhow::Result<Recording> {
-    bail!("not built: {}", file.display())
-}
-
-fn write_file(recording: &Recording, file: &Path, top: usize) -> anyhow::Result<()> {
-    let _ = (recording, top);
-    bail!("not built: {}", file.display())
-}
-
-fn text(recording: &Recording, top: usize, verbose: bool) -> String {
-    let _ = (recording, top, verbose);
-    String::new()
+    output::read(file)
 }
 
 /// Writes text to stdout; colours are dropped where it is no terminal or `NO_COLOR` says so.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = anstream::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .context("cannot write to stdout")
+    output::print(text).context("cannot write to stdout")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;
 
     fn check(file: &Path) -> anyhow::Result<Outputs> {
-        Outputs::check(Output {
-            files: vec![file.to_path_buf()],
-            verbose: false,
-        })
+        let shown = Shown { top: 10, min_bytes: 0, verbose: false };
+        Outputs::check(vec![file.to_path_buf()], shown)
     }
 
     #[test]

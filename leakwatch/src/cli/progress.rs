@@ -12,12 +12,11 @@ use crate::session::Progress;
 pub struct ProgressLine {
     bar: ProgressBar,
     total: Duration,
-    verbose: bool,
 }
 
 impl ProgressLine {
     #[must_use]
-    pub fn new(total: Duration, verbose: bool) -> Self {
+    pub fn new(total: Duration) -> Self {
         let bar = if std::io::stderr().is_terminal() {
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
         } else {
@@ -31,16 +30,13 @@ impl ProgressLine {
         Self {
             bar,
             total,
-            verbose,
         }
     }
 }
 
 impl Progress for ProgressLine {
     fn attached(&mut self, took: Duration) {
-        if self.verbose {
-            self.note(&format!("attached in {} ms", took.as_millis()));
-        }
+        self.note(&format!("attached in {} ms", took.as_millis()));
         self.bar
             .set_message(line(Duration::ZERO, self.total, 0, None));
         self.bar.tick();

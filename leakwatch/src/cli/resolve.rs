@@ -21,7 +21,6 @@ pub enum Command {
     Report {
         file: PathBuf,
         output: Output,
-        top: usize,
     },
     Doctor {
         pid: Option<u32>,
@@ -48,8 +47,7 @@ pub struct Window {
     pub ring_bytes: u32,
     pub follow_children: bool,
     pub group_by: GroupBy,
-    pub top: usize,
-    pub min_bytes: u64,
+    pub dump_ledger: Option<PathBuf>,
 }
 
 impl Window {
@@ -62,8 +60,7 @@ impl Window {
             ring_bytes: self.ring_bytes,
             follow_children: self.follow_children,
             group_by: self.group_by,
-            top: self.top,
-            min_bytes: self.min_bytes,
+            dump_ledger: self.dump_ledger,
         }
     }
 }
@@ -72,6 +69,17 @@ impl Window {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Output {
     pub files: Vec<PathBuf>,
+    pub shown: Shown,
+}
+
+/// How much of the recording the text tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Call sites.
+    pub top: usize,
+    /// Call sites that keep less, in bytes, are left out.
+    pub min_bytes: u64,
+    /// Whole stacks, and everything else.
     pub verbose: bool,
 }
 
@@ -81,8 +89,7 @@ impl Command {
             CommandArguments::Record(record) => resolve_record(record)?,
             CommandArguments::Report(report) => Self::Report {
                 file: report.file,
-                output: resolve_output(report.output)?,
-                top: report.top,
+                output: resolve_output(report.output, report.top, report.min_bytes)?,
             },
             CommandArguments::Doctor(doctor) => Self::Doctor { pid: doctor.pid },
             CommandArguments::Demo(demo) => resolve_demo(demo)?,
@@ -104,11 +111,10 @@ fn resolve_record(record: RecordArguments) -> Result<Command, UsageError> {
             stack_bytes: record.stack_bytes,
             ring_bytes: record.ring_bytes,
             follow_children: record.children,
-            group_by: record.ranking.group_by.into(),
-            top: record.ranking.top,
-            min_bytes: record.ranking.min_bytes,
+            group_by: record.group_by.into(),
+            dump_ledger: record.dump_ledger,
         },
-        output: resolve_output(record.output)?,
+        output: resolve_output(record.output, record.top, record.min_bytes)?,
     })
 }
 
@@ -120,14 +126,13 @@ fn resolve_demo(demo: DemoArguments) -> Result<Command, UsageError> {
             ring_bytes: 64 * 1024 * 1024,
             follow_children: false,
             group_by: GroupBy::Function,
-            top: 5,
-            min_bytes: 0,
+            dump_ledger: None,
         },
-        output: resolve_output(demo.output)?,
+        output: resolve_output(demo.output, 5, 0)?,
     })
 }
 
-fn resolve_output(output: OutputArguments) -> Result<Output, UsageError> {
+fn resolve_output(output: OutputArguments, top: usize, min_bytes: u64) -> Result<Output, UsageError> {
     for (index, file) in output.outputs.iter().enumerate() {
         if output.outputs.iter().take(index).any(|other| other == file) {
             return Err(UsageError(format!("-o {} is given twice", file.display())));
@@ -135,7 +140,11 @@ fn resolve_output(output: OutputArguments) -> Result<Output, UsageError> {
     }
     Ok(Output {
         files: output.outputs,
-        verbose: output.verbose,
+        shown: Shown {
+            top,
+            min_bytes,
+            verbose: output.verbose,
+        },
     })
 }
 

@@ -92,6 +92,8 @@ impl Shared {
 
 /// Serves until stdin ends or the time is up.
 pub fn run() -> anyhow::Result<()> {
+    // What `ps` and the report call it; as /proc/self/exe it would be `exe`.
+    let _ = rustix::thread::set_name(c"leaky-service");
     // The pipe on stdin ends with its owner too; this also holds when a worker should hang.
     set_parent_process_death_signal(Some(Signal::KILL))
         .context("cannot tie the demo's service to the process that started it")?;

@@ -25,7 +25,10 @@ pub struct SelfTest {
 
 pub(super) fn run(probe: &mut Probe, patience: Duration) -> Result<SelfTest, ProbeError> {
     let failed = |what: String| ProbeError::SelfTest(what);
-    let child = Child::fork().map_err(|error| failed(format!("cannot fork a child: {error}")))?;
+    // From a thread of its own: its stack is short, however deep the caller's is, and fits every `--stack-bytes`.
+    let child = std::thread::scope(|scope| scope.spawn(Child::fork).join())
+        .unwrap_or_else(|_| Err(std::io::Error::other("the thread panicked")))
+        .map_err(|error| failed(format!("cannot fork a child: {error}")))?;
     probe.watch(child.pid, false)?;
     let began = Instant::now();
     child

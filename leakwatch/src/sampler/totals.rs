@@ -15,6 +15,8 @@ use super::{ProcRoot, named};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub rss: Option<u64>,
+    /// `VmHWM`: the most that it ever was.
+    pub peak_rss: Option<u64>,
     pub rss_anonymous: Option<u64>,
     pub rss_file: Option<u64>,
     pub rss_shmem: Option<u64>,
@@ -65,6 +67,7 @@ pub fn parse_status(text: &[u8]) -> io::Result<Totals> {
     let bytes = |kib: Option<u64>| kib.and_then(|kib| kib.checked_mul(1024));
     Ok(Totals {
         rss: bytes(status.vmrss),
+        peak_rss: bytes(status.vmhwm),
         rss_anonymous: bytes(status.rssanon),
         rss_file: bytes(status.rssfile),
         rss_shmem: bytes(status.rssshmem),

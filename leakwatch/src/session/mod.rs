@@ -5,6 +5,7 @@
 
 mod dump;
 mod finish;
+mod losses;
 mod process;
 mod series;
 mod sites;
@@ -83,6 +84,9 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
     let attached = began.elapsed();
     progress.attached(attached);
 
+    // The window begins where the sizes are read: nothing was drained yet, and what the target gains until then is in
+    // them already.
+    watch.state.begin();
     let window = options.duration;
     let start = watch.drain_while({
         let root = root.clone();
@@ -91,7 +95,6 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
     if let Some(process) = watch.state.processes.get_mut(&pid) {
         process.start = start;
     }
-    watch.state.began = Instant::now();
     let started_at = jiff::Timestamp::now();
     // One thread is enough: the ring has one reader, and everything else waits.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -175,8 +178,9 @@ fn verify(test: &SelfTest) -> Result<usize> {
     match stack.ending {
         Ending::Root => {}
         Ending::Truncated(reason) => bail!(
-            "self-test failed: the stack of leakwatch's own child does not reach its root ({reason:?} after {} frames)",
-            stack.frames.len()
+            "self-test failed: the stack of leakwatch's own child does not reach its root ({reason:?} after {} frames, {} bytes)",
+            stack.frames.len(),
+            test.stack.len()
         ),
     }
     ensure!(stack.frames.len() > 2, "self-test failed: a stack of {} frames is too short", stack.frames.len());

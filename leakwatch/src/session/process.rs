@@ -1,13 +1,15 @@
 //! One watched process: its ledger, and what /proc said of it when.
 
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::ledger::{Backing, Ledger, Protection, Region};
+use crate::ledger::{Backing, Ledger, Owner, Protection, Region, SiteId};
+use crate::report::build;
 use crate::sampler::maps::{self, Mapping};
 use crate::sampler::smaps::{self, SmapsReading};
 use crate::sampler::totals::{self, Rollup, Totals};
-use crate::sampler::{ProcRoot, cost};
+use crate::sampler::{ProcRoot, cost, resident};
 use crate::unwind::Unwinder;
 
 /// Code may change this often at most before it is read anew: a JIT maps memory all the time.
@@ -31,8 +33,8 @@ impl Measure {
         let rollup = totals::read_rollup(root, pid).ok();
         let mut measure = Self { totals, rollup, ..Self::default() };
         let mappings = maps::read(root, pid).map_or(0, |read| read.mappings.len());
-        match rollup.map(|rollup| cost::predict(rollup.took, mappings)) {
-            Some(predicted) if !cost::affordable(predicted, window) => {
+        match rollup.map(|rollup| cost::predicted_smaps(rollup.took, mappings)) {
+            Some(predicted) if !cost::full_smaps_affordable(predicted, window) => {
                 measure.smaps_skipped = Some(format!(
                     "reading it would take about {} ms, more than 1 % of the window",
                     predicted.as_millis()
@@ -61,9 +63,16 @@ pub(super) fn anonymous_of(totals: &Totals) -> Option<u64> {
 
 pub(super) struct Process {
     pub pid: u32,
+    /// Who forked it; `None` for the target itself.
+    pub parent: Option<u32>,
+    /// The main thread's name when it was first seen, as text.
+    pub comm: String,
     pub ledger: Ledger,
+    baseline: Vec<Region>,
     pub start: Measure,
     pub end: Measure,
+    /// What is resident of what was added, at the end; `None` where it could not be looked up.
+    pub owned: Option<Vec<Owned>>,
     /// The memory that was watched is gone: exit, or exec.
     pub gone: bool,
     /// Executable memory was mapped since the code was last read.
@@ -74,25 +83,38 @@ pub(super) struct Process {
 impl Process {
     /// Reads the baseline. The probe must watch the process already, so that nothing falls between.
     pub fn new(root: &ProcRoot, pid: u32, unwinder: &mut Unwinder) -> io::Result<Self> {
-        let began = monotonic_ns();
         let read = maps::read(root, pid)?;
-        let mut ledger = Ledger::new(page_bytes());
-        ledger.set_baseline(&regions(&read.mappings), began);
         unwinder.refresh(pid, &read.mappings);
-        Ok(Self::with_ledger(pid, ledger))
+        let mut process = Self::with_ledger(root, pid, None, Ledger::new(page_bytes()));
+        process.baseline = regions(&read.mappings);
+        process.begin();
+        Ok(process)
+    }
+
+    /// The window begins now: what the process gained until now is from before. No event may have been applied yet.
+    ///
+    /// The mappings were read earlier. That does no harm: the events from in between are still to be applied, and the
+    /// last one on a page has the last word.
+    pub fn begin(&mut self) {
+        self.ledger.set_baseline(&self.baseline, monotonic_ns());
     }
 
     /// A child at its birth.
-    pub fn fork(&self, child: u32) -> Self {
-        Self::with_ledger(child, self.ledger.fork())
+    pub fn fork(&self, root: &ProcRoot, child: u32) -> Self {
+        Self::with_ledger(root, child, Some(self.pid), self.ledger.fork())
     }
 
-    fn with_ledger(pid: u32, ledger: Ledger) -> Self {
+    fn with_ledger(root: &ProcRoot, pid: u32, parent: Option<u32>, ledger: Ledger) -> Self {
+        let comm = std::fs::read(root.of(pid, "comm")).unwrap_or_default();
         Self {
             pid,
+            parent,
+            comm: build::text(comm.trim_ascii_end()).to_string(),
             ledger,
+            baseline: Vec::new(),
             start: Measure::default(),
             end: Measure::default(),
+            owned: None,
             gone: false,
             code_changed: false,
             refreshed: Instant::now(),
@@ -115,6 +137,43 @@ impl Process {
         if let Ok(read) = maps::read(root, self.pid) {
             unwinder.refresh(self.pid, &read.mappings);
         }
+    }
+}
+
+/// Resident or swapped bytes of one range that was added in the window.
+#[derive(Clone, Debug)]
+pub(super) struct Owned {
+    pub range: Range<u64>,
+    /// `None` for what appeared without an event.
+    pub site: Option<SiteId>,
+    pub bytes: u64,
+}
+
+impl Process {
+    /// Looks up what is there of the memory that was added.
+    pub fn look_up(&self, root: &ProcRoot) -> Option<Vec<Owned>> {
+        let wanted: Vec<(Range<u64>, Option<SiteId>)> = self
+            .ledger
+            .pieces()
+            .filter(|(_, piece)| piece.committed())
+            .filter_map(|(range, piece)| match piece.owner {
+                Owner::Site(site) => Some((range, Some(site))),
+                Owner::Unseen => Some((range, None)),
+                Owner::BeforeAttach | Owner::Discarded => None,
+            })
+            .collect();
+        let ranges: Vec<Range<u64>> = wanted.iter().map(|(range, _)| range.clone()).collect();
+        let reading = resident::read(root, self.pid, &ranges).ok()?;
+        // The process ended meanwhile: what could not be looked up is not 0.
+        if reading.failures > 0 && reading.failures == ranges.len() as u64 {
+            return None;
+        }
+        let owned = wanted.into_iter().zip(reading.ranges).map(|((range, site), found)| Owned {
+            range,
+            site,
+            bytes: found.map_or(0, |found| found.live()),
+        });
+        Some(owned.collect())
     }
 }
 

@@ -16,8 +16,8 @@ const THREADS_MAX: usize = 8;
 pub(super) struct Site {
     pub stack: StackId,
     pub via: Via,
-    /// Names of the threads it was seen on, untrusted.
-    pub threads: BTreeSet<String>,
+    /// Names of the threads it was seen on: any bytes.
+    pub threads: BTreeSet<Vec<u8>>,
 }
 
 /// All call sites. Bounded by the table of stacks, times the kinds of calls.
@@ -39,10 +39,9 @@ impl Sites {
             && site.threads.len() < THREADS_MAX
         {
             let name = comm.split(|byte| *byte == 0).next().unwrap_or_default();
-            // Looked up as it is first: this runs for every event.
-            let name = String::from_utf8_lossy(name);
-            if !site.threads.contains(name.as_ref()) {
-                site.threads.insert(name.into_owned());
+            // Looked up before it is copied: this runs for every event.
+            if !site.threads.contains(name) {
+                site.threads.insert(name.to_vec());
             }
         }
         id

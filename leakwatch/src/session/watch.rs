@@ -1,7 +1,7 @@
 //! The window: events come, the clock runs, somebody ends it.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -51,10 +51,10 @@ pub(super) struct State {
     /// Children that were born and not followed.
     pub unfollowed_children: u64,
     pub ended_by: Option<EndedBy>,
-    /// Wall time and ledger time of the window's start.
+    /// The window's start.
     pub began: Instant,
-    pub began_ns: u64,
-    pub checks: u64,
+    /// The window's end, in the clock of the events.
+    pub ended_ns: Option<u64>,
 }
 
 impl State {
@@ -72,9 +72,22 @@ impl State {
             unfollowed_children: 0,
             ended_by: None,
             began: Instant::now(),
-            began_ns: monotonic_ns(),
-            checks: 0,
+            ended_ns: None,
         }
+    }
+
+    /// The window begins.
+    pub fn begin(&mut self) {
+        self.began = Instant::now();
+        for process in self.processes.values_mut() {
+            process.begin();
+        }
+    }
+
+    /// The window's start, in the clock of the events.
+    pub fn began_ns(&self) -> u64 {
+        let since = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        monotonic_ns().saturating_sub(since)
     }
 
     pub fn root(&self) -> &ProcRoot {
@@ -115,7 +128,7 @@ impl State {
             return;
         }
         let Some(parent) = self.processes.get(&event.header.tgid) else { return };
-        let mut process = parent.fork(child);
+        let mut process = parent.fork(&self.root, child);
         self.unwinder.fork(event.header.tgid, child);
         process.start.totals = totals::read_status(&self.root, child).ok();
         process.start.rollup = totals::read_rollup(&self.root, child).ok();
@@ -195,6 +208,14 @@ fn site(unwinder: &mut Unwinder, sites: &mut Sites, event: &Event<'_>) -> Option
     Some(sites.intern(stack, via, &header.comm))
 }
 
+/// A descriptor of its own for the event loop.
+fn readable(fd: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
+    let own = fd.try_clone_to_owned().context("cannot duplicate a descriptor")?;
+    // SAFETY: an OwnedFd gives the same descriptor each time it is asked, and it is open until it is dropped.
+    unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }
+        .map_err(|error| anyhow::anyhow!("cannot wait for a descriptor: {error}"))
+}
+
 /// The probe and what its events change.
 pub(super) struct Watch {
     pub probe: Probe,
@@ -241,10 +262,8 @@ impl Watch {
 
     /// Watches until the deadline, a signal, or the target's end.
     pub async fn run(&mut self, options: &RecordOptions, progress: &mut dyn Progress) -> Result<()> {
-        let ring = self.probe.ring_fd().try_clone_to_owned().context("cannot duplicate the ring's descriptor")?;
-        let ring = AsyncFd::with_interest(ring, Interest::READABLE)?;
-        let pidfd = options.target.as_fd().try_clone_to_owned().context("cannot duplicate the pidfd")?;
-        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+        let ring = readable(self.probe.ring_fd())?;
+        let pidfd = readable(options.target.pidfd())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut timer = tokio::time::interval(DRAIN_EVERY);
@@ -300,7 +319,6 @@ impl Watch {
 
     /// Brings the ledgers back to what maps says: after lost events, and at the end.
     pub fn check(&mut self) {
-        self.state.checks += 1;
         let pids: Vec<u32> = self.living();
         for pid in pids {
             let Some(process) = self.state.processes.get_mut(&pid) else { continue };

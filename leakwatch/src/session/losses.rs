@@ -1,0 +1,116 @@
+//! Everything that was dropped, cut or estimated, by name.
+
+use std::collections::BTreeMap;
+
+use leakwatch_ebpf::wire::Counter;
+
+use super::watch::State;
+use crate::ledger::Losses as LedgerLosses;
+use crate::probe::Counts;
+use crate::report::model::Losses;
+use crate::symbolize::Symbolizer;
+use crate::unwind::Truncation;
+
+/// Gathers the counters of every stage.
+pub(super) fn losses(
+    state: &State,
+    counts: Option<&Counts>,
+    ledgers: &[LedgerLosses],
+    symbolizer: &Symbolizer,
+) -> Losses {
+    let unwinding = state.unwinder.losses();
+    let mut counters: BTreeMap<String, u64> = BTreeMap::new();
+    let mut add = |name: &str, count: u64| {
+        if count > 0 {
+            let sum = counters.entry(name.to_owned()).or_default();
+            *sum = sum.saturating_add(count);
+        }
+    };
+    if let Some(counts) = counts {
+        for (name, counter) in [
+            ("lost_acquiring_events", Counter::LostAcquires),
+            ("lost_releasing_events", Counter::LostReleases),
+            ("lost_process_events", Counter::LostLifecycle),
+            ("stacks_capped", Counter::StacksCapped),
+            ("stacks_with_unreadable_pages", Counter::StacksUnreadable),
+            ("events_without_registers", Counter::RegistersMissing),
+            ("brk_calls_unpaired", Counter::BrkUnpaired),
+            ("children_over_limit", Counter::TargetsFull),
+            ("events_without_scratch", Counter::NoScratch),
+        ] {
+            add(name, counts.get(counter));
+        }
+    }
+    add("events_of_unwatched_processes", state.stray_events);
+    add("stacks_over_limit", unwinding.stacks_over_cap);
+    add("stacks_of_unknown_processes", unwinding.unknown_process);
+    add("unwinder_panics", unwinding.panics);
+    for (error, count) in &unwinding.modules_unreadable {
+        add(&format!("modules_without_unwind_information: {error}"), *count);
+    }
+    for (reason, count) in symbolizer.unnamed() {
+        add(&format!("frames_without_name: {reason}"), *count);
+    }
+    for ledger in ledgers {
+        for (name, count) in of_ledger(ledger) {
+            add(name, count);
+        }
+    }
+    let without = unwinding.truncated.get(&Truncation::NoRegisters).copied().unwrap_or(0);
+    Losses {
+        events: counts.map(Counts::lost),
+        stacks: Some(without),
+        truncated_stacks: unwinding
+            .truncated
+            .iter()
+            .map(|(reason, count)| (truncation(*reason).to_owned(), *count))
+            .collect(),
+        samples: None,
+        counters,
+    }
+}
+
+const fn truncation(reason: Truncation) -> &'static str {
+    match reason {
+        Truncation::SnapshotCapped => "snapshot_capped",
+        Truncation::SnapshotUnreadable => "snapshot_unreadable",
+        Truncation::NoUnwindInformation => "no_unwind_information",
+        Truncation::ModuleUnreadable => "module_unreadable",
+        Truncation::TooDeep => "too_deep",
+        Truncation::NoRegisters => "no_registers",
+    }
+}
+
+fn of_ledger(losses: &LedgerLosses) -> [(&'static str, u64); 13] {
+    let LedgerLosses {
+        ignored_changes,
+        stackless_acquisitions,
+        stackless_bytes,
+        acquisitions_over_site_limit,
+        protected_unknown_bytes,
+        remaps_without_start,
+        failures_without_start,
+        uncertain_restores,
+        pending_dropped,
+        coarsened_bytes,
+        forgotten_bytes,
+        repaired,
+    } = losses;
+    // A failed munmap of nothing is common and harmless, and both of its events are refused alike.
+    let _ = (ignored_changes, failures_without_start);
+    [
+        ("stackless_acquisitions", *stackless_acquisitions),
+        ("stackless_bytes", *stackless_bytes),
+        ("acquisitions_over_site_limit", *acquisitions_over_site_limit),
+        ("protected_unknown_bytes", *protected_unknown_bytes),
+        ("remaps_without_start", *remaps_without_start),
+        ("uncertain_restores", *uncertain_restores),
+        ("pending_calls_dropped", *pending_dropped),
+        ("coarsened_bytes", *coarsened_bytes),
+        ("forgotten_bytes", *forgotten_bytes),
+        ("repaired_appeared_bytes", repaired.appeared_bytes),
+        ("repaired_vanished_bytes", repaired.vanished_bytes),
+        ("repaired_protection_bytes", repaired.changed_bytes),
+        ("unchecked_bytes", repaired.skipped_bytes),
+    ]
+}
