@@ -69,15 +69,7 @@ impl Redis {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let socket = folder.path().join("redis");
         let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            "0",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--unixsocket",
-        ]);
+        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
         command.arg(&socket).arg("--dir").arg(folder.path());
         let server = quiet(&mut command).spawn().unwrap_or_else(|error| {
             panic!("cannot start redis-server ({error}): apt-get install redis-server")
@@ -153,10 +145,7 @@ impl Postgres {
         let binaries = postgres_binaries();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("it is ours");
-        let owned = Command::new("chown")
-            .arg("postgres:")
-            .arg(folder.path())
-            .status();
+        let owned = Command::new("chown").arg("postgres:").arg(folder.path()).status();
         assert!(
             owned.is_ok_and(|status| status.success()),
             "there is no user postgres"
@@ -175,10 +164,7 @@ impl Postgres {
             "C",
             "-D",
         ]);
-        let output = initdb
-            .arg(&data)
-            .output()
-            .expect("runuser and initdb are there");
+        let output = initdb.arg(&data).output().expect("runuser and initdb are there");
         assert!(
             output.status.success(),
             "initdb: {}",
@@ -276,25 +262,14 @@ fn postgres_binaries() -> PathBuf {
     folders
         .filter(|folder| folder.join("initdb").exists())
         .max()
-        .unwrap_or_else(|| {
-            panic!("no /usr/lib/postgresql/*/bin/initdb: apt-get install postgresql")
-        })
+        .unwrap_or_else(|| panic!("no /usr/lib/postgresql/*/bin/initdb: apt-get install postgresql"))
 }
 
 /// postgres refuses to be root. `setpriv` executes it in its own place, so that the child's PID is the server's.
 fn as_postgres(program: &Path, folder: &Path) -> Command {
     let mut command = Command::new("setpriv");
-    command.args([
-        "--reuid",
-        "postgres",
-        "--regid",
-        "postgres",
-        "--init-groups",
-    ]);
-    command
-        .arg(program)
-        .current_dir(folder)
-        .env_remove("LD_PRELOAD");
+    command.args(["--reuid", "postgres", "--regid", "postgres", "--init-groups"]);
+    command.arg(program).current_dir(folder).env_remove("LD_PRELOAD");
     command
 }
 
@@ -302,8 +277,8 @@ fn as_postgres(program: &Path, folder: &Path) -> Command {
 #[must_use]
 pub fn resident_bytes(pid: u32) -> u64 {
     let mut text = String::new();
-    let read = fs::File::open(format!("/proc/{pid}/statm"))
-        .and_then(|mut file| file.read_to_string(&mut text));
+    let read =
+        fs::File::open(format!("/proc/{pid}/statm")).and_then(|mut file| file.read_to_string(&mut text));
     read.unwrap_or_else(|error| panic!("cannot read /proc/{pid}/statm: {error}"));
     let pages: u64 = text
         .split_whitespace()

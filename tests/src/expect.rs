@@ -16,12 +16,7 @@ fn table(recording: &Recording, outcome: &Outcome) -> String {
             .unwrap_or("?");
         text += &format!(
             "{:3} {:>12} held {:>12} committed {:>7} events {:8} {function} complete={}\n",
-            site.rank,
-            site.held_bytes,
-            site.committed_bytes,
-            site.events,
-            site.via,
-            site.stack_complete
+            site.rank, site.held_bytes, site.committed_bytes, site.events, site.via, site.stack_complete
         );
     }
     text + &format!(
@@ -138,9 +133,7 @@ pub fn no_losses(outcome: &Outcome) {
 /// Nothing that came from the target reached the terminal raw: no control character but the line's end.
 pub fn printable(outcome: &Outcome) {
     for (stream, text) in [("stdout", &outcome.stdout), ("stderr", &outcome.stderr)] {
-        let raw = text
-            .chars()
-            .find(|letter| letter.is_control() && *letter != '\n');
+        let raw = text.chars().find(|letter| letter.is_control() && *letter != '\n');
         assert!(raw.is_none(), "{stream} has a raw {raw:?}: {text:?}");
     }
 }
@@ -148,15 +141,8 @@ pub fn printable(outcome: &Outcome) {
 /// One line on stderr, nothing on stdout, this exit status, and each of these words in the line (any case).
 pub fn refused(outcome: &Outcome, status: i32, words: &[&str]) {
     assert_eq!(outcome.status.code(), Some(status), "{outcome}");
-    assert!(
-        outcome.stdout.is_empty(),
-        "a refusal prints no result: {outcome}"
-    );
-    let lines: Vec<&str> = outcome
-        .stderr
-        .lines()
-        .filter(|line| !line.is_empty())
-        .collect();
+    assert!(outcome.stdout.is_empty(), "a refusal prints no result: {outcome}");
+    let lines: Vec<&str> = outcome.stderr.lines().filter(|line| !line.is_empty()).collect();
     assert!(lines.len() == 1, "not one line on stderr: {outcome}");
     let said = outcome.stderr.to_lowercase();
     for word in words {

@@ -20,9 +20,9 @@ pub fn required() -> bool {
             note(&format!("skipped {name}: {why}"));
             false
         }
-        Some(why) => panic!(
-            "{name} needs root and BPF: {why} (`cargo xtask test --no-kernel` leaves such tests out)"
-        ),
+        Some(why) => {
+            panic!("{name} needs root and BPF: {why} (`cargo xtask test --no-kernel` leaves such tests out)")
+        }
     }
 }
 
@@ -30,10 +30,7 @@ fn note(line: &str) {
     let Some(path) = std::env::var_os("LEAKWATCH_LIVE_LOG") else {
         return;
     };
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path);
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
     // One write, so that tests that note at once do not mix.
     let noted = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
     noted.unwrap_or_else(|error| panic!("cannot note the test in {}: {error}", path.display()));
@@ -78,14 +75,7 @@ fn open_by_id(command: libc::c_long, id: u32) -> Result<(), i32> {
         token_fd: 0,
     };
     // SAFETY: the kernel reads `size` bytes of the structure and keeps no pointer to it.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            &raw const attributes,
-            size_of::<ById>(),
-        )
-    };
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attributes, size_of::<ById>()) };
     if fd < 0 {
         return Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0));
     }
@@ -182,8 +172,7 @@ pub fn children_of(pid: u32) -> Vec<u32> {
         .into_iter()
         .flatten()
         .flatten();
-    let lists =
-        threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
     lists
         .flat_map(|list| {
             list.split_whitespace()

@@ -159,8 +159,8 @@ fn from_environment(variable: &str, otherwise: &str) -> String {
 fn hash_of(source: &Path, compiler: &str, arguments: &[&str]) -> String {
     let mut hasher = DefaultHasher::new();
     for file in [source.to_owned(), sources().join("truth.h")] {
-        let content = fs::read(&file)
-            .unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
+        let content =
+            fs::read(&file).unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
         content.hash(&mut hasher);
     }
     (compiler, arguments).hash(&mut hasher);
@@ -170,8 +170,7 @@ fn hash_of(source: &Path, compiler: &str, arguments: &[&str]) -> String {
 /// Builds beside the final place and renames: tests that want the same program at once do not see half of one.
 fn build(compiler: &str, arguments: &[&str], source: &Path, path: &Path) {
     let folder = path.parent().expect("a program lies in a folder");
-    fs::create_dir_all(folder)
-        .unwrap_or_else(|error| panic!("cannot create {}: {error}", folder.display()));
+    fs::create_dir_all(folder).unwrap_or_else(|error| panic!("cannot create {}: {error}", folder.display()));
     let scratch = tempfile::tempdir_in(folder).expect("the target folder can be written");
     let unfinished = scratch
         .path()

@@ -12,8 +12,7 @@ pub type Range = (u64, u64);
 #[must_use]
 pub fn of_process(pid: u32) -> Vec<Range> {
     let path = format!("/proc/{pid}/maps");
-    let text = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("cannot read {path}: {error}"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"));
     normalised(text.lines().filter_map(parse_line).collect())
 }
 
@@ -53,8 +52,8 @@ pub fn of_ledger(path: &Path) -> Vec<Range> {
     let text = std::fs::read_to_string(path)
         .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
     let ranges = text.lines().filter_map(|line| {
-        let entry: Value = serde_json::from_str(line)
-            .unwrap_or_else(|error| panic!("ledger line {line:?}: {error}"));
+        let entry: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("ledger line {line:?}: {error}"));
         let address = |name: &str| {
             entry[name]
                 .as_u64()
@@ -127,10 +126,7 @@ mod tests {
 
     #[test]
     fn touching_ranges_are_joined() {
-        assert_eq!(
-            normalised(vec![(3, 5), (1, 3), (7, 9), (4, 6)]),
-            [(1, 6), (7, 9)]
-        );
+        assert_eq!(normalised(vec![(3, 5), (1, 3), (7, 9), (4, 6)]), [(1, 6), (7, 9)]);
     }
 
     #[test]

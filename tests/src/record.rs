@@ -153,9 +153,9 @@ impl Running {
                 let Ok(mut state) = shared.state.lock() else {
                     return;
                 };
-                state.text.push_str(&String::from_utf8_lossy(
-                    buffer.get(..got).unwrap_or_default(),
-                ));
+                state
+                    .text
+                    .push_str(&String::from_utf8_lossy(buffer.get(..got).unwrap_or_default()));
                 state.closed = got == 0;
                 shared.changed.notify_all();
                 if state.closed {
@@ -216,9 +216,7 @@ impl Running {
         let status = loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => break status,
-                Ok(None) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(5))
-                }
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
                 other => {
                     panic!(
                         "leakwatch does not end: {other:?}; its stderr: {}",

@@ -158,8 +158,7 @@ impl Recording {
     /// # Errors
     /// What is wrong, and where.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let value: Value =
-            serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
+        let value: Value = serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
         check_fields(&value)?;
         let recording: Self = serde_json::from_value(value).map_err(|error| error.to_string())?;
         if recording.schema_version != 1 {
@@ -175,9 +174,7 @@ impl Recording {
                 ));
             }
             if site.live_bytes.is_some_and(|live| live > site.held_bytes) {
-                return Err(format!(
-                    "the site of rank {expected} has more live than held"
-                ));
+                return Err(format!("the site of rank {expected} has more live than held"));
             }
             if site.frames.is_empty() && site.stack_complete {
                 return Err(format!(
@@ -329,11 +326,7 @@ fn check_fields(recording: &Value) -> Result<(), String> {
             "via",
             &["mmap", "brk", "mremap", "mprotect", "fault", "malloc"],
         )?;
-        one_of(
-            &site["evidence"],
-            "evidence",
-            &["survivors", "pages", "mappings"],
-        )?;
+        one_of(&site["evidence"], "evidence", &["survivors", "pages", "mappings"])?;
     }
     for mapping in elements(recording, "mappings") {
         require(mapping, "a mapping", MAPPING)?;

@@ -115,8 +115,7 @@ impl Target {
     #[must_use]
     pub fn truth(&mut self) -> Truth {
         let line = self.line("truth");
-        serde_json::from_str(&line)
-            .unwrap_or_else(|error| panic!("{} said {line:?}: {error}", self.name))
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{} said {line:?}: {error}", self.name))
     }
 
     /// Is it there, and neither a zombie nor stopped?
@@ -144,9 +143,7 @@ impl Target {
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => return status,
-                Ok(None) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(5))
-                }
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
                 other => panic!("{} does not end: {other:?}", self.name),
             }
         }

@@ -14,16 +14,16 @@ fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        let entries = fs::read_dir(&folder)
-            .unwrap_or_else(|error| panic!("cannot read {}: {error}", folder.display()));
+        let entries =
+            fs::read_dir(&folder).unwrap_or_else(|error| panic!("cannot read {}: {error}", folder.display()));
         for entry in entries.flatten() {
             let path = entry.path();
             let hidden = entry.file_name().to_string_lossy().starts_with('.');
             if path.is_dir() && !hidden && !path.ends_with("target") {
                 folders.push(path);
             } else if path.extension().is_some_and(|ending| ending == "rs") {
-                let text = fs::read_to_string(&path)
-                    .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                let text =
+                    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
                 found.push((path, text));
             }
         }
@@ -48,12 +48,10 @@ fn uses(line: &str, krate: &str) -> bool {
         let (before, rest) = line.split_at(at);
         let after = rest.get(krate.len()..).unwrap_or_default();
         let whole = !before.ends_with(|letter: char| letter.is_alphanumeric() || letter == '_');
-        let imported =
-            before.trim_end().ends_with("use") || before.trim_end().ends_with("extern crate");
+        let imported = before.trim_end().ends_with("use") || before.trim_end().ends_with("extern crate");
         whole
             && (after.starts_with("::")
-                || imported
-                    && !after.starts_with(|letter: char| letter.is_alphanumeric() || letter == '_'))
+                || imported && !after.starts_with(|letter: char| letter.is_alphanumeric() || letter == '_'))
     })
 }
 
@@ -159,11 +157,7 @@ fn names_path(line: &str, path: &str) -> bool {
     let letter = |letter: char| letter.is_alphanumeric() || letter == '_';
     line.match_indices(path).any(|(at, _)| {
         let (before, rest) = line.split_at(at);
-        !before.ends_with(letter)
-            && !rest
-                .get(path.len()..)
-                .unwrap_or_default()
-                .starts_with(letter)
+        !before.ends_with(letter) && !rest.get(path.len()..).unwrap_or_default().starts_with(letter)
     })
 }
 
@@ -188,11 +182,7 @@ fn no_file_is_too_long() {
             }
         }
     }
-    assert_eq!(
-        long,
-        Vec::<String>::new(),
-        "divide them by reason to change"
-    );
+    assert_eq!(long, Vec::<String>::new(), "divide them by reason to change");
 }
 
 /// Names that hide what a part is for.
@@ -213,8 +203,8 @@ fn no_part_is_called_by_an_empty_word() {
                     .iter()
                     .find_map(|word| line.split_once(word))
                     .map(|(_, rest)| rest);
-                let type_name = type_name
-                    .and_then(|rest| rest.split(|letter: char| !letter.is_alphanumeric()).next());
+                let type_name =
+                    type_name.and_then(|rest| rest.split(|letter: char| !letter.is_alphanumeric()).next());
                 if type_name.is_some_and(|name| {
                     name.ends_with("Manager") || name.ends_with("Helper") || name.ends_with("Util")
                 }) {
@@ -229,17 +219,11 @@ fn no_part_is_called_by_an_empty_word() {
 #[test]
 fn the_readers_of_sources_can_tell() {
     assert!(uses("use aya::maps::RingBuf;", "aya"));
-    assert!(uses(
-        "    let ring = aya::maps::RingBuf::try_from(map)?;",
-        "aya"
-    ));
+    assert!(uses("    let ring = aya::maps::RingBuf::try_from(map)?;", "aya"));
     assert!(uses("use framehop;", "framehop"));
     assert!(!uses("use crate::playa::maps;", "aya"));
     assert!(!uses("let aya_version = 14;", "aya"));
-    assert!(
-        names_path("use std::fs;", "std::fs")
-            && names_path("let now = Instant::now();", "Instant::now")
-    );
+    assert!(names_path("use std::fs;", "std::fs") && names_path("let now = Instant::now();", "Instant::now"));
     assert!(!names_path("use std::fsync;", "std::fs"));
     assert!(!uses("const LIBC: &str = \"/usr/lib/libc.so.6\";", "libc"));
     assert!(is_test(Path::new("diagnose/culprit_tests.rs")));

@@ -24,16 +24,7 @@ fn both_a_pid_and_a_name() {
 
 #[test]
 fn a_pid_that_is_none() {
-    for wrong in [
-        "0",
-        "-1",
-        "abc",
-        "12x",
-        "",
-        "1.5",
-        "99999999999",
-        "4294967297",
-    ] {
+    for wrong in ["0", "-1", "abc", "12x", "", "1.5", "99999999999", "4294967297"] {
         let outcome = record(&[&format!("--pid={wrong}")]);
         expect::refused(&outcome, 2, &["pid"]);
     }
@@ -156,10 +147,9 @@ fn a_recording_that_nests_without_end() {
 
 #[test]
 fn a_recording_of_a_newer_leakwatch() {
-    let newer =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/recording.json"))
-            .expect("it is there")
-            .replace("\"schema_version\": 1", "\"schema_version\": 99");
+    let newer = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/recording.json"))
+        .expect("it is there")
+        .replace("\"schema_version\": 1", "\"schema_version\": 99");
     expect::refused(&report(newer.as_bytes()), 1, &["99", "newer"]);
 }
 
@@ -172,10 +162,9 @@ fn a_recording_that_may_not_be_read() {
 /// What leakwatch itself writes, somebody else may have edited: names in a recording are as hostile as the target's.
 #[test]
 fn a_recording_with_escape_sequences() {
-    let hostile =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/recording.json"))
-            .expect("it is there")
-            .replace("arenas", "\\u001b[2J\\u0007\\nleak: no\\u202e");
+    let hostile = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/recording.json"))
+        .expect("it is there")
+        .replace("arenas", "\\u001b[2J\\u0007\\nleak: no\\u202e");
     let folder = folder();
     let file = folder.path().join("x.json");
     fs::write(&file, hostile).expect("it is ours");
@@ -183,10 +172,7 @@ fn a_recording_with_escape_sequences() {
     assert_eq!(outcome.status.code(), Some(0), "{outcome}");
     expect::printable(&outcome);
     assert!(
-        !outcome
-            .stdout
-            .lines()
-            .any(|line| line.starts_with("leak: no")),
+        !outcome.stdout.lines().any(|line| line.starts_with("leak: no")),
         "{outcome}"
     );
 }

@@ -37,11 +37,7 @@ fn a_process_that_is_a_zombie() {
     while !state().contains(") Z ") {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    expect::refused(
-        &record(&["-p", &zombie.pid(), "-d", "1s"]),
-        1,
-        &[&zombie.pid()],
-    );
+    expect::refused(&record(&["-p", &zombie.pid(), "-d", "1s"]), 1, &[&zombie.pid()]);
 }
 
 #[test]
@@ -59,11 +55,7 @@ fn a_thread_that_is_no_process() {
         .find(|tid| *tid != target.pid().to_string())
         .expect("it has threads");
     // The message may well say which process the thread belongs to.
-    expect::refused(
-        &record(&["-p", &thread, "-d", "1s"]),
-        1,
-        &[&thread, "thread"],
-    );
+    expect::refused(&record(&["-p", &thread, "-d", "1s"]), 1, &[&thread, "thread"]);
 }
 
 #[test]
@@ -82,10 +74,7 @@ fn a_kernel_thread() {
             .rsplit_once(") ")
             .map(|(_, rest)| rest.to_owned())
             .unwrap_or_default();
-        let flags: Option<u64> = after_name
-            .split(' ')
-            .nth(6)
-            .and_then(|flags| flags.parse().ok());
+        let flags: Option<u64> = after_name.split(' ').nth(6).and_then(|flags| flags.parse().ok());
         flags.is_some_and(|flags| flags & 0x0020_0000 != 0)
     });
     let Some(pid) = kernel_thread else {
@@ -93,11 +82,7 @@ fn a_kernel_thread() {
         eprintln!("SKIPPED: no kernel thread is visible here");
         return;
     };
-    expect::refused(
-        &record(&["-p", &pid, "-d", "1s"]),
-        1,
-        &[&pid, "kernel thread"],
-    );
+    expect::refused(&record(&["-p", &pid, "-d", "1s"]), 1, &[&pid, "kernel thread"]);
 }
 
 #[test]
@@ -175,14 +160,7 @@ fn from_within_another_pid_namespace() {
         return;
     }
     let mut command = Command::new("unshare");
-    command.args([
-        "--pid",
-        "--fork",
-        "--mount-proc",
-        "--kill-child",
-        "sh",
-        "-c",
-    ]);
+    command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c"]);
     command
         .arg("sleep 600 & exec \"$0\" record -p $! -d 1s")
         .arg(programs::leakwatch());
@@ -297,15 +275,8 @@ fn an_output_that_is_a_symlink() {
         link.as_os_str(),
     ]);
     expect::refused(&outcome, 1, &["x.json"]);
-    assert_eq!(
-        fs::read_to_string(&precious).expect("it is there"),
-        "precious"
-    );
-    assert!(
-        fs::symlink_metadata(&link)
-            .expect("it is there")
-            .is_symlink()
-    );
+    assert_eq!(fs::read_to_string(&precious).expect("it is there"), "precious");
+    assert!(fs::symlink_metadata(&link).expect("it is there").is_symlink());
     assert_eq!(entries(folder.path()).len(), 2, "{outcome}");
 }
 

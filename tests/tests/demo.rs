@@ -35,10 +35,7 @@ fn interrupted_it_reports_and_takes_its_service_along() {
     if !kernel::required() {
         return;
     }
-    let mark = format!(
-        "LEAKWATCH_TEST_MARK=demo-interrupted-{}",
-        std::process::id()
-    );
+    let mark = format!("LEAKWATCH_TEST_MARK=demo-interrupted-{}", std::process::id());
     let (name, value) = mark.split_once('=').expect("written so");
     let mut command = Command::new(programs::leakwatch());
     command.args(["demo", "-d", "120s"]).env(name, value);

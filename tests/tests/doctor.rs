@@ -25,10 +25,7 @@ fn a_machine_that_will_do() {
     }
     let outcome = run(&["doctor"]);
     assert_eq!(outcome.status.code(), Some(0), "{outcome}");
-    says(
-        &outcome.stdout,
-        &["BTF", "tracefs", "tracepoint", "ring buffer"],
-    );
+    says(&outcome.stdout, &["BTF", "tracefs", "tracepoint", "ring buffer"]);
     expect::printable(&outcome);
 }
 

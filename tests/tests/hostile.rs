@@ -35,16 +35,11 @@ fn names_never_reach_the_terminal_raw() {
         "a line of the target's own making\n{outcome}"
     );
     expect::first(&outcome, "keep_hostile");
-    assert_eq!(
-        outcome.recording().held_by("keep_hostile"),
-        truth.committed_bytes
-    );
+    assert_eq!(outcome.recording().held_by("keep_hostile"), truth.committed_bytes);
     for file in ["x.txt", "x.folded"] {
         let text = outcome.text_of(file);
         assert!(
-            !text
-                .chars()
-                .any(|letter| letter.is_control() && letter != '\n'),
+            !text.chars().any(|letter| letter.is_control() && letter != '\n'),
             "{file}: {text:?}"
         );
         assert!(
@@ -54,9 +49,7 @@ fn names_never_reach_the_terminal_raw() {
     }
     // A separator inside a name would make two frames of one.
     for line in outcome.text_of("x.folded").lines() {
-        let weight = line
-            .rsplit_once(' ')
-            .map(|(_, weight)| weight.parse::<u64>());
+        let weight = line.rsplit_once(' ').map(|(_, weight)| weight.parse::<u64>());
         assert!(matches!(weight, Some(Ok(_))), "{line:?}");
         assert!(!line.contains("<b>;"), "{line:?}");
     }

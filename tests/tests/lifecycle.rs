@@ -16,9 +16,7 @@ fn a_child_is_followed_when_asked() {
         return;
     }
     let mut target = Target::start(&Program::c("lifecycle"), &["fork"]);
-    let (truth, outcome) = Record::of(target.pid())
-        .arg("--children")
-        .watch(&mut target);
+    let (truth, outcome) = Record::of(target.pid()).arg("--children").watch(&mut target);
     expect::first(&outcome, "leak_in_child");
     expect::held_within_a_page_per_call(&outcome, &truth);
     expect::complete_stacks(&outcome);
@@ -41,9 +39,7 @@ fn an_honest_child_is_not_blamed() {
         return;
     }
     let mut target = Target::start(&Program::c("lifecycle"), &["fork", "--honest"]);
-    let (_, outcome) = Record::of(target.pid())
-        .arg("--children")
-        .watch(&mut target);
+    let (_, outcome) = Record::of(target.pid()).arg("--children").watch(&mut target);
     expect::nothing_held_over(&outcome, 256 * 1024);
 }
 
@@ -86,11 +82,7 @@ fn exit_ends_the_window_with_what_was_gathered() {
     // The target is gone by itself; nobody tells leakwatch.
     assert!(target.finish().success());
     let outcome = running.finish();
-    assert_eq!(
-        outcome.recording().window.ended_by,
-        "target_exit",
-        "{outcome}"
-    );
+    assert_eq!(outcome.recording().window.ended_by, "target_exit", "{outcome}");
     expect::first(&outcome, "leak_before_exit");
     expect::held_within_a_page_per_call(&outcome, &truth);
     expect::complete_stacks(&outcome);
@@ -202,10 +194,7 @@ fn done_it_leaves_nothing_in_the_kernel() {
     let running = Record::of(target.pid()).start();
     running.wait_attached();
     let objects = BpfObjects::of(running.pid());
-    assert!(
-        !objects.programs.is_empty(),
-        "an attached leakwatch has programs"
-    );
+    assert!(!objects.programs.is_empty(), "an attached leakwatch has programs");
     target.go();
     let _ = target.truth();
     running.interrupt();

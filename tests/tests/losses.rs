@@ -15,10 +15,7 @@ fn a_ring_too_small_says_so() {
     let (_, outcome) = record.watch(&mut target);
     let losses = outcome.recording().losses.nonzero();
     let lost = losses.get("events").copied().unwrap_or(0);
-    assert!(
-        lost > 0,
-        "so small a ring loses events: {losses:?}\n{outcome}"
-    );
+    assert!(lost > 0, "so small a ring loses events: {losses:?}\n{outcome}");
     assert!(
         outcome.stdout.contains(&format!("{lost} events lost")),
         "the report does not tell of {lost} losses\n{outcome}"
@@ -50,11 +47,7 @@ fn a_frame_larger_than_the_snapshot_is_cut_and_counted() {
     let (truth, outcome) = record.watch(&mut target);
     expect::first(&outcome, "map_at_the_bottom");
     expect::held_within_a_page_per_call(&outcome, &truth);
-    assert_eq!(
-        outcome.recording().losses.truncated(),
-        truth.calls,
-        "{outcome}"
-    );
+    assert_eq!(outcome.recording().losses.truncated(), truth.calls, "{outcome}");
 }
 
 #[test]

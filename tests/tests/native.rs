@@ -47,9 +47,7 @@ fn small_blocks_on_the_heap() {
         truth.committed_bytes,
         "brk's bytes are exact"
     );
-    let live = recording.call_sites[0]
-        .live_bytes
-        .expect("the heap is resident");
+    let live = recording.call_sites[0].live_bytes.expect("the heap is resident");
     assert!(
         live >= truth.number("requested_bytes") * 9 / 10,
         "only {live} bytes are said to be live\n{outcome}"
@@ -331,10 +329,7 @@ fn grouped_by_function_and_module() {
         );
         match sites {
             None => expect::first(&outcome, "keep_big"),
-            Some(module) => assert!(
-                outcome.stdout.contains(module),
-                "grouped by {by}\n{outcome}"
-            ),
+            Some(module) => assert!(outcome.stdout.contains(module), "grouped by {by}\n{outcome}"),
         }
     }
 }

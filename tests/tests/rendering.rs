@@ -19,11 +19,7 @@ fn a_report_can_be_rendered_again() {
     }
     let outcome = recorded();
     let json = outcome.file("x.json");
-    for (first, again) in [
-        ("x.txt", "y.txt"),
-        ("x.folded", "y.folded"),
-        ("x.json", "y.json"),
-    ] {
+    for (first, again) in [("x.txt", "y.txt"), ("x.folded", "y.folded"), ("x.json", "y.json")] {
         let path = outcome.file(again);
         let rendered = run(&[
             "report".as_ref(),
@@ -32,11 +28,7 @@ fn a_report_can_be_rendered_again() {
             path.as_os_str(),
         ]);
         assert!(rendered.status.success(), "{rendered}");
-        assert_eq!(
-            outcome.text_of(first),
-            outcome.text_of(again),
-            "{again} differs"
-        );
+        assert_eq!(outcome.text_of(first), outcome.text_of(again), "{again} differs");
     }
     let printed = run(&["report".as_ref(), json.as_os_str()]);
     assert_eq!(printed.stdout, outcome.stdout, "on stdout it differs");
@@ -50,10 +42,7 @@ fn the_text_fits_a_terminal_and_is_plain_in_a_pipe() {
     let outcome = recorded();
     expect::printable(&outcome);
     assert!(outcome.stdout.contains("keep_big"), "{outcome}");
-    let long = outcome
-        .stdout
-        .lines()
-        .find(|line| line.chars().count() > 80);
+    let long = outcome.stdout.lines().find(|line| line.chars().count() > 80);
     assert_eq!(long, None, "a line is over 80 columns");
 }
 
@@ -109,10 +98,7 @@ fn top_limits_the_text_not_the_recording() {
         return;
     }
     let mut target = Target::start(&Program::c("churn"), &[]);
-    let (_, outcome) = Record::of(target.pid())
-        .arg("--top")
-        .arg("1")
-        .watch(&mut target);
+    let (_, outcome) = Record::of(target.pid()).arg("--top").arg("1").watch(&mut target);
     expect::first(&outcome, "keep_a_little");
     assert!(outcome.stdout.contains("keep_a_little"), "{outcome}");
     assert!(!outcome.stdout.contains("churn_mappings"), "{outcome}");

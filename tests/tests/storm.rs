@@ -66,8 +66,5 @@ fn a_ledger_that_lost_events_is_repaired() {
     }
     let outcome = agrees(&["--threads", "4"], &["--ring-bytes", "4096"]);
     let losses = outcome.recording().losses.nonzero();
-    assert!(
-        !losses.is_empty(),
-        "so small a ring loses events\n{outcome}"
-    );
+    assert!(!losses.is_empty(), "so small a ring loses events\n{outcome}");
 }

@@ -20,12 +20,7 @@ pub struct Arguments {
 /// # Errors
 /// When it does not build or cannot be started.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    run::run(&mut run::cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "leakwatch",
-    ]))?;
+    run::run(&mut run::cargo(&["build", "--release", "--package", "leakwatch"]))?;
     let program = run::target_directory()?.join("release/leakwatch");
     let mut command = if rustix::process::geteuid().is_root() {
         Command::new(program)

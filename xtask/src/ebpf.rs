@@ -19,12 +19,12 @@ const LINKER_VERSION: &str = "0.13.0";
 const CRATES: [&str; 4] = ["aya-ebpf", "aya-ebpf-bindings", "aya-ebpf-cty", "aya-ebpf-macros"];
 
 /// What to do with the object.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Args {
     /// Change nothing: fail when the sources changed and the object did not, and, where the toolchain that built it is
     /// there, when a rebuild differs by a byte.
     #[arg(long)]
-    check: bool,
+    pub check: bool,
     /// With --check: fail as well when the toolchain is not there.
     #[arg(long, requires = "check")]
     require_rebuild: bool,

@@ -110,10 +110,7 @@ pub fn ensure() -> Result<()> {
         .args(["install", "--yes", "--no-install-recommends"])
         .args(&packages);
     run::run(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
-    if let Some(still) = REQUIREMENTS
-        .iter()
-        .find(|requirement| !(requirement.present)())
-    {
+    if let Some(still) = REQUIREMENTS.iter().find(|requirement| !(requirement.present)()) {
         bail!(
             "{} is missing even though {} is installed",
             still.what,

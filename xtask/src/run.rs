@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 /// The workspace's folder.
 #[must_use]
 pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    // Without a `..` in it: the path is mapped away in what the compiler writes.
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_path_buf()
 }
 
 /// The cargo that runs this, in the workspace's folder.
@@ -51,9 +53,7 @@ pub fn shown(command: &Command) -> String {
 pub fn run(command: &mut Command) -> Result<()> {
     let line = shown(command);
     eprintln!("$ {line}");
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run `{line}`"))?;
+    let status = command.status().with_context(|| format!("cannot run `{line}`"))?;
     if !status.success() {
         bail!("`{line}` failed ({status})");
     }
@@ -74,14 +74,8 @@ mod tests {
         let error = run(Command::new("sh").args(["-c", "exit 7"]))
             .unwrap_err()
             .to_string();
-        assert!(
-            error.contains("`sh -c exit 7`") && error.contains('7'),
-            "{error}"
-        );
+        assert!(error.contains("`sh -c exit 7`") && error.contains('7'), "{error}");
         let error = run(&mut Command::new("/nonexistent/program")).unwrap_err();
-        assert!(
-            format!("{error:#}").contains("cannot run `program`"),
-            "{error:#}"
-        );
+        assert!(format!("{error:#}").contains("cannot run `program`"), "{error:#}");
     }
 }

@@ -115,10 +115,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             }
             Step::Ebpf => {
                 run::heading("The eBPF object");
-                ebpf::run(&ebpf::Arguments {
-                    check: true,
-                    install: false,
-                })?;
+                ebpf::run(
+                    &run::workspace(),
+                    ebpf::Args {
+                        check: true,
+                        ..ebpf::Args::default()
+                    },
+                )?;
             }
         }
     }
@@ -225,8 +228,7 @@ fn live_folder() -> PathBuf {
 /// Names of the files in `tests/tests`.
 fn live_files() -> Result<Vec<String>> {
     let folder = live_folder();
-    let entries =
-        fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let paths = entries.flatten().map(|entry| entry.path());
     let mut names: Vec<String> = paths
         .filter(|path| path.extension().is_some_and(|ending| ending == "rs"))
@@ -241,8 +243,7 @@ fn live_tests_in(files: &[String]) -> Result<usize> {
     let mut count = 0;
     for file in files {
         let path = live_folder().join(file).with_extension("rs");
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         count += text.matches("kernel::required()").count();
     }
     Ok(count)
@@ -256,10 +257,7 @@ mod tests {
     fn only_takes_a_step_a_file_or_a_part_of_a_name() {
         let files = ["storm".to_owned()];
         assert_eq!(Choice::of(None, &files), Choice::Everything);
-        assert_eq!(
-            Choice::of(Some("clippy"), &files),
-            Choice::Step(Step::Clippy)
-        );
+        assert_eq!(Choice::of(Some("clippy"), &files), Choice::Step(Step::Clippy));
         assert_eq!(
             Choice::of(Some("storm"), &files),
             Choice::LiveFile("storm".to_owned())

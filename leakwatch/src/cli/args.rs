@@ -333,14 +333,8 @@ mod tests {
     fn every_option_says_why_and_gives_an_example() {
         let mut root = Arguments::command();
         root.build();
-        for command in root
-            .get_subcommands()
-            .filter(|command| !command.is_hide_set())
-        {
-            for option in command
-                .get_opts()
-                .filter(|option| option.get_id() != "help")
-            {
+        for command in root.get_subcommands().filter(|command| !command.is_hide_set()) {
+            for option in command.get_opts().filter(|option| option.get_id() != "help") {
                 let long = option.get_long_help().map(ToString::to_string);
                 assert!(
                     long.is_some_and(|text| text.contains("Example: ")),

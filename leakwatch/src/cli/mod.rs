@@ -69,10 +69,7 @@ fn answer(error: &clap::Error) -> ExitStatus {
 fn complain(error: &anyhow::Error) {
     let mut stderr = std::io::stderr().lock();
     let _ = writeln!(stderr, "{}", exit::line_of(error));
-    if let Some(TargetError::Ambiguous {
-        candidates, more, ..
-    }) = error.downcast_ref()
-    {
+    if let Some(TargetError::Ambiguous { candidates, more, .. }) = error.downcast_ref() {
         let _ = stderr.write_all(candidate_table(candidates, *more).as_bytes());
     }
 }
@@ -155,10 +152,7 @@ fn candidate_table(candidates: &[Candidate], more: usize) -> String {
             command.truncate(cut);
             command.push('…');
         }
-        table.push_str(&format!(
-            "{:>9} {uid:>7} {age:>10}  {command}\n",
-            candidate.pid
-        ));
+        table.push_str(&format!("{:>9} {uid:>7} {age:>10}  {command}\n", candidate.pid));
     }
     if more > 0 {
         table.push_str(&format!("          and {more} more\n"));

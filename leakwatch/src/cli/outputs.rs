@@ -40,7 +40,11 @@ impl Outputs {
         };
         // The files first: a reader of stdout that goes away (`| head`) must not cost them. And one that cannot be
         // written must not cost the others, nor the report.
-        let results: Vec<_> = self.files.iter().map(|file| file.write(recording, &in_file)).collect();
+        let results: Vec<_> = self
+            .files
+            .iter()
+            .map(|file| file.write(recording, &in_file))
+            .collect();
         print(&text::render(recording, &on_stdout(&in_file)))?;
         for result in results {
             result?;
@@ -90,7 +94,11 @@ mod tests {
     use super::*;
 
     fn check(file: &Path) -> anyhow::Result<Outputs> {
-        let shown = Shown { top: 10, min_bytes: 0, verbose: false };
+        let shown = Shown {
+            top: 10,
+            min_bytes: 0,
+            verbose: false,
+        };
         Outputs::check(vec![file.to_path_buf()], shown)
     }
 

@@ -22,23 +22,17 @@ impl ProgressLine {
         } else {
             ProgressBar::hidden()
         };
-        bar.set_style(
-            ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
+        bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message("attaching");
         bar.tick();
-        Self {
-            bar,
-            total,
-        }
+        Self { bar, total }
     }
 }
 
 impl Progress for ProgressLine {
     fn attached(&mut self, took: Duration) {
         self.note(&format!("attached in {} ms", took.as_millis()));
-        self.bar
-            .set_message(line(Duration::ZERO, self.total, 0, None));
+        self.bar.set_message(line(Duration::ZERO, self.total, 0, None));
         self.bar.tick();
     }
 

@@ -1,4 +1,4 @@
-use super::resolve::Command;
+use super::resolve::{Command, Shown};
 use super::*;
 use crate::session::GroupBy;
 
@@ -11,10 +11,7 @@ fn refusal(words: &[&str]) -> String {
     let error = Arguments::try_parse_from(words).unwrap_err();
     assert_eq!(error.exit_code(), 2, "{words:?}");
     let line = exit::usage_line(&error.render().to_string());
-    assert!(
-        line.starts_with("leakwatch: ") && !line.contains('\n'),
-        "{line}"
-    );
+    assert!(line.starts_with("leakwatch: ") && !line.contains('\n'), "{line}");
     line
 }
 
@@ -30,12 +27,15 @@ fn defaults_of_record() {
                 ring_bytes: 64 * 1024 * 1024,
                 follow_children: false,
                 group_by: GroupBy::Stack,
-                top: 10,
-                min_bytes: 0,
+                dump_ledger: None,
             },
             output: Output {
                 files: vec![],
-                verbose: false,
+                shown: Shown {
+                    top: 10,
+                    min_bytes: 0,
+                    verbose: false,
+                },
             },
         }
     );
@@ -77,12 +77,15 @@ fn every_option_of_record_arrives() {
                 ring_bytes: 1 << 20,
                 follow_children: true,
                 group_by: GroupBy::Module,
-                top: 3,
-                min_bytes: 65536,
+                dump_ledger: None,
             },
             output: Output {
                 files: vec!["a.json".into(), "b.txt".into()],
-                verbose: true,
+                shown: Shown {
+                    top: 3,
+                    min_bytes: 65536,
+                    verbose: true,
+                },
             },
         }
     );

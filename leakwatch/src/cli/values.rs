@@ -32,10 +32,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if text.starts_with('-') {
         return Err("a duration is positive".to_owned());
     }
-    let is_number = !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let spelled = if is_number {
         format!("{text}s")
     } else {
@@ -58,9 +55,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 pub fn demo_duration(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration > Duration::from_secs(120) {
-        return Err(
-            "the demo's service leaks some 6 MiB a second: give at most 2 minutes".to_owned(),
-        );
+        return Err("the demo's service leaks some 6 MiB a second: give at most 2 minutes".to_owned());
     }
     Ok(duration)
 }
@@ -92,9 +87,7 @@ pub fn size(text: &str) -> Result<u64, String> {
 pub fn stack_bytes(text: &str) -> Result<u32, String> {
     let bytes = size(text)?;
     match u32::try_from(bytes) {
-        Ok(bytes) if bytes < STACK_BYTES_MIN => {
-            Err("under 1KiB hardly a stack reaches its root".to_owned())
-        }
+        Ok(bytes) if bytes < STACK_BYTES_MIN => Err("under 1KiB hardly a stack reaches its root".to_owned()),
         Ok(bytes) if bytes as usize <= STACK_BYTES_MAX && bytes % 8 == 0 => Ok(bytes),
         Ok(bytes) if bytes as usize <= STACK_BYTES_MAX => {
             Err("the stack is copied in words: give a multiple of 8".to_owned())

@@ -66,10 +66,7 @@ impl Service {
 
     /// What the service has leaked so far, by its own count.
     pub fn truth(&mut self) -> anyhow::Result<Truth> {
-        let requests = self
-            .requests
-            .as_mut()
-            .context("the demo's service is stopped")?;
+        let requests = self.requests.as_mut().context("the demo's service is stopped")?;
         requests
             .write_all(service::TRUTH_REQUEST)
             .and_then(|()| requests.flush())
@@ -134,8 +131,7 @@ fn wait_readable(pipe: &ChildStdout, deadline: Instant) -> anyhow::Result<()> {
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
             Ok(_) => return Ok(()),
             Err(errno) => {
-                return Err(std::io::Error::from(errno))
-                    .context("cannot wait for the demo's service");
+                return Err(std::io::Error::from(errno)).context("cannot wait for the demo's service");
             }
         }
     }

@@ -314,12 +314,7 @@ mod tests {
         let (reader, _writer) = rustix::pipe::pipe().unwrap();
         let mut out = Vec::new();
         let began = Instant::now();
-        serve(
-            std::fs::File::from(reader),
-            &mut out,
-            Duration::from_millis(700),
-        )
-        .unwrap();
+        serve(std::fs::File::from(reader), &mut out, Duration::from_millis(700)).unwrap();
         assert!(began.elapsed() < Duration::from_secs(60));
         let messages = messages(&out);
         let Message::Truth(truth) = messages[1] else {
@@ -351,9 +346,7 @@ mod tests {
     #[test]
     fn the_leak_is_bounded() {
         let shared = Shared::default();
-        shared
-            .leaked_bytes
-            .store(LEAKED_BYTES_MAX, Ordering::SeqCst);
+        shared.leaked_bytes.store(LEAKED_BYTES_MAX, Ordering::SeqCst);
         handle_upload(&shared, 39);
         assert_eq!(shared.truth().leaked_buffers, 0);
     }

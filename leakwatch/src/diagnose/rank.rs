@@ -129,9 +129,7 @@ pub fn rank(facts: Vec<SiteFacts>, by: GroupBy, window_seconds: f64) -> Vec<Rank
             row.held
         }
     };
-    let total = rows
-        .iter()
-        .fold(0u64, |sum, row| sum.saturating_add(weight(row)));
+    let total = rows.iter().fold(0u64, |sum, row| sum.saturating_add(weight(row)));
     for (index, row) in rows.iter_mut().enumerate() {
         row.rank = u32::try_from(index + 1).unwrap_or(u32::MAX);
         row.share = (total > 0).then(|| weight(row) as f64 / total as f64);
@@ -168,21 +166,14 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
             .cmp(&(weight(a), a.held, a.committed, a.events))
             .then_with(|| a.via.cmp(&b.via))
             .then_with(|| a.process.cmp(&b.process))
-            .then_with(|| {
-                a.frames
-                    .iter()
-                    .map(frame_key)
-                    .cmp(b.frames.iter().map(frame_key))
-            })
+            .then_with(|| a.frames.iter().map(frame_key).cmp(b.frames.iter().map(frame_key)))
     });
     let first = stacks.first()?;
     let culprit = culprit(&first.frames);
     let named = first.frames.get(culprit.unwrap_or(0));
     let label = match (named, by) {
         (None, _) => "(no stack)".to_owned(),
-        (Some(frame), GroupBy::Module) => {
-            frame.module.as_deref().unwrap_or("(no module)").to_owned()
-        }
+        (Some(frame), GroupBy::Module) => frame.module.as_deref().unwrap_or("(no module)").to_owned(),
         (Some(frame), _) => frame_label(frame),
     };
 
@@ -233,11 +224,7 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
 }
 
 fn frame_key(frame: &SymbolizedFrame) -> (Option<&str>, Option<&str>, u64) {
-    (
-        frame.function.as_deref(),
-        frame.module.as_deref(),
-        frame.offset,
-    )
+    (frame.function.as_deref(), frame.module.as_deref(), frame.offset)
 }
 
 /// Sums step functions: at each moment that any of them names, what each held last.
@@ -245,11 +232,7 @@ fn sum_series(stacks: &[SiteFacts]) -> Vec<(f64, u64)> {
     let mut changes: Vec<(f64, usize, u64)> = stacks
         .iter()
         .enumerate()
-        .flat_map(|(index, site)| {
-            site.series
-                .iter()
-                .map(move |&(time, bytes)| (time, index, bytes))
-        })
+        .flat_map(|(index, site)| site.series.iter().map(move |&(time, bytes)| (time, index, bytes)))
         .collect();
     changes.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut now = vec![0u64; stacks.len()];
@@ -313,9 +296,7 @@ mod tests {
     }
 
     fn names(rows: &[RankedSite]) -> Vec<(&str, Option<u64>)> {
-        rows.iter()
-            .map(|row| (row.label.as_str(), row.live))
-            .collect()
+        rows.iter().map(|row| (row.label.as_str(), row.live)).collect()
     }
 
     #[test]
@@ -336,18 +317,12 @@ mod tests {
         assert_eq!(rows[0].culprit, Some(2));
         assert_eq!(rows[0].rate, Some(4.0));
         assert_eq!(rows[0].series, [(0.0, 0), (1.0, 40)]);
-        assert_eq!(
-            rows.iter().map(|row| row.rank).collect::<Vec<_>>(),
-            [1, 2, 3]
-        );
+        assert_eq!(rows.iter().map(|row| row.rank).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(
             names(&rank(facts.clone(), GroupBy::Function, 1.0)),
             [("leak", Some(65)), ("cache", Some(39))]
         );
-        assert_eq!(
-            names(&rank(facts, GroupBy::Module, 1.0)),
-            [("/app", Some(104))]
-        );
+        assert_eq!(names(&rank(facts, GroupBy::Module, 1.0)), [("/app", Some(104))]);
     }
 
     #[test]

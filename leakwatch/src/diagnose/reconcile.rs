@@ -110,11 +110,10 @@ pub struct Account {
 pub fn reconcile(parts: &[Part]) -> Account {
     let mut account = Account::default();
     let mut sums: Vec<(Reason, i64)> = Vec::new();
-    let mut add =
-        |reason: Reason, bytes: i64| match sums.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, sum)) => *sum = sum.saturating_add(bytes),
-            None => sums.push((reason, bytes)),
-        };
+    let mut add = |reason: Reason, bytes: i64| match sums.iter_mut().find(|(known, _)| *known == reason) {
+        Some((_, sum)) => *sum = sum.saturating_add(bytes),
+        None => sums.push((reason, bytes)),
+    };
     for part in parts {
         let attributed = signed(part.attributed);
         let (no_stack, unseen) = (signed(part.no_stack), signed(part.unseen));
@@ -139,8 +138,7 @@ pub fn reconcile(parts: &[Part]) -> Account {
         add(Reason::BetweenReadings, rest.saturating_sub(before));
     }
     account.unattributed = account.growth.saturating_sub(account.attributed);
-    account.coverage =
-        (account.growth > 0).then(|| account.attributed as f64 / account.growth as f64);
+    account.coverage = (account.growth > 0).then(|| account.attributed as f64 / account.growth as f64);
     sums.retain(|(_, bytes)| *bytes != 0);
     sums.sort_by_key(|&(reason, bytes)| (std::cmp::Reverse(bytes.unsigned_abs()), reason));
     account.reasons = sums;
@@ -217,10 +215,7 @@ mod tests {
         }]);
         assert_eq!(
             account.reasons,
-            [
-                (Reason::TouchedBeforeAttach, 15),
-                (Reason::BetweenReadings, 5)
-            ]
+            [(Reason::TouchedBeforeAttach, 15), (Reason::BetweenReadings, 5)]
         );
         assert!(account.regions.is_empty());
     }
@@ -245,10 +240,7 @@ mod tests {
             no_stack: 1,
             unseen: 2,
         };
-        let parts = parts(
-            &[(Region::Heap, 9)].into(),
-            &[(Region::Anonymous, found)].into(),
-        );
+        let parts = parts(&[(Region::Heap, 9)].into(), &[(Region::Anonymous, found)].into());
         assert_eq!(
             parts,
             [

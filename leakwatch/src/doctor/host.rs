@@ -71,11 +71,7 @@ fn kernel_finding(release: &str, machine: &str) -> Finding {
             "before 5.15 stacks need a vendor's backport: the self-test tells",
         ),
         Some(_) => Finding::missing(NEED, detail, "Linux 5.15 or newer is needed"),
-        None => Finding::degraded(
-            NEED,
-            detail,
-            "its version is not understood: the self-test tells",
-        ),
+        None => Finding::degraded(NEED, detail, "its version is not understood: the self-test tells"),
     }
 }
 

@@ -84,9 +84,7 @@ pub fn examine(pid: Option<u32>) -> Vec<Finding> {
 /// Whether `record` would work.
 #[must_use]
 pub fn can_record(findings: &[Finding]) -> bool {
-    findings
-        .iter()
-        .all(|finding| finding.state != State::Missing)
+    findings.iter().all(|finding| finding.state != State::Missing)
 }
 
 /// Loads and attaches the programs, and sees a mapping of a child come back with its stack. On success one line on

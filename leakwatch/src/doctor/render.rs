@@ -63,9 +63,7 @@ fn wrap(text: &str) -> Vec<String> {
             line.push(' ');
         }
         for letter in word.chars() {
-            if line.width() + unicode_width::UnicodeWidthChar::width(letter).unwrap_or(0)
-                > DETAIL_WIDTH
-            {
+            if line.width() + unicode_width::UnicodeWidthChar::width(letter).unwrap_or(0) > DETAIL_WIDTH {
                 lines.push(std::mem::take(&mut line));
             }
             line.push(letter);
@@ -105,10 +103,7 @@ mod tests {
                 "unknown: securityfs is not mounted",
                 "mount -t securityfs securityfs /sys/kernel/security",
             ),
-            Finding::ok(
-                "target",
-                format!("PID 7 (evil\x1b[2J), /{}", "x".repeat(120)),
-            ),
+            Finding::ok("target", format!("PID 7 (evil\x1b[2J), /{}", "x".repeat(120))),
         ];
         insta::assert_snapshot!(plain(&findings));
         assert!(!can_record(&findings));

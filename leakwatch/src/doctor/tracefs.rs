@@ -65,11 +65,9 @@ fn tracepoints(tracefs: &Path) -> Vec<Finding> {
                 (None, io::ErrorKind::PermissionDenied) => {
                     Finding::missing(NEED, what, "run as root, or with CAP_DAC_READ_SEARCH")
                 }
-                (None, _) => Finding::missing(
-                    NEED,
-                    what,
-                    "a kernel built with CONFIG_FTRACE_SYSCALLS is needed",
-                ),
+                (None, _) => {
+                    Finding::missing(NEED, what, "a kernel built with CONFIG_FTRACE_SYSCALLS is needed")
+                }
             }
         })
         .collect()

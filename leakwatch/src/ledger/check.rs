@@ -132,9 +132,7 @@ impl Ledger {
     }
 
     fn agree(&mut self, range: &Range<u64>, region: &Region, time: u64, repair: &mut Repair) {
-        let alike = |piece: &Piece| {
-            piece.protection == region.protection && piece.backing == region.backing
-        };
+        let alike = |piece: &Piece| piece.protection == region.protection && piece.backing == region.backing;
         let agreed: u64 = self
             .pieces
             .within(range)
@@ -145,8 +143,7 @@ impl Ledger {
             return;
         }
         let mut parts = Vec::new();
-        self.pieces
-            .take(range, |range, piece| parts.push((range, piece)));
+        self.pieces.take(range, |range, piece| parts.push((range, piece)));
         for (range, piece) in parts {
             let bytes = range.end - range.start;
             if piece.backing != region.backing {
@@ -187,11 +184,6 @@ fn overlapping<'a>(
         .unwrap_or_default()
         .iter()
         .take_while(move |region| region.range.start < end)
-        .map(move |region| {
-            (
-                region.range.start.max(start)..region.range.end.min(end),
-                region,
-            )
-        })
+        .map(move |region| (region.range.start.max(start)..region.range.end.min(end), region))
         .filter(|(part, _)| !part.is_empty())
 }

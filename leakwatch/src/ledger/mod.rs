@@ -203,13 +203,7 @@ impl Ledger {
             } => {
                 let range = self.pages.heap(&(*old_end..*new_end))?;
                 if !range.is_empty() {
-                    self.map(
-                        change,
-                        range,
-                        Protection::READ_WRITE,
-                        Backing::Anonymous,
-                        *site,
-                    );
+                    self.map(change, range, Protection::READ_WRITE, Backing::Anonymous, *site);
                 }
             }
             Action::Remap {
@@ -279,17 +273,10 @@ impl Ledger {
         self.count_acquisition(owner, site, committed, change.time);
     }
 
-    fn protect(
-        &mut self,
-        range: &Range<u64>,
-        protection: Protection,
-        site: Option<SiteId>,
-        time: u64,
-    ) {
+    fn protect(&mut self, range: &Range<u64>, protection: Protection, site: Option<SiteId>, time: u64) {
         let owner = self.owner(site, time);
         let mut parts = Vec::new();
-        self.pieces
-            .take(range, |range, piece| parts.push((range, piece)));
+        self.pieces.take(range, |range, piece| parts.push((range, piece)));
         let mut known = 0;
         let mut committed = 0;
         for (range, piece) in parts {
@@ -335,8 +322,7 @@ impl Ledger {
     /// Puts a piece into free addresses whose release turned out to be none.
     fn put_back(&mut self, range: Range<u64>, piece: Piece, time: u64) {
         if piece.committed() {
-            self.accounts
-                .restore(piece.owner, range.end - range.start, time);
+            self.accounts.restore(piece.owner, range.end - range.start, time);
         }
         self.pieces.put(range, piece);
     }
@@ -431,12 +417,10 @@ impl Ledger {
 
     /// Committed memory that call sites hold, in order of address.
     pub fn held_ranges(&self) -> impl Iterator<Item = (Range<u64>, SiteId)> + '_ {
-        self.pieces
-            .iter()
-            .filter_map(|(range, piece)| match piece.owner {
-                Owner::Site(site) if piece.committed() => Some((range, site)),
-                _ => None,
-            })
+        self.pieces.iter().filter_map(|(range, piece)| match piece.owner {
+            Owner::Site(site) if piece.committed() => Some((range, site)),
+            _ => None,
+        })
     }
 
     /// What is known of one address; `None` where nothing is mapped.
@@ -452,10 +436,7 @@ impl Ledger {
 
     /// The sites that committed memory in the window, in no order.
     pub fn accounts(&self) -> impl Iterator<Item = (SiteId, &Account)> + '_ {
-        self.accounts
-            .sites
-            .iter()
-            .map(|(&site, account)| (site, account))
+        self.accounts.sites.iter().map(|(&site, account)| (site, account))
     }
 
     #[must_use]

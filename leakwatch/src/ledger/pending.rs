@@ -105,10 +105,7 @@ impl Pending {
         self.pieces -= slot.pieces();
         match taken.how {
             How::RemapFrom => {
-                slot.release = slot
-                    .release
-                    .take()
-                    .filter(|release| release.how == How::Replace);
+                slot.release = slot.release.take().filter(|release| release.how == How::Replace);
                 slot.remap = Some(taken);
             }
             How::Replace => slot.release = Some(taken),
@@ -174,13 +171,7 @@ impl Pending {
     }
 
     /// Remembers that `thread` changed `range`.
-    pub(super) fn remember(
-        &mut self,
-        sequence: u64,
-        thread: u32,
-        range: Range<u64>,
-        mapping: bool,
-    ) {
+    pub(super) fn remember(&mut self, sequence: u64, thread: u32, range: Range<u64>, mapping: bool) {
         if self.recent.len() >= RECENT_MAX {
             self.recent.pop_front();
         }

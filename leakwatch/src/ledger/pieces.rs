@@ -49,8 +49,7 @@ impl Piece {
     }
 
     pub(super) fn with_protection(self, protection: Protection) -> Self {
-        let written =
-            self.written || (self.backing == Backing::Anonymous && protection.is_writable());
+        let written = self.written || (self.backing == Backing::Anonymous && protection.is_writable());
         Self {
             protection,
             written,
@@ -87,10 +86,7 @@ impl Pieces {
     }
 
     /// The pieces in `range`, cut to it, in order.
-    pub(super) fn within(
-        &self,
-        range: &Range<u64>,
-    ) -> impl Iterator<Item = (Range<u64>, Piece)> + '_ {
+    pub(super) fn within(&self, range: &Range<u64>) -> impl Iterator<Item = (Range<u64>, Piece)> + '_ {
         let (from, to) = (range.start, range.end.max(range.start));
         let first = self
             .tree
@@ -236,10 +232,7 @@ impl Pieces {
 }
 
 /// `range` without `others`, which come in order and may overlap.
-pub(super) fn without(
-    range: &Range<u64>,
-    others: impl IntoIterator<Item = Range<u64>>,
-) -> Vec<Range<u64>> {
+pub(super) fn without(range: &Range<u64>, others: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     let mut left = Vec::new();
     let mut from = range.start;
     for other in others {

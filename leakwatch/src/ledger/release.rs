@@ -64,13 +64,11 @@ impl Ledger {
             _ => before.with_protection(Protection::NONE),
         };
         let mut parts = Vec::new();
-        self.pieces
-            .take(range, |range, piece| parts.push((range, piece)));
+        self.pieces.take(range, |range, piece| parts.push((range, piece)));
         for (range, piece) in parts {
             if piece == after {
                 if piece.committed() {
-                    self.accounts
-                        .release(piece.owner, range.end - range.start, time);
+                    self.accounts.release(piece.owner, range.end - range.start, time);
                 }
                 self.put_back(range, before, time);
             } else {

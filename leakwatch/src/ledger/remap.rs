@@ -24,10 +24,7 @@ impl Ledger {
             site,
         } = remapping;
         let time = change.time;
-        let taken = self
-            .pending
-            .moved(change.thread, old)
-            .map(|taken| taken.pieces);
+        let taken = self.pending.moved(change.thread, old).map(|taken| taken.pieces);
         let pieces = taken.unwrap_or_else(|| {
             // Attached in between, or the entry was lost: the old range as it stands.
             if !old.is_empty() {
@@ -49,11 +46,7 @@ impl Ledger {
         let kept = new.start..new.start + (old.end - old.start).min(new.end - new.start);
         for (range, piece) in pieces {
             // Within `new`, since the offset in `old` is below the length of `kept` or cut to it.
-            let at = |address: u64| {
-                (address - old.start)
-                    .saturating_add(new.start)
-                    .min(kept.end)
-            };
+            let at = |address: u64| (address - old.start).saturating_add(new.start).min(kept.end);
             let moved = at(range.start)..at(range.end);
             if moved.is_empty() {
                 continue;
@@ -89,12 +82,7 @@ impl Ledger {
 
     /// What memory is like that the call adds. A mapping that is moved or grown is one mapping of the kernel, so it is
     /// like the last of its pieces, but fresh; where none is known, like the baseline has its new place.
-    fn template(
-        &self,
-        old: &Range<u64>,
-        new: &Range<u64>,
-        pieces: &[(Range<u64>, Piece)],
-    ) -> Piece {
+    fn template(&self, old: &Range<u64>, new: &Range<u64>, pieces: &[(Range<u64>, Piece)]) -> Piece {
         let known = if old.is_empty() {
             self.pieces.at(old.start)
         } else {
@@ -108,9 +96,7 @@ impl Ledger {
         match known {
             Some(piece) => Piece::new(Owner::Unseen, piece.protection, piece.backing),
             // An old length of zero is a second view of shared memory; the kernel refuses it for private memory.
-            None if old.is_empty() => {
-                Piece::new(Owner::Unseen, Protection::READ_WRITE, Backing::Shared)
-            }
+            None if old.is_empty() => Piece::new(Owner::Unseen, Protection::READ_WRITE, Backing::Shared),
             None => Piece::new(Owner::Unseen, Protection::READ_WRITE, Backing::Anonymous),
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::escape::text_of;
 use super::model::{
-    Address, CallSite, Culprit, Frame, Growth, LibraryRow, MappingRow, ReasonRow, Reconciliation,
-    RegionRow, Sample, SitePoint, StackRow,
+    Address, CallSite, Culprit, Frame, Growth, LibraryRow, MappingRow, ReasonRow, Reconciliation, RegionRow,
+    Sample, SitePoint, StackRow,
 };
 use crate::diagnose::rank::{RankedSite, SiteFacts};
 use crate::diagnose::reconcile::Account;
@@ -56,11 +56,7 @@ fn call_site(site: &RankedSite) -> CallSite {
         rank: site.rank,
         label: site.label.clone(),
         culprit,
-        via: site
-            .vias
-            .first()
-            .map_or("mmap", |via| via.name())
-            .to_owned(),
+        via: site.vias.first().map_or("mmap", |via| via.name()).to_owned(),
         vias: site.vias.iter().map(|via| via.name().to_owned()).collect(),
         live_bytes: site.live,
         held_bytes: Some(site.held),
@@ -157,10 +153,7 @@ fn mapping(row: &MappingGrowth) -> MappingRow {
         other => *other,
     };
     MappingRow {
-        path: mapping
-            .path
-            .is_some()
-            .then(|| text_of(mapping.path_bytes())),
+        path: mapping.path.is_some().then(|| text_of(mapping.path_bytes())),
         kind: kind.name().to_owned(),
         region: region.name().to_owned(),
         start: Address(mapping.range.start),
@@ -221,8 +214,7 @@ pub fn growth(start: (&Totals, Option<&Rollup>), end: (&Totals, Option<&Rollup>)
             .ok()?
             .checked_sub(i64::try_from(before?).ok()?)
     };
-    let rollup =
-        |of: fn(&Rollup) -> Option<u64>| difference(start.1.and_then(of), end.1.and_then(of));
+    let rollup = |of: fn(&Rollup) -> Option<u64>| difference(start.1.and_then(of), end.1.and_then(of));
     let totals = |of: fn(&Totals) -> Option<u64>| difference(of(start.0), of(end.0));
     Growth {
         rss_bytes: rollup(|r| r.rss).or_else(|| totals(|t| t.rss)),
@@ -254,10 +246,7 @@ pub fn sample(t: f64, totals: &Totals, rollup: Option<&Rollup>) -> Sample {
 /// Any bytes of the target (a path, a thread's name up to its NUL) as text of the recording.
 #[must_use]
 pub fn text(bytes: &[u8]) -> Arc<str> {
-    let end = bytes
-        .iter()
-        .position(|&byte| byte == 0)
-        .unwrap_or(bytes.len());
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     text_of(bytes.get(..end).unwrap_or_default()).into()
 }
 

@@ -116,10 +116,7 @@ mod tests {
             escape("\u{202e}gnp.exe\u{2028}\u{feff}"),
             "\\u{202e}gnp.exe\\u{2028}\\u{feff}"
         );
-        assert_eq!(
-            escape("std::vec<é, 漢字> <script>"),
-            "std::vec<é, 漢字> <script>"
-        );
+        assert_eq!(escape("std::vec<é, 漢字> <script>"), "std::vec<é, 漢字> <script>");
     }
 
     #[test]

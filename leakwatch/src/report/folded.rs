@@ -78,10 +78,7 @@ pub(super) fn frame_name(frame: &Frame) -> String {
     }
     let offset = frame.offset.or(frame.address).unwrap_or_default().0;
     match &frame.module {
-        Some(module) => format!(
-            "{}+{offset:#x}",
-            module.rsplit('/').next().unwrap_or(module)
-        ),
+        Some(module) => format!("{}+{offset:#x}", module.rsplit('/').next().unwrap_or(module)),
         None => format!("{offset:#x}"),
     }
 }

@@ -105,10 +105,7 @@ mod tests {
         value["heap"] = serde_json::json!({"in_use_bytes": 1});
         value["call_sites"][0]["colour"] = "red".into();
         value["losses"]["new_thing"] = serde_json::json!([1]);
-        assert_eq!(
-            read(value.to_string().as_bytes(), "x").unwrap(),
-            sample::full()
-        );
+        assert_eq!(read(value.to_string().as_bytes(), "x").unwrap(), sample::full());
     }
 
     #[test]

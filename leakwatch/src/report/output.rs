@@ -95,9 +95,7 @@ impl Output {
         let name = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
         let format = FORMATS
             .iter()
-            .find(|format| {
-                name.len() > format.ending.len() && name.ends_with(format.ending.as_bytes())
-            })
+            .find(|format| name.len() > format.ending.len() && name.ends_with(format.ending.as_bytes()))
             .ok_or_else(|| OutputError::UnknownEnding { path: shown(&path) })?;
         Ok(Self { path, format })
     }
@@ -172,12 +170,8 @@ impl Output {
 
     fn failed(&self, source: io::Error) -> OutputError {
         let reason = match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "the disk is full".to_owned()
-            }
-            io::ErrorKind::FileTooLarge => {
-                "the file is larger than the limit on file sizes".to_owned()
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "the disk is full".to_owned(),
+            io::ErrorKind::FileTooLarge => "the file is larger than the limit on file sizes".to_owned(),
             io::ErrorKind::NotFound => "its folder does not exist".to_owned(),
             io::ErrorKind::PermissionDenied => "its folder may not be written to".to_owned(),
             io::ErrorKind::ReadOnlyFilesystem => "its file system is read-only".to_owned(),
@@ -266,10 +260,7 @@ mod tests {
             assert!(std::fs::read(&path).unwrap().ends_with(b"\n"));
         }
         assert_eq!(names(folder.path()).len(), FORMATS.len());
-        assert_eq!(
-            read(&folder.path().join("out.json")).unwrap(),
-            sample::full()
-        );
+        assert_eq!(read(&folder.path().join("out.json")).unwrap(), sample::full());
     }
 
     #[test]
@@ -290,11 +281,7 @@ mod tests {
         let target = folder.path().join("victim");
         std::fs::write(&target, "precious").unwrap();
         symlink(&target, folder.path().join("link.json")).unwrap();
-        symlink(
-            folder.path().join("nowhere"),
-            folder.path().join("dangling.json"),
-        )
-        .unwrap();
+        symlink(folder.path().join("nowhere"), folder.path().join("dangling.json")).unwrap();
         std::fs::create_dir(folder.path().join("folder.json")).unwrap();
         rustix::fs::mkfifoat(
             rustix::fs::CWD,
@@ -305,14 +292,8 @@ mod tests {
         let before = names(folder.path());
         for name in ["link.json", "dangling.json", "folder.json", "pipe.json"] {
             let output = Output::new(folder.path().join(name)).unwrap();
-            for error in [
-                output.check().unwrap_err(),
-                write(output.path()).unwrap_err(),
-            ] {
-                assert!(
-                    matches!(error, OutputError::NotARegularFile { .. }),
-                    "{error}"
-                );
+            for error in [output.check().unwrap_err(), write(output.path()).unwrap_err()] {
+                assert!(matches!(error, OutputError::NotARegularFile { .. }), "{error}");
                 assert!(error.to_string().contains(name));
             }
         }
@@ -333,14 +314,8 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_told() {
-        let error = Output::new("/nonexistent/x.json")
-            .unwrap()
-            .check()
-            .unwrap_err();
-        assert!(
-            error.to_string().contains("its folder does not exist"),
-            "{error}"
-        );
+        let error = Output::new("/nonexistent/x.json").unwrap().check().unwrap_err();
+        assert!(error.to_string().contains("its folder does not exist"), "{error}");
     }
 
     /// Run in a child of its own by the test below: the limit on file sizes holds for a whole process.
@@ -378,10 +353,7 @@ mod tests {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&child.stdout);
-        assert!(
-            child.status.success() && said.contains("1 passed"),
-            "{said}"
-        );
+        assert!(child.status.success() && said.contains("1 passed"), "{said}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(names(folder.path()), ["a.json"]);
     }

@@ -34,11 +34,7 @@ fn site(via: Via, frames: Vec<SymbolizedFrame>, live: u64, events: u64) -> SiteF
         events,
         first_seen: 0.25,
         last_seen: 59.5,
-        series: vec![
-            (0.0, 0),
-            (30.0, live * MIB / 2),
-            (60.0, live * MIB + 12 * MIB),
-        ],
+        series: vec![(0.0, 0), (30.0, live * MIB / 2), (60.0, live * MIB + 12 * MIB)],
         live: Some(live * MIB),
         threads: vec!["worker-1".into()],
         process: 4242,

@@ -175,8 +175,7 @@ pub fn growth(before: &[MappingSizes], after: &[MappingSizes]) -> Growth {
         {
             continue;
         }
-        let first = rows
-            .partition_point(|(after, ..)| after.mapping.range.end <= sizes.mapping.range.start);
+        let first = rows.partition_point(|(after, ..)| after.mapping.range.end <= sizes.mapping.range.start);
         let heir = rows
             .iter_mut()
             .skip(first)
@@ -214,9 +213,7 @@ pub fn growth(before: &[MappingSizes], after: &[MappingSizes]) -> Growth {
     for (sizes, region, fate, growth) in stayed.chain(gone) {
         result.total += growth;
         *result.regions.entry(region).or_default() += growth;
-        let (count, sum) = libraries
-            .entry(library(&sizes.mapping, region))
-            .or_default();
+        let (count, sum) = libraries.entry(library(&sizes.mapping, region)).or_default();
         *count += 1;
         *sum += growth;
         result.mappings.push(MappingGrowth {
@@ -282,13 +279,7 @@ mod tests {
         growth
             .mappings
             .iter()
-            .map(|row| {
-                (
-                    row.mapping.range.start,
-                    row.fate,
-                    row.growth.anonymous / 1024,
-                )
-            })
+            .map(|row| (row.mapping.range.start, row.fate, row.growth.anonymous / 1024))
             .collect()
     }
 
@@ -319,13 +310,7 @@ mod tests {
         let names: Vec<_> = growth
             .libraries
             .iter()
-            .map(|l| {
-                (
-                    String::from_utf8_lossy(&l.name),
-                    l.mappings,
-                    l.growth.rss / 1024,
-                )
-            })
+            .map(|l| (String::from_utf8_lossy(&l.name), l.mappings, l.growth.rss / 1024))
             .collect();
         assert_eq!(
             names,
@@ -348,8 +333,8 @@ mod tests {
     }
 
     fn some_mappings() -> impl Strategy<Value = Vec<MappingSizes>> {
-        proptest::collection::vec((1u64..4, 1u64..5, 0u64..64, 0usize..4, 0usize..3), 0..30)
-            .prop_map(|rows| {
+        proptest::collection::vec((1u64..4, 1u64..5, 0u64..64, 0usize..4, 0usize..3), 0..30).prop_map(
+            |rows| {
                 let mut at = 0x10000;
                 rows.into_iter()
                     .map(|(gap, pages, kib, path, permissions)| {
@@ -357,13 +342,11 @@ mod tests {
                         at = start + pages * 4096;
                         let path = ["0 ", "0 [heap]", "7 /lib/a", "8 /lib/b (deleted)"][path];
                         let permissions = ["rw-p", "r--p", "---p"][permissions];
-                        sizes(
-                            &format!("{start:x}-{at:x} {permissions} 0 00:00 {path}"),
-                            kib,
-                        )
+                        sizes(&format!("{start:x}-{at:x} {permissions} 0 00:00 {path}"), kib)
                     })
                     .collect()
-            })
+            },
+        )
     }
 
     proptest! {

@@ -8,10 +8,7 @@ const LINE_BYTES_MAX: usize = 32 * 1024;
 
 /// Calls `each` with every line, its newline cut off. A line over the bound is handed on cut: its numbers come first.
 /// `each` returns `false` to stop.
-pub(super) fn for_each_line(
-    mut reader: impl BufRead,
-    mut each: impl FnMut(&[u8]) -> bool,
-) -> io::Result<()> {
+pub(super) fn for_each_line(mut reader: impl BufRead, mut each: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
     let mut line = Vec::with_capacity(256);
     loop {
         line.clear();

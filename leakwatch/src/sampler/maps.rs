@@ -66,8 +66,7 @@ pub struct MapsReading {
 /// Reads `ROOT/PID/maps`. Empty (and not an error) for a kernel thread or a zombie.
 pub fn read(root: &ProcRoot, pid: u32) -> io::Result<MapsReading> {
     let file = root.open(pid, "maps")?;
-    parse(BufReader::with_capacity(64 * 1024, file))
-        .map_err(|error| named(&root.of(pid, "maps"), &error))
+    parse(BufReader::with_capacity(64 * 1024, file)).map_err(|error| named(&root.of(pid, "maps"), &error))
 }
 
 /// Parses the text of a maps file.
@@ -182,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_broken_line_is_counted_and_the_others_stand() {
-        let text = b"1000-2000 rw-p 0 00:00 0\nrubbish\n3000-2000 rw-p 0 00:00 0\n3000-4000 rw-p 0 00:00 0 /\xff\n";
+        let text =
+            b"1000-2000 rw-p 0 00:00 0\nrubbish\n3000-2000 rw-p 0 00:00 0\n3000-4000 rw-p 0 00:00 0 /\xff\n";
         let reading = parse(&text[..]).unwrap();
         assert_eq!(reading.mappings.len(), 2);
         assert_eq!(reading.unreadable_lines, 2);
@@ -200,20 +200,13 @@ mod tests {
             .find(|mapping| mapping.range.contains(&here))
             .unwrap();
         assert!(stack.readable && stack.writable && !stack.shared);
-        assert!(
-            reading
-                .mappings
-                .is_sorted_by_key(|mapping| mapping.range.start)
-        );
+        assert!(reading.mappings.is_sorted_by_key(|mapping| mapping.range.start));
     }
 
     #[test]
     fn a_process_that_is_not_there_is_named() {
         let error = read(&ProcRoot::new("/nonexistent"), 42).unwrap_err();
-        assert!(
-            error.to_string().contains("/nonexistent/42/maps"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("/nonexistent/42/maps"), "{error}");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 

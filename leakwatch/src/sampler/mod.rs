@@ -58,10 +58,7 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
         Some(libc::ESRCH) => "the process exited".to_owned(),
         _ => error.to_string(),
     };
-    io::Error::new(
-        error.kind(),
-        format!("cannot read {}: {reason}", path.display()),
-    )
+    io::Error::new(error.kind(), format!("cannot read {}: {reason}", path.display()))
 }
 
 #[cfg(test)]
@@ -80,15 +77,9 @@ mod tests {
         )
         .unwrap();
         let root = ProcRoot::new(folder.path());
-        assert_eq!(
-            maps::read(&root, 42).unwrap().mappings[0].path_bytes(),
-            b"/\xff"
-        );
+        assert_eq!(maps::read(&root, 42).unwrap().mappings[0].path_bytes(), b"/\xff");
         assert_eq!(smaps::read(&root, 42).unwrap().mappings[0].swap, 4096);
-        assert_eq!(
-            stat::read(&root, 42).unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
+        assert_eq!(stat::read(&root, 42).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
@@ -97,9 +88,6 @@ mod tests {
             Path::new("/proc/42/maps"),
             &io::Error::from_raw_os_error(libc::ESRCH),
         );
-        assert_eq!(
-            error.to_string(),
-            "cannot read /proc/42/maps: the process exited"
-        );
+        assert_eq!(error.to_string(), "cannot read /proc/42/maps: the process exited");
     }
 }

@@ -123,8 +123,7 @@ mod tests {
 
     #[test]
     fn an_arena_is_told_by_its_alignment_and_its_reservation() {
-        let of =
-            |lines: &[&str]| regions(&lines.iter().map(|line| sizes(line)).collect::<Vec<_>>());
+        let of = |lines: &[&str]| regions(&lines.iter().map(|line| sizes(line)).collect::<Vec<_>>());
         assert_eq!(
             of(&[
                 "7f0000000000-7f0000021000 rw-p 0 00:00 0",
@@ -132,10 +131,7 @@ mod tests {
             ]),
             [Region::Arena, Region::Anonymous]
         );
-        assert_eq!(
-            of(&["7f0000000000-7f0004000000 rw-p 0 00:00 0"]),
-            [Region::Arena]
-        );
+        assert_eq!(of(&["7f0000000000-7f0004000000 rw-p 0 00:00 0"]), [Region::Arena]);
         // Not aligned; aligned without a reservation; too large.
         assert_eq!(
             of(&[
@@ -159,16 +155,10 @@ mod tests {
         let of = |line: &str| regions(&[sizes(line)])[0];
         assert_eq!(of("1000-2000 rw-p 0 00:00 0 [heap]"), Region::Heap);
         assert_eq!(of("1000-2000 rw-p 0 00:00 0 [stack]"), Region::Stack);
-        assert_eq!(
-            of("1000-2000 rw-p 0 00:00 0 [anon:pool]"),
-            Region::Anonymous
-        );
+        assert_eq!(of("1000-2000 rw-p 0 00:00 0 [anon:pool]"), Region::Anonymous);
         assert_eq!(of("1000-2000 r-xp 0 00:00 0 [vdso]"), Region::Other);
         assert_eq!(of("1000-2000 rw-p 0 fe:01 5 /x (deleted)"), Region::File);
-        assert_eq!(
-            of("1000-2000 rw-s 0 00:01 5 /dev/zero (deleted)"),
-            Region::Shared
-        );
+        assert_eq!(of("1000-2000 rw-s 0 00:01 5 /dev/zero (deleted)"), Region::Shared);
     }
 
     #[test]

@@ -235,19 +235,9 @@ VmFlags: rd mr mw me sd
         assert!(reading.took > Duration::ZERO);
         // vsyscall is in both; sizes are what the addresses say.
         for sizes in &reading.mappings {
-            assert_eq!(
-                sizes.size,
-                sizes.mapping.range.end - sizes.mapping.range.start
-            );
+            assert_eq!(sizes.size, sizes.mapping.range.end - sizes.mapping.range.start);
             assert!(sizes.rss <= sizes.size && sizes.anonymous <= sizes.rss);
         }
-        assert!(
-            reading
-                .mappings
-                .iter()
-                .map(|sizes| sizes.anonymous)
-                .sum::<u64>()
-                > 0
-        );
+        assert!(reading.mappings.iter().map(|sizes| sizes.anonymous).sum::<u64>() > 0);
     }
 }

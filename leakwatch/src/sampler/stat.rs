@@ -30,10 +30,7 @@ pub fn parse(text: &[u8]) -> io::Result<Stat> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "not the stat line of a process");
     // The name may hold anything, `) R 1` included: the last `)` ends it, as only numbers follow. It is cut out
     // before the procfs crate sees the line, which slices by position and would panic on a line that is cut short.
-    let open = text
-        .iter()
-        .position(|&byte| byte == b'(')
-        .ok_or_else(malformed)?;
+    let open = text.iter().position(|&byte| byte == b'(').ok_or_else(malformed)?;
     let close = text
         .iter()
         .rposition(|&byte| byte == b')')

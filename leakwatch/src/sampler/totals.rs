@@ -81,8 +81,8 @@ pub fn parse_status(text: &[u8]) -> io::Result<Totals> {
 pub fn read_rollup(root: &ProcRoot, pid: u32) -> io::Result<Rollup> {
     let started = Instant::now();
     let file = root.open(pid, "smaps_rollup")?;
-    let mut rollup = parse_rollup(BufReader::new(file))
-        .map_err(|error| named(&root.of(pid, "smaps_rollup"), &error))?;
+    let mut rollup =
+        parse_rollup(BufReader::new(file)).map_err(|error| named(&root.of(pid, "smaps_rollup"), &error))?;
     rollup.took = started.elapsed();
     Ok(rollup)
 }

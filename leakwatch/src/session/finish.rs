@@ -54,7 +54,12 @@ pub(super) fn close(watch: &mut Watch, options: &RecordOptions) -> Result<()> {
 
 /// Makes the recording.
 pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Recorded) -> Recording {
-    let Watch { probe, mut state, counts_before, .. } = watch;
+    let Watch {
+        probe,
+        mut state,
+        counts_before,
+        ..
+    } = watch;
     // A target that exited while the last readings were made has none that could be trusted.
     let counts = probe.counts().map(|counts| counts.since(&counts_before)).ok();
     let mut facts = Facts::default();
@@ -71,8 +76,12 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
     });
     let account = facts.parts.map(|parts| build::reconciliation(&reconcile(&parts)));
     let nobody = Measure::default();
-    let (start, end) = target.as_ref().map_or((&nobody, &nobody), |process| (&process.start, &process.end));
-    let end_totals = end.totals.or_else(|| state.series.points().last().map(|point| point.totals));
+    let (start, end) = target
+        .as_ref()
+        .map_or((&nobody, &nobody), |process| (&process.start, &process.end));
+    let end_totals = end
+        .totals
+        .or_else(|| state.series.points().last().map(|point| point.totals));
     let (smaps_reads, smaps_seconds) = facts.smaps_cost;
     let usage = Usage::own();
 
@@ -96,8 +105,12 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         ),
         reconciliation: account,
         call_sites: build::call_sites(&ranked),
-        mappings: smaps_growth.as_ref().map(|growth| build::mappings(&growth.mappings)),
-        libraries: smaps_growth.as_ref().map(|growth| build::libraries(&growth.libraries)),
+        mappings: smaps_growth
+            .as_ref()
+            .map(|growth| build::mappings(&growth.mappings)),
+        libraries: smaps_growth
+            .as_ref()
+            .map(|growth| build::libraries(&growth.libraries)),
         series: series(&state),
         correlations: None,
         processes: options.follow_children.then_some(facts.processes),
@@ -157,7 +170,11 @@ impl Facts {
             self.smaps_cost.1 += reading.took;
         }
         self.ledger_losses.push(process.ledger.losses());
-        let regions = process.end.smaps.as_ref().map(|smaps| RegionMap::new(&smaps.mappings));
+        let regions = process
+            .end
+            .smaps
+            .as_ref()
+            .map(|smaps| RegionMap::new(&smaps.mappings));
         let mut found: BTreeMap<_, Found> = BTreeMap::new();
         let mut live: HashMap<SiteId, u64> = HashMap::new();
         for owned in process.owned.iter().flatten() {
@@ -191,14 +208,23 @@ impl Facts {
                 first_seen: seconds(account.first_seen),
                 last_seen: seconds(account.last_seen),
                 series: account.series.until(now),
-                live: process.owned.is_some().then(|| live.get(&id).copied().unwrap_or(0)),
-                threads: site.threads.iter().map(|name| build::text(name).to_string()).collect(),
+                live: process
+                    .owned
+                    .is_some()
+                    .then(|| live.get(&id).copied().unwrap_or(0)),
+                threads: site
+                    .threads
+                    .iter()
+                    .map(|name| build::text(name).to_string())
+                    .collect(),
                 process: process.pid,
             });
         }
-        let grown = process.end.anonymous().zip(process.start.anonymous()).map(|(end, start)| {
-            end.cast_signed().saturating_sub(start.cast_signed())
-        });
+        let grown = process
+            .end
+            .anonymous()
+            .zip(process.start.anonymous())
+            .map(|(end, start)| end.cast_signed().saturating_sub(start.cast_signed()));
         self.account(process, grown, found);
         self.processes.push(model::ProcessRow {
             pid: process.pid,
@@ -309,7 +335,9 @@ fn host() -> model::Host {
         kernel: name.release().to_string_lossy().into_owned(),
         arch: name.machine().to_string_lossy().into_owned(),
         page_size_bytes: page_bytes(),
-        cpus: std::thread::available_parallelism().ok().and_then(|cpus| u32::try_from(cpus.get()).ok()),
+        cpus: std::thread::available_parallelism()
+            .ok()
+            .and_then(|cpus| u32::try_from(cpus.get()).ok()),
     }
 }
 

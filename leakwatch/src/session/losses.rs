@@ -56,7 +56,11 @@ pub(super) fn losses(
             add(name, count);
         }
     }
-    let without = unwinding.truncated.get(&Truncation::NoRegisters).copied().unwrap_or(0);
+    let without = unwinding
+        .truncated
+        .get(&Truncation::NoRegisters)
+        .copied()
+        .unwrap_or(0);
     Losses {
         events: counts.map(Counts::lost),
         stacks: Some(without),

@@ -174,7 +174,9 @@ fn verify(test: &SelfTest) -> Result<usize> {
             flags: test.flags,
         },
     );
-    let stack = unwinder.stack(id).context("self-test failed: its stack is nowhere")?;
+    let stack = unwinder
+        .stack(id)
+        .context("self-test failed: its stack is nowhere")?;
     match stack.ending {
         Ending::Root => {}
         Ending::Truncated(reason) => bail!(
@@ -183,6 +185,10 @@ fn verify(test: &SelfTest) -> Result<usize> {
             test.stack.len()
         ),
     }
-    ensure!(stack.frames.len() > 2, "self-test failed: a stack of {} frames is too short", stack.frames.len());
+    ensure!(
+        stack.frames.len() > 2,
+        "self-test failed: a stack of {} frames is too short",
+        stack.frames.len()
+    );
     Ok(stack.frames.len())
 }

@@ -31,7 +31,11 @@ impl Measure {
     pub fn take(root: &ProcRoot, pid: u32, window: Duration) -> Self {
         let totals = totals::read_status(root, pid).ok();
         let rollup = totals::read_rollup(root, pid).ok();
-        let mut measure = Self { totals, rollup, ..Self::default() };
+        let mut measure = Self {
+            totals,
+            rollup,
+            ..Self::default()
+        };
         let mappings = maps::read(root, pid).map_or(0, |read| read.mappings.len());
         match rollup.map(|rollup| cost::predicted_smaps(rollup.took, mappings)) {
             Some(predicted) if !cost::full_smaps_affordable(predicted, window) => {
@@ -168,11 +172,14 @@ impl Process {
         if reading.failures > 0 && reading.failures == ranges.len() as u64 {
             return None;
         }
-        let owned = wanted.into_iter().zip(reading.ranges).map(|((range, site), found)| Owned {
-            range,
-            site,
-            bytes: found.map_or(0, |found| found.live()),
-        });
+        let owned = wanted
+            .into_iter()
+            .zip(reading.ranges)
+            .map(|((range, site), found)| Owned {
+                range,
+                site,
+                bytes: found.map_or(0, |found| found.live()),
+            });
         Some(owned.collect())
     }
 }

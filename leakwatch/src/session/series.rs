@@ -56,7 +56,11 @@ mod tests {
             series.push(Duration::from_secs(second), &Totals::default());
         }
         let points = series.points();
-        assert!(points.len() <= POINTS_MAX && points.len() >= POINTS_MAX / 2, "{}", points.len());
+        assert!(
+            points.len() <= POINTS_MAX && points.len() >= POINTS_MAX / 2,
+            "{}",
+            points.len()
+        );
         let step = points[1].at - points[0].at;
         assert_eq!(points[0].at, Duration::ZERO);
         for pair in points[..points.len() - 1].windows(2) {

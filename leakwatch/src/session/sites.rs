@@ -32,7 +32,11 @@ impl Sites {
     pub fn intern(&mut self, stack: StackId, via: Via, comm: &[u8]) -> SiteId {
         let id = *self.known.entry((stack, via)).or_insert_with(|| {
             let id = SiteId(u32::try_from(self.sites.len()).unwrap_or(u32::MAX));
-            self.sites.push(Site { stack, via, threads: BTreeSet::new() });
+            self.sites.push(Site {
+                stack,
+                via,
+                threads: BTreeSet::new(),
+            });
             id
         });
         if let Some(site) = self.sites.get_mut(id.0 as usize)

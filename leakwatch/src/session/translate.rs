@@ -7,7 +7,11 @@ use leakwatch_ebpf::wire::{Header, Kind};
 use crate::ledger::{Action, Backing, Change, How, Protection, SiteId};
 
 /// aarch64 lets programs keep a tag in an address's top byte, and its mapping calls look past it.
-const ADDRESS_BITS: u64 = if cfg!(target_arch = "aarch64") { u64::MAX >> 8 } else { u64::MAX };
+const ADDRESS_BITS: u64 = if cfg!(target_arch = "aarch64") {
+    u64::MAX >> 8
+} else {
+    u64::MAX
+};
 
 const MAP_TYPE: u32 = 0xf;
 const MAP_PRIVATE: u32 = 2;
@@ -20,7 +24,11 @@ const MREMAP_DONTUNMAP: u32 = 4;
 /// ledger's business.
 pub(super) fn changes(kind: Kind, header: &Header, site: Option<SiteId>) -> Vec<Change> {
     let range = span(header.address, length(kind, header));
-    let change = |action| Change { time: header.time, thread: header.tid, action };
+    let change = |action| Change {
+        time: header.time,
+        thread: header.tid,
+        action,
+    };
     let one = |action| vec![change(action)];
     let release = |range: Range<u64>, how| one(Action::Release { range, how });
     match kind {
@@ -53,9 +61,18 @@ pub(super) fn changes(kind: Kind, header: &Header, site: Option<SiteId>) -> Vec<
         Kind::Decommit => release(range, How::Decommit),
         Kind::RemapFrom => {
             let old = span(header.old_address, header.old_length);
-            let from = change(Action::Release { range: old, how: How::RemapFrom });
+            let from = change(Action::Release {
+                range: old,
+                how: How::RemapFrom,
+            });
             if header.operation & MREMAP_FIXED != 0 {
-                vec![change(Action::Release { range, how: How::Replace }), from]
+                vec![
+                    change(Action::Release {
+                        range,
+                        how: How::Replace,
+                    }),
+                    from,
+                ]
             } else {
                 vec![from]
             }
@@ -163,7 +180,10 @@ mod tests {
 
     #[test]
     fn a_fixed_mremap_replaces_before_it_moves() {
-        let header = Header { operation: MREMAP_FIXED | 1, ..header() };
+        let header = Header {
+            operation: MREMAP_FIXED | 1,
+            ..header()
+        };
         let actions: Vec<_> = changes(Kind::RemapFrom, &header, None)
             .into_iter()
             .map(|change| change.action)
@@ -171,15 +191,24 @@ mod tests {
         assert_eq!(
             actions,
             [
-                Action::Release { range: 0x7000_0000..0x7000_3000, how: How::Replace },
-                Action::Release { range: 0x6000_0000..0x6000_1000, how: How::RemapFrom },
+                Action::Release {
+                    range: 0x7000_0000..0x7000_3000,
+                    how: How::Replace
+                },
+                Action::Release {
+                    range: 0x6000_0000..0x6000_1000,
+                    how: How::RemapFrom
+                },
             ]
         );
     }
 
     #[test]
     fn a_failure_names_what_failed() {
-        let header = Header { operation: Kind::RemapFrom as u32, ..header() };
+        let header = Header {
+            operation: Kind::RemapFrom as u32,
+            ..header()
+        };
         let actions: Vec<_> = changes(Kind::ReleaseFailed, &header, None)
             .into_iter()
             .map(|change| change.action)
@@ -187,17 +216,44 @@ mod tests {
         assert_eq!(
             actions,
             [
-                Action::ReleaseFailed { range: 0x6000_0000..0x6000_1000, how: How::RemapFrom },
-                Action::ReleaseFailed { range: 0x7000_0000..0x7000_3000, how: How::Replace },
+                Action::ReleaseFailed {
+                    range: 0x6000_0000..0x6000_1000,
+                    how: How::RemapFrom
+                },
+                Action::ReleaseFailed {
+                    range: 0x7000_0000..0x7000_3000,
+                    how: How::Replace
+                },
             ]
         );
-        assert!(changes(Kind::ReleaseFailed, &Header { operation: 999, ..header }, None).is_empty());
+        assert!(
+            changes(
+                Kind::ReleaseFailed,
+                &Header {
+                    operation: 999,
+                    ..header
+                },
+                None
+            )
+            .is_empty()
+        );
     }
 
     #[test]
     fn a_wild_length_does_not_wrap() {
-        let header = Header { length: u64::MAX, ..header() };
-        let [change] = &changes(Kind::Unmap, &header, None)[..] else { panic!("one change") };
-        assert_eq!(change.action, Action::Release { range: 0x7000_0000..u64::MAX, how: How::Unmap });
+        let header = Header {
+            length: u64::MAX,
+            ..header()
+        };
+        let [change] = &changes(Kind::Unmap, &header, None)[..] else {
+            panic!("one change")
+        };
+        assert_eq!(
+            change.action,
+            Action::Release {
+                range: 0x7000_0000..u64::MAX,
+                how: How::Unmap
+            }
+        );
     }
 }

@@ -106,13 +106,19 @@ impl State {
 
     fn mapping(&mut self, event: &Event<'_>) {
         let header = &event.header;
-        let Some(process) = self.processes.get_mut(&header.tgid).filter(|process| !process.gone) else {
+        let Some(process) = self
+            .processes
+            .get_mut(&header.tgid)
+            .filter(|process| !process.gone)
+        else {
             self.stray_events += 1;
             return;
         };
         // A library that was just mapped runs in the very next stacks.
         process.refresh_code(&self.root, &mut self.unwinder);
-        let site = acquires(event).then(|| site(&mut self.unwinder, &mut self.sites, event)).flatten();
+        let site = acquires(event)
+            .then(|| site(&mut self.unwinder, &mut self.sites, event))
+            .flatten();
         for change in changes(event.kind, header, site) {
             process.ledger.apply(&change);
         }
@@ -127,7 +133,9 @@ impl State {
             self.unfollowed_children += 1;
             return;
         }
-        let Some(parent) = self.processes.get(&event.header.tgid) else { return };
+        let Some(parent) = self.processes.get(&event.header.tgid) else {
+            return;
+        };
         let mut process = parent.fork(&self.root, child);
         self.unwinder.fork(event.header.tgid, child);
         process.start.totals = totals::read_status(&self.root, child).ok();
@@ -166,8 +174,18 @@ impl State {
     fn sample(&mut self) -> Option<i64> {
         let now = totals::read_status(&self.root, self.target).ok()?;
         self.series.push(self.began.elapsed(), &now);
-        let start = self.processes.get(&self.target)?.start.totals.as_ref().and_then(anonymous_of)?;
-        Some(anonymous_of(&now)?.cast_signed().saturating_sub(start.cast_signed()))
+        let start = self
+            .processes
+            .get(&self.target)?
+            .start
+            .totals
+            .as_ref()
+            .and_then(anonymous_of)?;
+        Some(
+            anonymous_of(&now)?
+                .cast_signed()
+                .saturating_sub(start.cast_signed()),
+        )
     }
 }
 
@@ -228,7 +246,12 @@ pub(super) struct Watch {
 impl Watch {
     pub fn new(probe: Probe, state: State) -> Result<Self> {
         let counts_before = probe.counts()?;
-        Ok(Self { probe, state, lost_seen: counts_before.lost(), counts_before })
+        Ok(Self {
+            probe,
+            state,
+            lost_seen: counts_before.lost(),
+            counts_before,
+        })
     }
 
     pub fn drain(&mut self, limit: usize) -> usize {
@@ -245,7 +268,9 @@ impl Watch {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        thread.join().map_err(|_| anyhow::anyhow!("a reader of /proc panicked"))
+        thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("a reader of /proc panicked"))
     }
 
     /// Takes what is left once nothing new comes.
@@ -321,9 +346,13 @@ impl Watch {
     pub fn check(&mut self) {
         let pids: Vec<u32> = self.living();
         for pid in pids {
-            let Some(process) = self.state.processes.get_mut(&pid) else { continue };
+            let Some(process) = self.state.processes.get_mut(&pid) else {
+                continue;
+            };
             process.ledger.begin_check(monotonic_ns());
-            let Ok(read) = maps::read(&self.state.root, pid) else { continue };
+            let Ok(read) = maps::read(&self.state.root, pid) else {
+                continue;
+            };
             // Whatever crossed the reading is in the ring by now.
             self.drain_rest();
             if let Some(process) = self.state.processes.get_mut(&pid)

@@ -162,11 +162,7 @@ fn mapped_glibc_version(proc: &Proc, pid: u32, file: &MappedFile) -> Option<Stri
 
 /// The library says its version in a banner among its constants. A static executable has none.
 fn glibc_version(path: &Path) -> Option<String> {
-    version_number(&elf_names::find_after(
-        path,
-        b"stable release version ",
-        16,
-    )?)
+    version_number(&elf_names::find_after(path, b"stable release version ", 16)?)
 }
 
 /// `maps` pads addresses to eight digits, `map_files` does not.
@@ -184,8 +180,7 @@ fn version_number(bytes: &[u8]) -> Option<String> {
         .take_while(|letter| letter.is_ascii_digit() || *letter == '.')
         .collect();
     let text = text.trim_end_matches('.');
-    (text.contains('.') && text.starts_with(|first: char| first.is_ascii_digit()))
-        .then(|| text.to_owned())
+    (text.contains('.') && text.starts_with(|first: char| first.is_ascii_digit())).then(|| text.to_owned())
 }
 
 #[cfg(test)]

@@ -13,10 +13,7 @@ pub fn id_from_cgroup(text: &str) -> Option<String> {
 fn id_from_segment(segment: &str) -> Option<&str> {
     let segment = segment.strip_suffix(".scope").unwrap_or(segment);
     let id = segment.rsplit(['-', ':']).next()?;
-    let is_id = id.len() == 64
-        && id
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_id = id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     // Podman's supervisor sits beside the container, not in it.
     (is_id && !segment.contains("conmon")).then_some(id)
 }
@@ -34,9 +31,7 @@ mod tests {
             format!("1:name=systemd:/x\n0::/kubepods/burstable/pod9e/{id}"),
             format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"),
             format!("0::/machine.slice/libpod-{id}.scope/container"),
-            format!(
-                "0::/system.slice/containerd.service/kubepods-besteffort-podx.slice:cri-containerd:{id}"
-            ),
+            format!("0::/system.slice/containerd.service/kubepods-besteffort-podx.slice:cri-containerd:{id}"),
             format!("0::/../{id}"),
         ] {
             assert_eq!(id_from_cgroup(&path), Some(id.clone()), "{path}");

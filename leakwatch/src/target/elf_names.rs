@@ -71,9 +71,7 @@ pub fn find_after(path: &Path, needle: &[u8], length: usize) -> Option<Vec<u8>> 
         .take(SEARCH_BYTES_MAX)
         .read_to_end(&mut bytes)
         .ok()?;
-    let at = bytes
-        .windows(needle.len())
-        .position(|window| window == needle)?;
+    let at = bytes.windows(needle.len()).position(|window| window == needle)?;
     let rest = bytes.get(at + needle.len()..)?;
     Some(rest.get(..length).unwrap_or(rest).to_vec())
 }
@@ -87,10 +85,7 @@ fn open(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ))
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
     }
 }
 

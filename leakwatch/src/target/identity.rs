@@ -26,9 +26,7 @@ pub struct Identity {
 }
 
 pub fn read(proc: &Proc, pid: u32) -> Result<Identity, TargetError> {
-    let stat = proc
-        .stat(pid)
-        .map_err(|source| failed(pid, "stat", source))?;
+    let stat = proc.stat(pid).map_err(|source| failed(pid, "stat", source))?;
     let comm = stat.comm.clone();
     if stat.is_kernel_thread() {
         return Err(TargetError::KernelThread { pid, comm });
@@ -41,9 +39,7 @@ pub fn read(proc: &Proc, pid: u32) -> Result<Identity, TargetError> {
             TargetError::Zombie { pid, comm }
         });
     }
-    let status = proc
-        .status(pid)
-        .map_err(|source| failed(pid, "status", source))?;
+    let status = proc.status(pid).map_err(|source| failed(pid, "status", source))?;
     if let Some(tgid) = status.tgid.filter(|&tgid| tgid != pid) {
         return Err(TargetError::Thread { pid, tgid });
     }
@@ -60,9 +56,7 @@ pub fn read(proc: &Proc, pid: u32) -> Result<Identity, TargetError> {
     let cmdline = proc
         .read(pid, "cmdline", CMDLINE_BYTES_MAX)
         .map_err(|source| failed(pid, "cmdline", source))?;
-    let cgroup = proc
-        .read(pid, "cgroup", CGROUP_BYTES_MAX)
-        .unwrap_or_default();
+    let cgroup = proc.read(pid, "cgroup", CGROUP_BYTES_MAX).unwrap_or_default();
     Ok(Identity {
         start_time_ticks: stat.start_time_ticks,
         comm,

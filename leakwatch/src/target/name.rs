@@ -74,9 +74,7 @@ fn candidate(proc: &Proc, pid: u32) -> Candidate {
         .map(|(stat, uptime)| {
             uptime.saturating_sub(stat.start_time_ticks / procfs::ticks_per_second().max(1))
         });
-    let cmdline = proc
-        .read(pid, "cmdline", CMDLINE_BYTES_MAX)
-        .unwrap_or_default();
+    let cmdline = proc.read(pid, "cmdline", CMDLINE_BYTES_MAX).unwrap_or_default();
     Candidate {
         pid,
         uid: proc.status(pid).ok().and_then(|status| status.uid),

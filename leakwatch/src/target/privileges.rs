@@ -73,9 +73,7 @@ impl Lockdown {
     #[must_use]
     pub fn read(file: &Path) -> Self {
         let text = fs::read_to_string(file).unwrap_or_default();
-        let mode = text
-            .split_once('[')
-            .and_then(|(_, rest)| rest.split_once(']'));
+        let mode = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
         match mode.map(|(mode, _)| mode) {
             Some("none") => Self::None,
             Some("integrity") => Self::Integrity,
@@ -116,10 +114,7 @@ impl Privileges {
     /// Whether `capability` is held, by itself or through `CAP_SYS_ADMIN`, of which the newer ones were split off.
     #[must_use]
     pub fn has(&self, capability: Capability) -> bool {
-        let held = |one: Capability| {
-            self.effective
-                .is_some_and(|bits| bits >> one.bit() & 1 == 1)
-        };
+        let held = |one: Capability| self.effective.is_some_and(|bits| bits >> one.bit() & 1 == 1);
         held(capability)
             || (matches!(
                 capability,
@@ -195,10 +190,7 @@ mod tests {
         assert!(privileges(&[21, 19]).obstacle().is_none());
         assert_eq!(privileges(&[21]).missing(), [Capability::SysPtrace]);
         let line = privileges(&[39]).obstacle().unwrap();
-        assert!(
-            line.contains("CAP_PERFMON, CAP_SYS_PTRACE missing"),
-            "{line}"
-        );
+        assert!(line.contains("CAP_PERFMON, CAP_SYS_PTRACE missing"), "{line}");
         assert_eq!(privileges(&[39, 38, 19]).missing_useful(), USEFUL);
     }
 
@@ -224,10 +216,7 @@ mod tests {
         for (text, mode) in [
             ("[none] integrity confidentiality\n", Lockdown::None),
             ("none [integrity] confidentiality\n", Lockdown::Integrity),
-            (
-                "none integrity [confidentiality]\n",
-                Lockdown::Confidentiality,
-            ),
+            ("none integrity [confidentiality]\n", Lockdown::Confidentiality),
             ("something else", Lockdown::Unknown),
         ] {
             fs::write(&file, text).unwrap();

@@ -57,12 +57,8 @@ impl Proc {
 
     pub fn stat(&self, pid: u32) -> io::Result<Stat> {
         let bytes = self.read(pid, "stat", 8 * 1024)?;
-        Stat::parse(&bytes).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                "its form is unknown to leakwatch",
-            )
-        })
+        Stat::parse(&bytes)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its form is unknown to leakwatch"))
     }
 
     pub fn status(&self, pid: u32) -> io::Result<Status> {
@@ -153,9 +149,8 @@ impl Status {
                     status.namespace_pids = words.filter_map(|word| word.parse().ok()).collect();
                 }
                 "CapEff" => {
-                    status.effective_capabilities = words
-                        .next()
-                        .and_then(|word| u64::from_str_radix(word, 16).ok());
+                    status.effective_capabilities =
+                        words.next().and_then(|word| u64::from_str_radix(word, 16).ok());
                 }
                 _ => {}
             }

@@ -62,10 +62,7 @@ fn a_sleeping_process_is_opened_and_its_exit_noticed() {
 #[test]
 fn own_process_and_own_threads_are_refused() {
     let own = std::process::id();
-    assert!(matches!(
-        Target::open(own),
-        Err(TargetError::OwnProcess { .. })
-    ));
+    assert!(matches!(Target::open(own), Err(TargetError::OwnProcess { .. })));
     let thread = std::thread::spawn(|| rustix::thread::gettid().as_raw_nonzero().get())
         .join()
         .unwrap();
@@ -101,14 +98,8 @@ fn a_thread_of_another_process_names_that_process() {
 #[test]
 fn the_kernel_thread_daemon_is_refused() {
     // Only where PID 2 is visible and is kthreadd (not in a container).
-    if Proc::host()
-        .stat(2)
-        .is_ok_and(|stat| stat.comm == "kthreadd")
-    {
-        assert!(matches!(
-            Target::open(2),
-            Err(TargetError::KernelThread { .. })
-        ));
+    if Proc::host().stat(2).is_ok_and(|stat| stat.comm == "kthreadd") {
+        assert!(matches!(Target::open(2), Err(TargetError::KernelThread { .. })));
     }
 }
 
@@ -144,9 +135,7 @@ fn every_message_is_one_line() {
         },
         TargetError::ThirtyTwoBit { pid: 1, comm },
         TargetError::NestedNamespace,
-        TargetError::NoSuchName {
-            name: "x".to_owned(),
-        },
+        TargetError::NoSuchName { name: "x".to_owned() },
     ] {
         let line = error.to_string();
         assert!(!line.contains('\n') && !line.contains("  "), "{line}");
@@ -169,11 +158,9 @@ impl FakeProc {
     fn process(&self, pid: u32, comm: &str, state: char, flags: u64, exe: (&str, &[u8])) {
         let folder = self.0.path().join(pid.to_string());
         std::fs::create_dir(&folder).unwrap();
-        let stat =
-            format!("{pid} ({comm}) {state} 1 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 500 0 0\n");
+        let stat = format!("{pid} ({comm}) {state} 1 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 500 0 0\n");
         std::fs::write(folder.join("stat"), stat).unwrap();
-        let status =
-            format!("Name:\t{comm}\nTgid:\t{pid}\nUid:\t33\t33\t33\t33\nNSpid:\t{pid}\t1\n");
+        let status = format!("Name:\t{comm}\nTgid:\t{pid}\nUid:\t33\t33\t33\t33\nNSpid:\t{pid}\t1\n");
         std::fs::write(folder.join("status"), status).unwrap();
         std::fs::write(folder.join("cmdline"), format!("{comm}\0--flag\0\0\0")).unwrap();
         let binary = folder.join(exe.0);
@@ -231,13 +218,7 @@ fn processes_without_readable_memory_are_told_apart() {
 fn a_name_is_the_exact_comm_or_the_whole_file_name() {
     let fake = FakeProc::new();
     fake.write("uptime", "1000.50 1.00\n");
-    fake.process(
-        10,
-        "very-long-serve",
-        'S',
-        0,
-        ("very-long-server-name", ELF64),
-    );
+    fake.process(10, "very-long-serve", 'S', 0, ("very-long-server-name", ELF64));
     fake.process(11, "worker", 'S', 0, ("runtime", ELF64));
     fake.process(12, "worker", 'Z', 0, ("runtime", ELF64));
     fake.process(13, "worker", 'S', 0x0020_0000, ("runtime", ELF64));
@@ -259,15 +240,8 @@ fn several_of_one_name_are_listed_up_to_a_bound() {
         fake.process(pid, "many", 'S', 0, ("many", ELF64));
     }
     let error = name::find(&fake.proc(), "many").unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("25 processes are named 'many'")
-    );
-    let TargetError::Ambiguous {
-        candidates, more, ..
-    } = error
-    else {
+    assert!(error.to_string().starts_with("25 processes are named 'many'"));
+    let TargetError::Ambiguous { candidates, more, .. } = error else {
         panic!("{error:?}");
     };
     assert_eq!(candidates.len(), name::CANDIDATES_MAX);

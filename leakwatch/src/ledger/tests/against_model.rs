@@ -33,12 +33,10 @@ enum Step {
 }
 
 fn range() -> impl Strategy<Value = Range<u64>> {
-    (0u64..56, 1u64..20, prop_oneof![3 => Just(0), 1 => 1..PAGE]).prop_map(
-        |(start, length, short)| {
-            let start = (BASE + start) * PAGE;
-            start..start + length * PAGE - short
-        },
-    )
+    (0u64..56, 1u64..20, prop_oneof![3 => Just(0), 1 => 1..PAGE]).prop_map(|(start, length, short)| {
+        let start = (BASE + start) * PAGE;
+        start..start + length * PAGE - short
+    })
 }
 
 fn backing() -> impl Strategy<Value = Backing> {

@@ -38,9 +38,12 @@ fn changes_from_before_the_baseline_are_not_of_the_window() {
 fn check_repairs_what_lost_events_did() {
     let anonymous = |range, protection| region(range, protection, Backing::Anonymous);
     let mut target = Target::from_baseline(&[]);
-    target
-        .map(1, at(A, 4 * MIB), Protection::READ_WRITE, LEAK)
-        .map(2, at(HEAP, MIB), Protection::NONE, OTHER);
+    target.map(1, at(A, 4 * MIB), Protection::READ_WRITE, LEAK).map(
+        2,
+        at(HEAP, MIB),
+        Protection::NONE,
+        OTHER,
+    );
     target.time += 5 * SECOND;
     target.ledger.begin_check(target.time);
     // Seen by the reading, its event before the check's end.
@@ -69,8 +72,7 @@ fn check_repairs_what_lost_events_did() {
 /// Rule 7: a check that sees a call's effect before its event does not take the call's memory away from it.
 #[test]
 fn event_after_the_check_takes_its_memory_over() {
-    let mut target =
-        Target::from_baseline(&[region(at(A, MIB), Protection::NONE, Backing::Anonymous)]);
+    let mut target = Target::from_baseline(&[region(at(A, MIB), Protection::NONE, Backing::Anonymous)]);
     target.ledger.begin_check(target.time + SECOND);
     let parts = [
         region(at(A, PAGE), Protection::READ_WRITE, Backing::Anonymous),
@@ -89,19 +91,10 @@ fn check_of_a_storm_skips_rather_than_errs() {
     let mut target = Target::from_baseline(&[]);
     target.ledger.begin_check(target.time);
     for step in 0..70_000 {
-        target.map(
-            1,
-            at(A + step * 2 * PAGE, PAGE),
-            Protection::READ_WRITE,
-            LEAK,
-        );
+        target.map(1, at(A + step * 2 * PAGE, PAGE), Protection::READ_WRITE, LEAK);
     }
     let repair = target.ledger.finish_check(&[]);
-    assert_eq!(
-        repair,
-        Repair::default(),
-        "all of it is newer than the reading"
-    );
+    assert_eq!(repair, Repair::default(), "all of it is newer than the reading");
     assert_eq!(target.held(LEAK), 70_000 * PAGE);
 }
 
@@ -120,21 +113,14 @@ fn memory_without_a_stack_is_unseen_and_counted() {
         },
     );
     let losses = target.ledger.losses();
-    assert_eq!(
-        (losses.stackless_acquisitions, losses.stackless_bytes),
-        (1, MIB)
-    );
+    assert_eq!((losses.stackless_acquisitions, losses.stackless_bytes), (1, MIB));
     assert_eq!(target.ledger.totals().unseen.held_bytes(), MIB);
 }
 
 /// The ledger of a child has the parent's memory and none of its history.
 #[test]
 fn child_starts_with_everything_from_before() {
-    let mut target = Target::from_baseline(&[region(
-        at(B, MIB),
-        Protection::READ_WRITE,
-        Backing::Anonymous,
-    )]);
+    let mut target = Target::from_baseline(&[region(at(B, MIB), Protection::READ_WRITE, Backing::Anonymous)]);
     target.map(1, at(A, MIB), Protection::READ_WRITE, LEAK).map(
         1,
         at(A + MIB, MIB),
@@ -173,12 +159,7 @@ fn too_many_pieces_are_joined_and_counted() {
     let mut target = Target::new();
     target.ledger.pieces_max = 64;
     for page in 0..100 {
-        target.map(
-            1,
-            at(A + page * 2 * PAGE, PAGE),
-            Protection::READ_WRITE,
-            LEAK,
-        );
+        target.map(1, at(A + page * 2 * PAGE, PAGE), Protection::READ_WRITE, LEAK);
     }
     assert!(target.ledger.pieces().count() <= 64);
     assert_eq!(
@@ -211,13 +192,7 @@ fn impossible_changes_are_ignored_and_counted() {
     let mut target = Target::new();
     let high = 1 << 63;
     #[expect(clippy::reversed_empty_ranges, reason = "that is the point")]
-    let ranges = [
-        A..A,
-        A + PAGE..A,
-        A + 1..A + PAGE,
-        high..high + PAGE,
-        0..u64::MAX,
-    ];
+    let ranges = [A..A, A + PAGE..A, A + 1..A + PAGE, high..high + PAGE, 0..u64::MAX];
     for range in ranges {
         target
             .map(1, range.clone(), Protection::READ_WRITE, LEAK)

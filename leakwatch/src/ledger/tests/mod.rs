@@ -56,13 +56,7 @@ impl Target {
         self
     }
 
-    fn map(
-        &mut self,
-        thread: u32,
-        range: Range<u64>,
-        protection: Protection,
-        site: SiteId,
-    ) -> &mut Self {
+    fn map(&mut self, thread: u32, range: Range<u64>, protection: Protection, site: SiteId) -> &mut Self {
         self.apply(
             thread,
             Action::Map {
@@ -74,13 +68,7 @@ impl Target {
         )
     }
 
-    fn protect(
-        &mut self,
-        thread: u32,
-        range: Range<u64>,
-        protection: Protection,
-        site: SiteId,
-    ) -> &mut Self {
+    fn protect(&mut self, thread: u32, range: Range<u64>, protection: Protection, site: SiteId) -> &mut Self {
         self.apply(
             thread,
             Action::Protect {
@@ -99,13 +87,7 @@ impl Target {
         self.apply(thread, Action::ReleaseFailed { range, how })
     }
 
-    fn remap(
-        &mut self,
-        old: Range<u64>,
-        new: Range<u64>,
-        keeps_old: bool,
-        site: SiteId,
-    ) -> &mut Self {
+    fn remap(&mut self, old: Range<u64>, new: Range<u64>, keeps_old: bool, site: SiteId) -> &mut Self {
         self.release(1, old.clone(), How::RemapFrom);
         self.apply(
             1,

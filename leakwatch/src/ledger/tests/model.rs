@@ -74,8 +74,7 @@ impl Model {
 
     pub fn set(&mut self, page: u64, next: Option<Page>) {
         let before = self.pages.remove(&page);
-        let owner =
-            |page: Option<Page>| page.filter(|page| page.committed()).map(|page| page.owner);
+        let owner = |page: Option<Page>| page.filter(|page| page.committed()).map(|page| page.owner);
         let (old, new) = (owner(before), owner(next));
         if old != new {
             if let Some(owner) = old {

@@ -11,19 +11,10 @@ fn arena_grows_by_what_becomes_writable() {
         .map(1, at(A, 128 * MIB), Protection::NONE, OTHER)
         .release(1, A..arena, How::Unmap)
         .release(1, arena + 64 * MIB..A + 128 * MIB, How::Unmap);
-    assert_eq!(
-        target.ledger.accounts().count(),
-        0,
-        "a reservation is no growth"
-    );
+    assert_eq!(target.ledger.accounts().count(), 0, "a reservation is no growth");
     target.protect(1, at(arena, 33 * PAGE), Protection::READ_WRITE, OTHER);
     for step in 33..133 {
-        target.protect(
-            1,
-            at(arena + step * PAGE, PAGE),
-            Protection::READ_WRITE,
-            LEAK,
-        );
+        target.protect(1, at(arena + step * PAGE, PAGE), Protection::READ_WRITE, LEAK);
     }
     assert_eq!(target.held(LEAK), 100 * PAGE);
     assert_eq!(target.held(OTHER), 33 * PAGE);
@@ -180,11 +171,7 @@ fn mremap_moves_owners_and_adds_its_own() {
     assert_eq!(target.held(LEAK), 2 * MIB);
     target.remap(at(B, 4 * MIB), at(B, MIB / 2), false, LEAK);
     assert_eq!(
-        (
-            target.held(OTHER),
-            target.held(SiteId(3)),
-            target.held(LEAK)
-        ),
+        (target.held(OTHER), target.held(SiteId(3)), target.held(LEAK)),
         (MIB / 2, 0, 0)
     );
     assert_eq!(
@@ -269,8 +256,7 @@ fn fixed_mapping_replaces_what_it_covers() {
         .map(1, at(A + MIB, MIB), Protection::READ_WRITE, LEAK)
         .release(1, at(A + MIB / 2, MIB), How::Replace);
     assert_eq!((target.held(OTHER), target.held(LEAK)), (MIB / 2, MIB / 2));
-    let (range, protection, backing) =
-        (at(A + MIB / 2, MIB), Protection::READ, Backing::PrivateFile);
+    let (range, protection, backing) = (at(A + MIB / 2, MIB), Protection::READ, Backing::PrivateFile);
     target.apply(
         1,
         Action::Map {

@@ -95,14 +95,10 @@ impl Kernel {
         let first = self.frames[&start];
         let alike = |at: &u64| {
             self.frames.get(at).is_some_and(|frame| {
-                frame.of == thread
-                    && frame.protection == first.protection
-                    && frame.backing == first.backing
+                frame.of == thread && frame.protection == first.protection && frame.backing == first.backing
             })
         };
-        let length = (start..start + 1 + dice / 64 % 12)
-            .take_while(alike)
-            .count() as u64;
+        let length = (start..start + 1 + dice / 64 % 12).take_while(alike).count() as u64;
         Some(start..start + length)
     }
 
@@ -112,11 +108,7 @@ impl Kernel {
         match self.threads.remove(&thread) {
             None => self.enter(thread, dice),
             Some(Stage::Entered(call, fails)) => {
-                let result = if fails {
-                    None
-                } else {
-                    self.perform(thread, &call)
-                };
+                let result = if fails { None } else { self.perform(thread, &call) };
                 self.threads.insert(thread, Stage::Done(call, result));
             }
             Some(Stage::Done(call, result)) => self.leave(thread, &call, result),
@@ -125,8 +117,7 @@ impl Kernel {
 
     fn enter(&mut self, thread: u32, dice: u64) {
         let (kind, rest) = (dice % 10, dice / 10);
-        let protection =
-            [Protection::NONE, Protection::READ, Protection::READ_WRITE][(rest % 3) as usize];
+        let protection = [Protection::NONE, Protection::READ, Protection::READ_WRITE][(rest % 3) as usize];
         let backing = if rest / 3 % 5 == 0 {
             Backing::Shared
         } else {
@@ -167,8 +158,7 @@ impl Kernel {
                 },
             );
         }
-        self.threads
-            .insert(thread, Stage::Entered(call, rest % 7 == 0));
+        self.threads.insert(thread, Stage::Entered(call, rest % 7 == 0));
     }
 
     fn perform(&mut self, thread: u32, call: &Call) -> Option<Range<u64>> {
@@ -251,9 +241,7 @@ impl Kernel {
         let range = bytes(&result);
         let action = match call {
             Call::Map {
-                protection,
-                backing,
-                ..
+                protection, backing, ..
             } => Action::Map {
                 range,
                 protection: *protection,
@@ -309,9 +297,7 @@ fn gives_up(call: &Call) -> Option<(Range<u64>, How)> {
     match call {
         Call::MapFixed { range, .. } => Some((range.clone(), How::Replace)),
         Call::Unmap(range) => Some((range.clone(), How::Unmap)),
-        Call::Protect { range, protection } if protection.is_none() => {
-            Some((range.clone(), How::Decommit))
-        }
+        Call::Protect { range, protection } if protection.is_none() => Some((range.clone(), How::Decommit)),
         Call::Remap { old, .. } => Some((old.clone(), How::RemapFrom)),
         Call::Discard(range) => Some((range.clone(), How::Discard)),
         _ => None,
@@ -320,18 +306,13 @@ fn gives_up(call: &Call) -> Option<(Range<u64>, How)> {
 
 fn as_mapped(ledger: &Ledger) -> BTreeMap<u64, (Protection, Backing)> {
     let page = |(range, piece): (Range<u64>, Piece)| {
-        (range.start / PAGE..range.end / PAGE)
-            .map(move |at| (at, (piece.protection, piece.backing)))
+        (range.start / PAGE..range.end / PAGE).map(move |at| (at, (piece.protection, piece.backing)))
     };
     ledger.pieces().flat_map(page).collect()
 }
 
 /// Reads maps in four parts with `pause` steps between them.
-fn read_maps(
-    kernel: &mut Kernel,
-    steps: &mut impl Iterator<Item = (u32, u64)>,
-    pause: usize,
-) -> Vec<Region> {
+fn read_maps(kernel: &mut Kernel, steps: &mut impl Iterator<Item = (u32, u64)>, pause: usize) -> Vec<Region> {
     let mut regions = Vec::new();
     for part in 0..4 {
         for (thread, dice) in steps.by_ref().take(pause) {

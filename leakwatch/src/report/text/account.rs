@@ -10,10 +10,7 @@ const REASONS: &[(&str, &str)] = &[
         "touched_in_memory_from_before_attach",
         "touched in memory mapped before the attach",
     ),
-    (
-        "released_from_before_attach",
-        "given back from before the attach",
-    ),
+    ("released_from_before_attach", "given back from before the attach"),
     ("no_stack", "gained without a known stack"),
     ("unseen", "gained unseen (lost events)"),
     ("between_readings", "moved between the two readings"),

@@ -218,14 +218,8 @@ mod tests {
                 "16.0 EiB"
             ]
         );
-        assert_eq!(
-            [-1536, 0, 1536].map(signed),
-            ["-1.5 KiB", "0 B", "+1.5 KiB"]
-        );
-        assert_eq!(
-            [0.9667, 0.0, 1e-5].map(percent),
-            ["96.7 %", "0.0 %", "<0.1 %"]
-        );
+        assert_eq!([-1536, 0, 1536].map(signed), ["-1.5 KiB", "0 B", "+1.5 KiB"]);
+        assert_eq!([0.9667, 0.0, 1e-5].map(percent), ["96.7 %", "0.0 %", "<0.1 %"]);
         assert_eq!([seconds(0.0123), seconds(60.0)], ["12.3 ms", "60.0 s"]);
     }
 }

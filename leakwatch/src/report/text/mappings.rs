@@ -18,7 +18,11 @@ struct Row<'a> {
 pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
     page.heading("MAPPINGS", "what grew, from smaps");
     let (Some(mappings), Some(libraries)) = (&recording.mappings, &recording.libraries) else {
-        page.paragraph(2, "not read: full smaps would have cost the target more than 1 % of the window, or it was gone", PLAIN);
+        page.paragraph(
+            2,
+            "not read: full smaps would have cost the target more than 1 % of the window, or it was gone",
+            PLAIN,
+        );
         return;
     };
     let rows: Vec<Row<'_>> = mappings
@@ -32,17 +36,11 @@ pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
             ],
             wide: [row.pss_growth_bytes, row.private_dirty_growth_bytes],
             what: &row.fate,
-            name: row
-                .path
-                .clone()
-                .unwrap_or_else(|| format!("[{}]", row.region)),
+            name: row.path.clone().unwrap_or_else(|| format!("[{}]", row.region)),
         })
         .collect();
     table(page, "mapping", &rows, options);
-    let counts: Vec<String> = libraries
-        .iter()
-        .map(|row| row.mappings.to_string())
-        .collect();
+    let counts: Vec<String> = libraries.iter().map(|row| row.mappings.to_string()).collect();
     let rows: Vec<Row<'_>> = libraries
         .iter()
         .zip(&counts)
@@ -90,11 +88,7 @@ fn table(page: &mut Page, title: &str, rows: &[Row<'_>], options: &Options) {
             .map(|value| right(&figure(*value), FIGURE))
             .collect();
         if wide {
-            line.extend(
-                row.wide
-                    .iter()
-                    .map(|value| right(&figure(*value), FIGURE + 2)),
-            );
+            line.extend(row.wide.iter().map(|value| right(&figure(*value), FIGURE + 2)));
         }
         let taken = FIGURE * 4 + if wide { 2 * (FIGURE + 2) } else { 0 } + 9;
         let name = page.fit(&row.name, page.width.saturating_sub(taken).max(3));

@@ -85,12 +85,7 @@ fn headline(page: &Page, recording: &Recording) -> String {
         .map(|account| account.smaps_growth_bytes)
         .or(recording.growth.anonymous_bytes);
     // Events without a stack are a row of the table, but no call site.
-    let named = || {
-        recording
-            .call_sites
-            .iter()
-            .filter(|site| !site.frames.is_empty())
-    };
+    let named = || recording.call_sites.iter().filter(|site| !site.frames.is_empty());
     let sites = named().count();
     let grew = match growth {
         None => format!("How much anonymous memory grew in {window} is not known"),
@@ -241,13 +236,7 @@ mod tests {
         for width in [80, 120, 200] {
             for verbose in [false, true] {
                 inert(
-                    &render(
-                        &sample::hostile(),
-                        &Options {
-                            verbose,
-                            ..at(width)
-                        },
-                    ),
+                    &render(&sample::hostile(), &Options { verbose, ..at(width) }),
                     width,
                 );
             }

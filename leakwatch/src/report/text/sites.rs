@@ -30,11 +30,7 @@ pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
         return;
     }
     for (evidence, text) in EVIDENCE {
-        if recording
-            .call_sites
-            .iter()
-            .any(|site| site.evidence == *evidence)
-        {
+        if recording.call_sites.iter().any(|site| site.evidence == *evidence) {
             page.paragraph(2, text, DIM);
         }
     }
@@ -51,9 +47,9 @@ pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
         one(page, site, options);
     }
     if !rest.is_empty() {
-        let live = rest.iter().try_fold(0u64, |sum, (_, site)| {
-            Some(sum.saturating_add(site.live_bytes?))
-        });
+        let live = rest
+            .iter()
+            .try_fold(0u64, |sum, (_, site)| Some(sum.saturating_add(site.live_bytes?)));
         let held = rest
             .iter()
             .filter_map(|(_, site)| site.held_bytes)
@@ -153,9 +149,8 @@ fn stack(page: &mut Page, site: &CallSite, whole: bool) {
     let blamed = site.culprit.as_ref().and_then(|culprit| culprit.frame);
     let middle = blamed.unwrap_or(0);
     let last = site.frames.len().saturating_sub(1);
-    let shown = |index: usize| {
-        whole || index == last || (index + INSIDE >= middle && index <= middle + OUTSIDE)
-    };
+    let shown =
+        |index: usize| whole || index == last || (index + INSIDE >= middle && index <= middle + OUTSIDE);
     let mut hidden = 0;
     let places: Vec<String> = site.frames.iter().map(frame_place).collect();
     let visible = places.iter().enumerate().filter(|(index, _)| shown(*index));

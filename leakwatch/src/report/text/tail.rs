@@ -29,11 +29,7 @@ pub fn processes(page: &mut Page, recording: &Recording, options: &Options) {
     if processes.len() > options.top {
         page.paragraph(
             2,
-            &format!(
-                "{} and {} more",
-                page.ellipsis(),
-                processes.len() - options.top
-            ),
+            &format!("{} and {} more", page.ellipsis(), processes.len() - options.top),
             PLAIN,
         );
     }
@@ -55,11 +51,7 @@ pub fn losses(page: &mut Page, recording: &Recording) {
         }
     }
     let words = |name: &str| page.fit(&name.replace('_', " "), 60);
-    for (reason, count) in losses
-        .truncated_stacks
-        .iter()
-        .filter(|(_, count)| **count > 0)
-    {
+    for (reason, count) in losses.truncated_stacks.iter().filter(|(_, count)| **count > 0) {
         lines.push(format!("{count} stacks cut short: {}", words(reason)));
     }
     for (name, count) in losses.counters.iter().filter(|(_, count)| **count > 0) {
@@ -87,8 +79,7 @@ pub fn cost(page: &mut Page, recording: &Recording) {
     };
     let parts: Vec<String> = [
         cost.events.map(|events| format!("{events} events")),
-        cost.cpu_seconds
-            .map(|took| format!("{} CPU", seconds(took))),
+        cost.cpu_seconds.map(|took| format!("{} CPU", seconds(took))),
         cost.peak_rss_bytes
             .map(|size| format!("{} memory at most", bytes(size))),
         cost.kernel_map_bytes

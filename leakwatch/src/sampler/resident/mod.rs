@@ -108,9 +108,8 @@ fn read_by(method: Method, file: &File, page: u64, ranges: &[Range<u64>]) -> Res
         let span = start / page * page..span_end;
 
         let mut at = 0;
-        let mut tally = |pages: Range<u64>, swapped: bool| {
-            share_out(batch, &mut at, ranges, &mut found, &pages, swapped)
-        };
+        let mut tally =
+            |pages: Range<u64>, swapped: bool| share_out(batch, &mut at, ranges, &mut found, &pages, swapped);
         let outcome = match method {
             Method::Scan => scan(file, span, &mut regions, &mut tally),
             Method::Pagemap => pagemap::read(file, span, page, &mut entries, &mut tally),
@@ -230,9 +229,7 @@ mod tests {
 
         fn read(&self, page: u64) {
             // SAFETY: inside the mapping, which this test owns.
-            unsafe {
-                with_exposed_provenance_mut::<u8>(size(self.0.start + page * PAGE)).read_volatile()
-            };
+            unsafe { with_exposed_provenance_mut::<u8>(size(self.0.start + page * PAGE)).read_volatile() };
         }
     }
 
@@ -249,9 +246,7 @@ mod tests {
     }
 
     fn both(ranges: &[Range<u64>]) -> [Option<ResidentReading>; 2] {
-        let file = ProcRoot::default()
-            .open(std::process::id(), "pagemap")
-            .unwrap();
+        let file = ProcRoot::default().open(std::process::id(), "pagemap").unwrap();
         let has_scan = scan(&file, 0..0, &mut [], &mut |_, _| {}).is_ok();
         [
             has_scan.then(|| read_by(Method::Scan, &file, PAGE, ranges)),
@@ -332,8 +327,8 @@ mod tests {
         let memory = Memory::new(8, false);
         memory.read(2);
         memory.write(5);
-        let [by_scan, by_pagemap] = both(std::slice::from_ref(&memory.0))
-            .map(|reading| Some(reading?.ranges[0]?.resident / PAGE));
+        let [by_scan, by_pagemap] =
+            both(std::slice::from_ref(&memory.0)).map(|reading| Some(reading?.ranges[0]?.resident / PAGE));
         assert_eq!(by_pagemap, Some(2));
         assert!(by_scan.is_none_or(|pages| pages == 1), "{by_scan:?}");
     }
@@ -342,9 +337,7 @@ mod tests {
     fn many_ranges_over_a_vast_span() {
         // 4 TiB are reserved, some pages of them touched; 100,000 small ranges asked for beside the whole.
         let memory = Memory::new(1 << 30, false);
-        let file = ProcRoot::default()
-            .open(std::process::id(), "pagemap")
-            .unwrap();
+        let file = ProcRoot::default().open(std::process::id(), "pagemap").unwrap();
         let has_scan = scan(&file, 0..0, &mut [], &mut |_, _| {}).is_ok();
         (0..100).for_each(|index| memory.write(index * 1_000_000));
         let start = memory.0.start;
@@ -354,11 +347,7 @@ mod tests {
         if has_scan {
             ranges.push(memory.0.clone());
         }
-        let method = if has_scan {
-            Method::Scan
-        } else {
-            Method::Pagemap
-        };
+        let method = if has_scan { Method::Scan } else { Method::Pagemap };
         let reading = read_by(method, &file, PAGE, &ranges);
         assert_eq!(reading.failures, 0);
         assert_eq!(reading.ranges[0].unwrap().resident, PAGE);
@@ -392,10 +381,7 @@ mod tests {
 
     #[test]
     fn a_process_that_exited_is_a_failure() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let file = ProcRoot::default().open(child.id(), "pagemap").unwrap();
         child.kill().unwrap();
         child.wait().unwrap();

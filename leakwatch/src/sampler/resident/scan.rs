@@ -88,10 +88,7 @@ pub(super) fn scan(
         };
         let mut last_end = start;
         for region in regions.iter().take(filled) {
-            tally(
-                region.start..region.end,
-                region.categories & PAGE_IS_SWAPPED != 0,
-            );
+            tally(region.start..region.end, region.categories & PAGE_IS_SWAPPED != 0);
             last_end = last_end.max(region.end);
         }
         // When the vector fills exactly at the end of a region, `walk_end` can lie before that end: going on from
