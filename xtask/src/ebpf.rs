@@ -27,14 +27,14 @@ pub struct Args {
     pub check: bool,
     /// With --check: fail as well when the toolchain is not there.
     #[arg(long, requires = "check")]
-    require_rebuild: bool,
+    pub require_rebuild: bool,
     /// Install what the build needs first (Debian, as root).
     #[arg(long)]
-    install: bool,
+    pub install: bool,
     /// Build with kernel-side diagnostics (aya-log) to target/ebpf/leakwatch-debug.bpf.o; load it with
     /// LEAKWATCH_BPF_OBJECT and the feature `kernel-log`.
     #[arg(long, conflicts_with = "check")]
-    debug: bool,
+    pub debug: bool,
 }
 
 /// Builds or checks the object.

@@ -12,7 +12,7 @@ use crate::report::output::{self, Output, OutputError};
 use crate::report::text;
 
 /// Width of the report where stdout is no terminal, in columns.
-const WIDTH: usize = 100;
+const WIDTH: usize = 80;
 /// Wider lines are hard to read.
 const WIDTH_MAX: usize = 200;
 

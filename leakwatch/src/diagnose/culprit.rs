@@ -52,7 +52,7 @@ static TABLE: &[Family] = &[
         Begins("_int_malloc"), Begins("_int_realloc"), Begins("_int_memalign"), Begins("_int_free"), Begins("_mid_memalign"),
         Is("grow_heap"), Is("shrink_heap"), Is("new_heap"), Is("alloc_new_heap"), Is("heap_trim"), Is("arena_get2"), Is("arena_get_retry"), Is("_int_new_arena"), Is("tcache_init"), Is("tcache_malloc"), Is("tcache_calloc"),
         Is("brk"), Is("__brk"), Is("__brk_call"), Is("sbrk"), Is("__sbrk"), Is("mmap"), Is("__mmap"), Is("mmap64"), Is("__mmap64"), Is("munmap"), Is("__munmap"), Is("mremap"), Is("__mremap"), Is("mprotect"), Is("__mprotect"), Is("madvise"), Is("__madvise"),
-        Is("syscall"), Is("__syscall"), Is("__default_morecore"), Is("__glibc_morecore"), Is("__morecore"), Begins("__libc_"), Begins("__GI_"), Begins("_IO_"), Begins("__malloc_"), Begins("__posix_memalign"),
+        Is("syscall"), Is("__syscall"), Is("__default_morecore"), Is("__glibc_morecore"), Is("__morecore"), Is("__malloc"), Is("__calloc"), Is("__realloc"), Is("__memalign"), Is("__aligned_alloc"), Is("__valloc"), Is("__pvalloc"), Begins("__libc_"), Begins("__GI_"), Begins("_IO_"), Begins("__malloc_"), Begins("__posix_memalign"),
         // musl
         Is("__expand_heap"), Is("alloc_slot"), Is("alloc_group"), Is("__simple_malloc"), Is("__bump_malloc"), Is("default_malloc"), Is("__malloc0"), Is("expand_heap"),
         // what allocates for its caller

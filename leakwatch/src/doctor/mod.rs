@@ -92,7 +92,7 @@ pub fn can_record(findings: &[Finding]) -> bool {
 fn run_self_test() -> anyhow::Result<String> {
     let result = session::self_test()?;
     Ok(format!(
-        "attached in {} ms; a child's mapping came back in {:.1} ms with {} frames",
+        "attached in {} ms; a child's mapping came back through the ring buffer in {:.1} ms with {} frames",
         result.attach.as_millis(),
         result.event.as_secs_f64() * 1000.0,
         result.frames

@@ -26,7 +26,7 @@ use crate::unwind::{Ending, Snapshot, Unwinder};
 pub use crate::diagnose::rank::GroupBy;
 
 use process::{Measure, Process};
-use watch::{State, Watch};
+use watch::{Signals, State, Watch};
 
 /// How long the self-test waits for its event: a busy machine may let it wait, a broken path never brings it.
 const SELF_TEST_PATIENCE: Duration = Duration::from_secs(5);
@@ -82,8 +82,16 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
     let process = process.with_context(|| format!("cannot record PID {pid}"))?;
     watch.state.processes.insert(pid, process);
     let attached = began.elapsed();
-    progress.attached(attached);
 
+    // One thread is enough: the ring has one reader, and everything else waits.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let mut signals = {
+        let _context = runtime.enter();
+        Signals::catch()?
+    };
     // The window begins where the sizes are read: nothing was drained yet, and what the target gains until then is in
     // them already.
     watch.state.begin();
@@ -95,13 +103,9 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
     if let Some(process) = watch.state.processes.get_mut(&pid) {
         process.start = start;
     }
+    progress.attached(attached);
     let started_at = jiff::Timestamp::now();
-    // One thread is enough: the ring has one reader, and everything else waits.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    runtime.block_on(watch.run(options, progress))?;
+    runtime.block_on(watch.run(options, &mut signals, progress))?;
     let recorded = finish::Recorded {
         started_at,
         duration: watch.state.began.elapsed(),

@@ -81,6 +81,7 @@ pub(super) struct Process {
     pub gone: bool,
     /// Executable memory was mapped since the code was last read.
     code_changed: bool,
+    library_loaded: bool,
     refreshed: Instant,
 }
 
@@ -121,20 +122,24 @@ impl Process {
             owned: None,
             gone: false,
             code_changed: false,
+            library_loaded: false,
             refreshed: Instant::now(),
         }
     }
 
-    pub fn note_code_change(&mut self) {
+    /// Executable memory was mapped. A library's (`of_file`) runs in the very next stacks.
+    pub fn note_code_change(&mut self, of_file: bool) {
         self.code_changed = true;
+        self.library_loaded |= of_file;
     }
 
     /// Reads the code's mappings anew where an event or a stack said that they changed.
     pub fn refresh_code(&mut self, root: &ProcRoot, unwinder: &mut Unwinder) {
         let wanted = self.code_changed || unwinder.is_stale(self.pid);
-        if !wanted || self.refreshed.elapsed() < REFRESH_EVERY {
+        if !self.library_loaded && (!wanted || self.refreshed.elapsed() < REFRESH_EVERY) {
             return;
         }
+        self.library_loaded = false;
         self.refreshed = Instant::now();
         self.code_changed = false;
         // Where the process is gone the code known so far serves what is left of its events.

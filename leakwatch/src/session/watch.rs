@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use leakwatch_ebpf::wire::{Kind, flags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use super::process::{Process, anonymous_of, monotonic_ns, regions};
@@ -123,7 +123,7 @@ impl State {
             process.ledger.apply(&change);
         }
         if matches!(event.kind, Kind::Map | Kind::Protect) && header.protection & PROT_EXEC != 0 {
-            process.note_code_change();
+            process.note_code_change(event.kind == Kind::Map && header.fd >= 0);
         }
     }
 
@@ -201,7 +201,8 @@ fn acquires(event: &Event<'_>) -> bool {
                 && header.operation & MAP_PRIVATE_ANONYMOUS == MAP_PRIVATE_ANONYMOUS
                 && header.operation & MAP_SHARED == 0
         }
-        Kind::Protect => header.protection & PROT_WRITE != 0,
+        // Even to read-only: memory that was written, then made inaccessible, comes back so.
+        Kind::Protect => true,
         Kind::RemapTo => header.length > header.old_length,
         Kind::BrkUp => true,
         _ => false,
@@ -224,6 +225,22 @@ fn site(unwinder: &mut Unwinder, sites: &mut Sites, event: &Event<'_>) -> Option
         _ => unwinder.without_registers(),
     };
     Some(sites.intern(stack, via, &header.comm))
+}
+
+/// What ends the window from outside.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From now on they are noted rather than deadly. To be called within the event loop's context.
+    pub fn catch() -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
 }
 
 /// A descriptor of its own for the event loop.
@@ -286,11 +303,14 @@ impl Watch {
     }
 
     /// Watches until the deadline, a signal, or the target's end.
-    pub async fn run(&mut self, options: &RecordOptions, progress: &mut dyn Progress) -> Result<()> {
+    pub async fn run(
+        &mut self,
+        options: &RecordOptions,
+        signals: &mut Signals,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
         let ring = readable(self.probe.ring_fd())?;
         let pidfd = readable(options.target.pidfd())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
         let mut timer = tokio::time::interval(DRAIN_EVERY);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let deadline = tokio::time::sleep_until((self.state.began + options.duration).into());
@@ -300,8 +320,8 @@ impl Watch {
         while self.state.ended_by.is_none() {
             tokio::select! {
                 biased;
-                _ = interrupt.recv() => self.state.end(EndedBy::Interrupt),
-                _ = terminate.recv() => self.state.end(EndedBy::Interrupt),
+                _ = signals.interrupt.recv() => self.state.end(EndedBy::Interrupt),
+                _ = signals.terminate.recv() => self.state.end(EndedBy::Interrupt),
                 () = &mut deadline => self.state.end(EndedBy::Deadline),
                 ready = pidfd.readable() => {
                     ready?.retain_ready();
