@@ -6,6 +6,16 @@
 #![no_std]
 #![no_main]
 
+/// A line of diagnosis, in a debug object only (`cargo xtask ebpf --debug`): an unexecuted one still costs verifier work.
+#[cfg(feature = "log")]
+macro_rules! diagnose {
+    ($($message:tt)+) => { aya_log_ebpf::debug!($($message)+) };
+}
+#[cfg(not(feature = "log"))]
+macro_rules! diagnose {
+    ($($message:tt)+) => {};
+}
+
 mod counters;
 mod emit;
 mod kernel;

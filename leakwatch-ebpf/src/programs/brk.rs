@@ -43,6 +43,7 @@ pub fn exit_brk(context: TracePointContext) -> u32 {
         return 0;
     };
     let _ = BRK_BEFORE.remove(tid);
+    diagnose!(&context, "brk was {:x}", before);
     let end = kernel::exit_return(&context, Syscall::Brk) as u64;
     let registers = kernel::user_registers();
     let asked = kernel::exit_argument(registers, 0);

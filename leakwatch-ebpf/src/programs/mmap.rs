@@ -47,6 +47,7 @@ pub fn exit_mmap(context: TracePointContext) -> u32 {
         }
         return 0;
     }
+    diagnose!(&context, "mmap returned {:x}", returned as u64);
     let mut header = emit::header(Kind::Map);
     header.address = returned as u64;
     header.length = kernel::exit_argument(registers, 1);

@@ -120,7 +120,10 @@ pub struct RecordArguments {
     )]
     pub min_bytes: u64,
 
-    /// Write the ledger at the window's end, a JSON line a range: Example: --dump-ledger ledger.jsonl
+    /// Write the ledger at the window's end
+    ///
+    /// A JSON line for each range: who owns it, for comparison with the target's own mappings. Example: --dump-ledger
+    /// ledger.jsonl
     #[arg(long, value_name = "FILE", hide = true)]
     pub dump_ledger: Option<PathBuf>,
 

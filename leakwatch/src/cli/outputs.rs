@@ -1,6 +1,6 @@
 //! Recordings to and from the outside: every call of the command line into the report stage is here.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
 use anyhow::Context;
@@ -83,7 +83,11 @@ pub fn read_recording(file: &Path) -> anyhow::Result<Recording> {
 
 /// Writes text to stdout; colours are dropped where it is no terminal or `NO_COLOR` says so.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    output::print(text).context("cannot write to stdout")
+    let mut stdout = anstream::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .context("cannot write to stdout")
 }
 
 #[cfg(test)]
@@ -118,9 +122,9 @@ mod tests {
         for (name, part) in [
             ("link.json", "symbolic link"),
             ("dangling.txt", "symbolic link"),
-            ("folder.txt", "no regular file"),
+            ("folder.txt", "a folder"),
             ("missing/x.json", "No such file"),
-            ("there.json/x.json", "no folder"),
+            ("there.json/x.json", "Not a directory"),
         ] {
             let error = check(&at(name)).unwrap_err();
             assert!(format!("{error:#}").contains(part), "{error:#}");

@@ -14,8 +14,9 @@ const THREADS_MAX: usize = 4096;
 const PIECES_MAX: usize = 16 * 1024;
 /// Pieces that all of them together may: some 50 MiB.
 const PIECES_MAX_TOGETHER: usize = 1 << 20;
-/// Changes whose addresses are remembered, to tell whether a failed call's range was another's meanwhile.
-const RECENT_MAX: usize = 1024;
+/// Changes whose addresses are remembered, to tell whether a failed call's range was another's meanwhile. A call can
+/// wait in the kernel for a processor while others make thousands; 2 MiB are soon spent on worse.
+const RECENT_MAX: usize = 32 * 1024;
 /// No mapping call takes this long, in nanoseconds: what is older is the rest of a call whose end needs no event.
 pub(super) const LONGEST_CALL: u64 = 1_000_000_000;
 

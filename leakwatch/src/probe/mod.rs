@@ -6,6 +6,8 @@
 mod attach;
 mod event;
 mod faults;
+#[cfg(feature = "kernel-log")]
+mod kernel_log;
 mod layout;
 mod object;
 mod selftest;
@@ -77,6 +79,8 @@ pub struct Probe {
     counts: PerCpuArray<MapData, u64>,
     sample: Array<MapData, u64>,
     kernel_map_bytes: u64,
+    #[cfg(feature = "kernel-log")]
+    kernel_log: kernel_log::KernelLog,
     /// Attach points that this kernel lacks and that leakwatch can do without.
     missing: Vec<&'static str>,
 }
@@ -99,6 +103,8 @@ impl Probe {
             .map_max_entries("FAULT_SCRATCH", cpus)
             .load(&bytes)
             .map_err(|error| refused(&error))?;
+        #[cfg(feature = "kernel-log")]
+        let kernel_log = kernel_log::KernelLog::of(&mut ebpf);
         let missing = attach::all(&mut ebpf)?;
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|e| map_error("EVENTS", &e))?;
         let targets = HashMap::try_from(take(&mut ebpf, "TARGETS")?).map_err(|e| map_error("TARGETS", &e))?;
@@ -116,6 +122,8 @@ impl Probe {
             counts,
             sample,
             kernel_map_bytes: u64::from(options.ring_bytes) + scratch,
+            #[cfg(feature = "kernel-log")]
+            kernel_log,
             missing,
         })
     }
@@ -140,6 +148,8 @@ impl Probe {
 
     /// Hands at most `limit` waiting events to `consume`, in the order of ownership. Returns how many.
     pub fn drain(&mut self, limit: usize, mut consume: impl FnMut(Event<'_>)) -> usize {
+        #[cfg(feature = "kernel-log")]
+        self.kernel_log.flush();
         let mut taken = 0;
         while taken < limit {
             let Some(item) = self.ring.next() else { break };

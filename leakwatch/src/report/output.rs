@@ -56,7 +56,8 @@ pub enum OutputError {
     Io {
         path: String,
         reason: String,
-        source: io::Error,
+        /// Not a source: `reason` tells it already.
+        error: io::Error,
     },
 }
 
@@ -184,7 +185,7 @@ impl Output {
         OutputError::Io {
             path: shown(&self.path),
             reason,
-            source,
+            error: source,
         }
     }
 }
@@ -207,22 +208,6 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
         anyhow::bail!("{name} is larger than any recording (2 GiB)");
     }
     Ok(json::read(&text, &name)?)
-}
-
-/// Writes to stdout. A reader that went away (`| head`) is no error.
-pub fn print(text: &str) -> io::Result<()> {
-    ignore_broken_pipe((|| {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        stdout.flush()
-    })())
-}
-
-fn ignore_broken_pipe(outcome: io::Result<()>) -> io::Result<()> {
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
-    }
 }
 
 #[cfg(test)]
@@ -368,11 +353,5 @@ mod tests {
             error,
             "cannot write a.json: the disk is full; nothing was written"
         );
-    }
-
-    #[test]
-    fn a_reader_that_went_away_is_no_error() {
-        assert!(ignore_broken_pipe(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
-        assert!(ignore_broken_pipe(Err(io::ErrorKind::StorageFull.into())).is_err());
     }
 }
