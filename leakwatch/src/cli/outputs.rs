@@ -123,7 +123,7 @@ mod tests {
             ("link.json", "symbolic link"),
             ("dangling.txt", "symbolic link"),
             ("folder.txt", "a folder"),
-            ("missing/x.json", "No such file"),
+            ("missing/x.json", "folder does not exist"),
             ("there.json/x.json", "Not a directory"),
         ] {
             let error = check(&at(name)).unwrap_err();
