@@ -162,8 +162,24 @@ fn file_name(path: &str) -> &str {
     }
 }
 
+/// Libraries by where their sources lie. What a compiler inlined of them has a file, but often not its full name:
+/// release builds say `alloc` or `with_capacity_in` for what is `alloc::alloc::alloc` in the symbol table.
+const SOURCES: &[(&str, &str)] = &[
+    ("Rust", "/library/alloc/src/"),
+    ("Rust", "/library/core/src/"),
+    ("Rust", "/library/std/src/"),
+    ("Rust", "/hashbrown-"),
+    ("C++ library", "/include/c++/"),
+    ("C++ library", "/libstdc++-v3/"),
+];
+
 /// The family that excludes a frame.
 fn family(frame: &SymbolizedFrame) -> Option<&'static str> {
+    if let Some(file) = frame.file.as_deref()
+        && let Some((name, _)) = SOURCES.iter().find(|(_, part)| file.contains(part))
+    {
+        return Some(name);
+    }
     let module = frame.module.as_deref().map_or("", file_name);
     let names = frame.function.as_deref().map(candidates);
     let row = TABLE.iter().find(|family| {

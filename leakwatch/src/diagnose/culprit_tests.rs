@@ -344,3 +344,25 @@ fn every_row_has_functions() {
         );
     }
 }
+
+#[test]
+fn inlined_library_code_is_known_by_its_file() {
+    let frame = |function: &str, file: &str| SymbolizedFrame {
+        function: Some(function.into()),
+        file: Some(file.into()),
+        module: Some("/srv/shop".into()),
+        inlined: true,
+        ..SymbolizedFrame::default()
+    };
+    let stack = [
+        frame("alloc", "/rustc/59807616e1fa/library/alloc/src/alloc.rs"),
+        frame(
+            "with_capacity_in<u8, alloc::alloc::Global>",
+            "/rustc/59807616e1fa/library/alloc/src/raw_vec/mod.rs",
+        ),
+        frame("allocate", "/usr/include/c++/12/bits/new_allocator.h"),
+        frame("handle_upload", "/srv/src/library/upload.rs"),
+        frame("work", "/srv/src/main.rs"),
+    ];
+    assert_eq!(culprit(&stack), Some(3));
+}
