@@ -46,8 +46,10 @@
 mod account;
 mod change;
 mod check;
+pub mod pages;
 mod pending;
 mod pieces;
+pub mod presence;
 mod release;
 mod remap;
 

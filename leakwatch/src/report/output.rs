@@ -171,7 +171,9 @@ impl Output {
 
     fn failed(&self, source: io::Error) -> OutputError {
         let reason = match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "the disk is full".to_owned(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "no space is left on the disk".to_owned()
+            }
             io::ErrorKind::FileTooLarge => "the file is larger than the limit on file sizes".to_owned(),
             io::ErrorKind::NotFound => "its folder does not exist".to_owned(),
             io::ErrorKind::PermissionDenied => "its folder may not be written to".to_owned(),
@@ -351,7 +353,7 @@ mod tests {
             .to_string();
         assert_eq!(
             error,
-            "cannot write a.json: the disk is full; nothing was written"
+            "cannot write a.json: no space is left on the disk; nothing was written"
         );
     }
 }

@@ -30,6 +30,7 @@ pub(super) struct Recorded {
 /// Brings the ledgers to agree with the kernel's mappings, stops watching, and reads what the window's end has to tell.
 pub(super) fn close(watch: &mut Watch, options: &RecordOptions) -> Result<()> {
     watch.check();
+    watch.check_again_after_losses();
     watch.state.note_clock_end();
     // Not a moment longer: what the target gains while its sizes are read is not in them.
     let all: Vec<u32> = watch.state.processes.keys().copied().collect();
