@@ -133,7 +133,7 @@ pub struct ReasonRow {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegionRow {
-    /// See [`crate::sampler::growth::Region`].
+    /// See [`crate::sampler::region::Region`].
     pub region: String,
     pub growth_bytes: i64,
     pub attributed_bytes: i64,

@@ -1,6 +1,6 @@
 //! One recording, from attach to report: the only place that knows every stage.
 //!
-//! [`watch`] is the window, [`process`] one process in it, [`translate`] what its events mean, [`finish`] what becomes
+//! `watch` is the window, `process` one process in it, `translate` what its events mean, `finish` what becomes
 //! of them.
 
 mod dump;
