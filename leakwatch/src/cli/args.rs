@@ -127,6 +127,12 @@ pub struct RecordArguments {
     #[arg(long, value_name = "FILE", hide = true)]
     pub dump_ledger: Option<PathBuf>,
 
+    /// Write what the ledger is fed with
+    ///
+    /// A JSON line for each change, to be replayed in tests. Example: --record-changes run.jsonl
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub record_changes: Option<PathBuf>,
+
     /// Follow the processes that it starts
     ///
     /// Without it a child's memory is left out, which for a pre-forking server is most of it. Example: --children

@@ -48,6 +48,7 @@ pub struct Window {
     pub follow_children: bool,
     pub group_by: GroupBy,
     pub dump_ledger: Option<PathBuf>,
+    pub record_changes: Option<PathBuf>,
 }
 
 impl Window {
@@ -61,6 +62,7 @@ impl Window {
             follow_children: self.follow_children,
             group_by: self.group_by,
             dump_ledger: self.dump_ledger,
+            record_changes: self.record_changes,
         }
     }
 }
@@ -113,6 +115,7 @@ fn resolve_record(record: RecordArguments) -> Result<Command, UsageError> {
             follow_children: record.children,
             group_by: record.group_by.into(),
             dump_ledger: record.dump_ledger,
+            record_changes: record.record_changes,
         },
         output: resolve_output(record.output, record.top, record.min_bytes)?,
     })
@@ -127,6 +130,7 @@ fn resolve_demo(demo: DemoArguments) -> Result<Command, UsageError> {
             follow_children: false,
             group_by: GroupBy::Function,
             dump_ledger: None,
+            record_changes: None,
         },
         output: resolve_output(demo.output, 5, 0)?,
     })

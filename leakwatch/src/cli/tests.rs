@@ -28,6 +28,7 @@ fn defaults_of_record() {
                 follow_children: false,
                 group_by: GroupBy::Stack,
                 dump_ledger: None,
+                record_changes: None,
             },
             output: Output {
                 files: vec![],
@@ -78,6 +79,7 @@ fn every_option_of_record_arrives() {
                 follow_children: true,
                 group_by: GroupBy::Module,
                 dump_ledger: None,
+                record_changes: None,
             },
             output: Output {
                 files: vec!["a.json".into(), "b.txt".into()],

@@ -7,6 +7,7 @@ mod dump;
 mod finish;
 mod losses;
 mod process;
+mod recorder;
 mod series;
 mod sites;
 mod translate;
@@ -44,6 +45,8 @@ pub struct RecordOptions {
     pub group_by: GroupBy,
     /// Where to write the ledger at the window's end, for comparison with the target's own mappings.
     pub dump_ledger: Option<PathBuf>,
+    /// Where to write what the ledger is fed with, for replay in tests.
+    pub record_changes: Option<PathBuf>,
 }
 
 /// How a recording tells the user that it goes on.
@@ -81,6 +84,9 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
     }
     let process = process.with_context(|| format!("cannot record PID {pid}"))?;
     watch.state.processes.insert(pid, process);
+    if let Some(path) = &options.record_changes {
+        watch.state.recorder = Some(recorder::Recorder::create(path)?);
+    }
     let attached = began.elapsed();
 
     // One thread is enough: the ring has one reader, and everything else waits.
@@ -116,6 +122,9 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
     default_interrupt();
     finish::close(&mut watch, options)?;
     progress.done();
+    if let Some(recorder) = watch.state.recorder.take() {
+        recorder.finish(&watch.state)?;
+    }
     if let Some(path) = &options.dump_ledger {
         dump::write(path, &watch.state)?;
     }

@@ -100,8 +100,14 @@ impl Process {
     ///
     /// The mappings were read earlier. That does no harm: the events from in between are still to be applied, and the
     /// last one on a page has the last word.
-    pub fn begin(&mut self) {
-        self.ledger.set_baseline(&self.baseline, monotonic_ns());
+    pub fn begin(&mut self) -> u64 {
+        let began = monotonic_ns();
+        self.ledger.set_baseline(&self.baseline, began);
+        began
+    }
+
+    pub fn baseline(&self) -> &[Region] {
+        &self.baseline
     }
 
     /// A child at its birth.

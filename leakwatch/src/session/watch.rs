@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use super::process::{Process, anonymous_of, monotonic_ns, regions};
+use super::recorder::Recorder;
 use super::series::Series;
 use super::sites::{Sites, via};
 use super::translate::changes;
@@ -55,6 +56,7 @@ pub(super) struct State {
     pub began: Instant,
     /// The window's end, in the clock of the events.
     pub ended_ns: Option<u64>,
+    pub recorder: Option<Recorder>,
 }
 
 impl State {
@@ -73,6 +75,7 @@ impl State {
             ended_by: None,
             began: Instant::now(),
             ended_ns: None,
+            recorder: None,
         }
     }
 
@@ -80,7 +83,10 @@ impl State {
     pub fn begin(&mut self) {
         self.began = Instant::now();
         for process in self.processes.values_mut() {
-            process.begin();
+            let began = process.begin();
+            if let Some(recorder) = &mut self.recorder {
+                recorder.baseline(process.pid, process.baseline(), began);
+            }
         }
     }
 
@@ -120,6 +126,9 @@ impl State {
             .then(|| site(&mut self.unwinder, &mut self.sites, event))
             .flatten();
         for change in changes(event.kind, header, site) {
+            if let Some(recorder) = &mut self.recorder {
+                recorder.note(header.tgid, &change);
+            }
             process.ledger.apply(&change);
         }
         if matches!(event.kind, Kind::Map | Kind::Protect) && header.protection & PROT_EXEC != 0 {
