@@ -46,7 +46,7 @@ pub fn process_exit(context: TracePointContext) -> u32 {
         return 0;
     }
     let header = emit::header(Kind::Exit);
-    // Kernels before 6.16 do not say whether the group is dead; there the leader's exit has to serve, which is
+    // Older kernels do not say whether the group is dead; there the leader's exit has to serve, which is
     // checked against the pidfd in userspace.
     let over = if setting!(exit_group_dead) != 0 {
         kernel::read::<u8>(context.as_ptr() as u64, setting!(exit_group_dead)).unwrap_or(0) != 0

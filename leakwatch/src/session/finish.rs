@@ -61,7 +61,6 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         counts_before,
         ..
     } = watch;
-    // A target that exited while the last readings were made has none that could be trusted.
     let counts = probe.counts().map(|counts| counts.since(&counts_before)).ok();
     let mut facts = Facts::default();
     let mut names = Names::default();
