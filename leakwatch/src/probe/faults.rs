@@ -41,6 +41,17 @@ impl Probe {
     /// When no thread can be covered at all, or the threads cannot be listed.
     pub fn watch_faults(
         &mut self,
+        threads: impl FnMut() -> io::Result<Vec<u32>>,
+    ) -> Result<FaultCoverage, ProbeError> {
+        self.watch_faults_each(1, threads)
+    }
+
+    /// [`Self::watch_faults`] of every `period`-th fault only. To measure what the program costs: which pages would be
+    /// seen is chance, and no sample by address.
+    #[doc(hidden)]
+    pub fn watch_faults_each(
+        &mut self,
+        period: u64,
         mut threads: impl FnMut() -> io::Result<Vec<u32>>,
     ) -> Result<FaultCoverage, ProbeError> {
         let mut seen = BTreeSet::new();
@@ -54,7 +65,7 @@ impl Probe {
                 break;
             }
             for tid in new {
-                match self.open_fault_event(tid) {
+                match self.open_fault_event(tid, period) {
                     Ok(()) => coverage.threads += 1,
                     Err(error) if is_gone(&error) => {}
                     Err(error) => {
@@ -74,7 +85,7 @@ impl Probe {
         }
     }
 
-    fn open_fault_event(&mut self, tid: u32) -> Result<(), ProgramError> {
+    fn open_fault_event(&mut self, tid: u32, period: u64) -> Result<(), ProgramError> {
         let program: &mut PerfEvent = self
             .ebpf
             .program_mut(PROGRAM)
@@ -84,7 +95,7 @@ impl Probe {
             .attach(
                 PerfEventConfig::Software(SoftwareEvent::PageFaults),
                 PerfEventScope::OneProcess { pid: tid, cpu: None },
-                SamplePolicy::Period(1),
+                SamplePolicy::Period(period),
                 true,
             )
             .map(drop)
