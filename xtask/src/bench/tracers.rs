@@ -320,10 +320,11 @@ impl Running {
             std::thread::sleep(Duration::from_millis(5));
         };
         self.said.rest();
-        // perf, and the example, die of the signal in the end.
+        // perf and the example die of the signal in the end; the example ends by itself only where it fails.
         let well = match &self.tracer {
             Tracer::Leakwatch(_) | Tracer::Peer(Peer::Bpftrace) => status.success(),
-            Tracer::Peer(Peer::Perf) | Tracer::Missing(_) | Tracer::FaultEvent(..) => true,
+            Tracer::FaultEvent(..) => status.code().is_none(),
+            Tracer::Peer(Peer::Perf) | Tracer::Missing(_) => true,
         };
         ensure!(well, "{} failed ({status}): {}", self.tracer.name(), self.words());
         let mut ended = Ended {
