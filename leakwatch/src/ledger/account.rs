@@ -81,7 +81,7 @@ pub struct Series {
 }
 
 impl Series {
-    fn new(start: u64) -> Self {
+    pub(super) fn new(start: u64) -> Self {
         Self {
             start,
             step: FIRST_STEP,
@@ -91,7 +91,7 @@ impl Series {
     }
 
     /// `value` from `time` on. A time before the last point (two processors' clocks differ a little) changes the last.
-    fn push(&mut self, time: u64, value: u64) {
+    pub(super) fn push(&mut self, time: u64, value: u64) {
         let index = self.reach(time);
         if let Some(point) = self.points.get_mut(index) {
             *point = value;

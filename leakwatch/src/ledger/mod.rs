@@ -49,7 +49,6 @@ mod check;
 pub mod pages;
 mod pending;
 mod pieces;
-pub mod presence;
 mod release;
 mod remap;
 
