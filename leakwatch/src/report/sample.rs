@@ -2,8 +2,8 @@
 
 use super::build;
 use super::model::*;
-use crate::diagnose::rank::{GroupBy, SiteFacts, Via, rank};
-use crate::diagnose::reconcile::{Part, reconcile};
+use crate::diagnose::rank::{Evidence, GroupBy, SiteFacts, Via, rank};
+use crate::diagnose::reconcile::{Part, Reason, reconcile};
 use crate::sampler::growth::growth;
 use crate::sampler::region::Region;
 use crate::sampler::smaps;
@@ -36,6 +36,10 @@ fn site(via: Via, frames: Vec<SymbolizedFrame>, live: u64, events: u64) -> SiteF
         last_seen: 59.5,
         series: vec![(0.0, 0), (30.0, live * MIB / 2), (60.0, live * MIB + 12 * MIB)],
         live: Some(live * MIB),
+        live_variance: 0.0,
+        touched: None,
+        evidence: Evidence::Mappings,
+        estimated: false,
         threads: vec!["worker-1".into()],
         process: 4242,
     }
@@ -107,7 +111,7 @@ pub fn full() -> Recording {
             region: Some(Region::Anonymous),
             growth: 731 << 20,
             attributed: 712 * MIB,
-            no_stack: 2 * MIB,
+            known: vec![(Reason::NoStack, 2 << 20)],
             ..Part::default()
         },
         Part {

@@ -9,8 +9,8 @@ use leakwatch_ebpf::wire::Counter;
 use super::process::{Measure, Process, monotonic_ns, page_bytes};
 use super::watch::{State, Watch};
 use super::{RecordOptions, losses};
-use crate::diagnose::rank::{SiteFacts, rank};
-use crate::diagnose::reconcile::{Found, Part, parts, reconcile};
+use crate::diagnose::rank::{Evidence, SiteFacts, rank};
+use crate::diagnose::reconcile::{Found, Part, Reason, Rest, parts, reconcile};
 use crate::ledger::SiteId;
 use crate::report::build;
 use crate::report::model::{self, EndedBy, Recording, SCHEMA_VERSION};
@@ -182,8 +182,8 @@ impl Facts {
             let found = found.entry(region).or_default();
             match owned.site {
                 Some(site) if has_stack(state, site) => found.attributed += owned.bytes,
-                Some(_) => found.no_stack += owned.bytes,
-                None => found.unseen += owned.bytes,
+                Some(_) => found.add(Reason::NoStack, owned.bytes.cast_signed()),
+                None => found.add(Reason::Unseen, owned.bytes.cast_signed()),
             }
             if let Some(site) = owned.site {
                 *live.entry(site).or_default() += owned.bytes;
@@ -212,6 +212,10 @@ impl Facts {
                     .owned
                     .is_some()
                     .then(|| live.get(&id).copied().unwrap_or(0)),
+                live_variance: 0.0,
+                touched: None,
+                evidence: Evidence::Mappings,
+                estimated: false,
                 threads: site
                     .threads
                     .iter()
@@ -231,6 +235,8 @@ impl Facts {
             parent_pid: process.parent,
             comm: process.comm.clone(),
             anonymous_growth_bytes: grown,
+            attributed_bytes: None,
+            coverage: None,
             live_bytes: process.owned.is_some().then(|| live.values().sum()),
             held_bytes: Some(held),
             events,
@@ -261,32 +267,20 @@ impl Facts {
                         None => elsewhere = found,
                     }
                 }
-                let mut own = parts(&by_region, &known);
-                own.push(part(None, 0, elsewhere));
+                let mut own = parts(&by_region, &known, Rest::Before);
+                own.push(elsewhere.part(None, 0, Rest::Before));
                 own
             }
             (_, _, Some(grown)) => {
-                let sum = found.into_values().fold(Found::default(), |sum, found| Found {
-                    attributed: sum.attributed.saturating_add(found.attributed),
-                    no_stack: sum.no_stack.saturating_add(found.no_stack),
-                    unseen: sum.unseen.saturating_add(found.unseen),
-                });
-                vec![part(None, grown, sum)]
+                let mut sum = Found::default();
+                for found in found.values() {
+                    sum.join(found);
+                }
+                vec![sum.part(None, grown, Rest::Before)]
             }
             _ => return,
         };
         self.parts.get_or_insert_default().extend(own);
-    }
-}
-
-fn part(region: Option<crate::sampler::region::Region>, growth: i64, found: Found) -> Part {
-    Part {
-        region,
-        growth,
-        attributed: found.attributed,
-        no_stack: found.no_stack,
-        unseen: found.unseen,
-        before_attach: None,
     }
 }
 

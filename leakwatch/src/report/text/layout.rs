@@ -175,15 +175,11 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
+/// With a sign only where it is negative.
 pub fn per_second(rate: f64) -> String {
-    // A rate is never negative here; `as` saturates.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "saturates, and is only shown"
-    )]
-    let whole = rate.round() as u64;
-    format!("{}/s", bytes(whole))
+    #[expect(clippy::cast_possible_truncation, reason = "saturates, and is only shown")]
+    let whole = rate.round() as i64;
+    format!("{}/s", amount(whole))
 }
 
 #[cfg(test)]
