@@ -246,3 +246,40 @@ pub fn agrees_when_sampled(mut record: impl FnMut() -> (Truth, Outcome)) {
         panic!("twice in a row: {first}\n{second}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(attributed: i64, standard_error: f64) -> Recording {
+        let mut value: serde_json::Value =
+            serde_json::from_str(include_str!("../fixtures/recording.json")).unwrap();
+        let account = &mut value["reconciliation"];
+        account["attributed_bytes"] = attributed.into();
+        account["reasons"][0]["bytes"] = (38_200_000 - attributed).into();
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let coverage = attributed as f64 / 38_200_000.0;
+        account["coverage"] = coverage.into();
+        account["standard_error_bytes"] = standard_error.into();
+        Recording::parse(&value.to_string()).unwrap()
+    }
+
+    #[test]
+    fn an_account_closes_within_its_bounds_and_its_error() {
+        assert_eq!(closing(&with(38_133_760, 0.0)), Ok(()));
+        for open in [36_000_000, 39_100_000] {
+            assert!(closing(&with(open, 0.0)).unwrap_err().contains("coverage"));
+            assert_eq!(closing(&with(open, 1_000_000.0)), Ok(()));
+        }
+        assert!(closing(&with(30_000_000, 1_000_000.0)).is_err());
+    }
+
+    #[test]
+    fn an_account_that_does_not_sum_up_is_none() {
+        let mut recording = with(38_133_760, 0.0);
+        if let Some(account) = &mut recording.reconciliation {
+            account.reasons.clear();
+        }
+        assert!(closing(&recording).unwrap_err().contains("sum up"));
+    }
+}

@@ -11,7 +11,7 @@ use leakwatch_tests::target::{Target, Truth};
 use leakwatch_tests::{expect, kernel};
 
 /// Snapshots a second: all, and so few that the sample is thinned.
-const BUDGETS: [&str; 2] = [EVERY_PAGE, "200"];
+const BUDGETS: [&str; 2] = [EVERY_PAGE, "500"];
 
 /// The account closes and growth is there to speak of; whether it was sampled is as the budget says.
 fn closes(outcome: &Outcome, budget: &str, least_growth: i64) {
@@ -166,7 +166,7 @@ fn preloaded(library: &str) {
     closes(&outcome, EVERY_PAGE, 20_000_000);
 
     account::agrees_when_sampled(|| {
-        let (truth, outcome) = watch_program(start(), "200");
+        let (truth, outcome) = watch_program(start(), "500");
         expect::first(&outcome, "keep_blocks");
         (truth, outcome)
     });

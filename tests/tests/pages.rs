@@ -8,7 +8,7 @@ use leakwatch_tests::target::{Target, Truth};
 use leakwatch_tests::{expect, kernel};
 
 /// Snapshots a second that none of these programs keeps within.
-const LITTLE: &str = "200";
+const LITTLE: &str = "500";
 
 fn watch(program: &Program, arguments: &[&str]) -> (Truth, Outcome) {
     let mut target = Target::start(program, arguments);
