@@ -68,6 +68,8 @@ pub(super) fn spans_of_maps(mappings: &[Mapping]) -> Spans {
     mappings
         .iter()
         .filter(|mapping| !mapping.shared && !mapping.inaccessible())
+        // The kernel's own: no pages of the process, though they look so.
+        .filter(|mapping| !mapping.path_bytes().starts_with(b"[v"))
         .map(|mapping| (mapping.range.clone(), None))
         .collect()
 }

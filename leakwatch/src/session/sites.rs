@@ -63,6 +63,7 @@ pub(super) fn via(kind: Kind) -> Option<Via> {
         Kind::BrkUp => Via::Brk,
         Kind::RemapTo => Via::Mremap,
         Kind::Protect => Via::Mprotect,
+        Kind::Fault => Via::Fault,
         _ => return None,
     })
 }

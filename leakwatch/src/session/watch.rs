@@ -42,7 +42,7 @@ const PROT_EXEC: u32 = 4;
 
 /// Everything that events change. Apart from the probe, which lends them out.
 pub(super) struct State {
-    root: ProcRoot,
+    pub(super) root: ProcRoot,
     target: u32,
     follow_children: bool,
     pub unwinder: Unwinder,
@@ -63,6 +63,8 @@ pub(super) struct State {
     /// `None` where page faults are not watched: then no stack is left out.
     pub sampling: Option<Sampling>,
     pub paging: Paging,
+    /// What a reader should know of how page faults are watched.
+    pub faults_note: Option<String>,
     /// Why the kernel did not follow the rate.
     pub sampling_error: Option<String>,
     window: Duration,
@@ -87,6 +89,7 @@ impl State {
             recorder: None,
             sampling: None,
             paging: Paging::read(std::path::Path::new("/")),
+            faults_note: None,
             sampling_error: None,
             window: options.duration,
         }
