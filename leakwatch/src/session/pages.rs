@@ -12,7 +12,7 @@ use crate::ledger::{Owner, SiteId};
 use crate::sampler::ProcRoot;
 use crate::sampler::maps::Mapping;
 use crate::sampler::region::{Region, regions};
-use crate::sampler::resident::{HugeLookup, Run, anonymous_pages};
+use crate::sampler::resident::anonymous::{HugeLookup, Run, anonymous_pages};
 use crate::sampler::smaps::SmapsReading;
 
 /// Pages of a huge page (PMD-mapped) with base pages of 4 KiB, and what a fault on one weighs.
