@@ -10,13 +10,13 @@ enum { MAPPED_PAGES = 4096, MALLOCED_PAGES = 2048, BORROWED_PAGES = 48 };
 static char *mapped, *malloced;
 
 SITE void fill_old_buffer(char *buffer, size_t from, size_t count) {
-    for (size_t page = from; page < from + count; page++) buffer[page * PAGE_BYTES] = 1;
+    write_pages(buffer, from, count);
     KEEP_FRAME();
 }
 
 SITE void borrow_pages(void) {
     char *range = map_pages(BORROWED_PAGES);
-    for (size_t page = 0; page < BORROWED_PAGES; page++) range[page * PAGE_BYTES] = 1;
+    write_pages(range, 0, BORROWED_PAGES);
     munmap(range, BORROWED_PAGES * PAGE_BYTES);
     KEEP_FRAME();
 }

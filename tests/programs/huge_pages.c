@@ -29,27 +29,21 @@ static void ask_for_huge(char *start, size_t bytes, int wanted) {
     if (madvise(start, bytes, wanted || mode == ALWAYS ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) != 0) _exit(6);
 }
 
-static inline char *map_huge(void) {
-    char *range = map_pages((HUGE_PAGES + 1) * 512);
-    char *aligned = (char *)(((uintptr_t)range + HUGE_PAGE_BYTES - 1) & ~(HUGE_PAGE_BYTES - 1));
-    ask_for_huge(aligned, HUGE_PAGES * HUGE_PAGE_BYTES, 1);
-    return aligned;
-}
-
-static inline void write_huge(char *start) {
-    for (size_t i = 0; i < HUGE_PAGES; i++) start[i * HUGE_PAGE_BYTES + 77 * PAGE_BYTES] = 1;
-}
+/* Maps what holds the huge pages aligned, asks for them, and writes a byte of each. */
+#define TAKE_HUGE(start)                                                                                             \
+    char *start = map_pages((HUGE_PAGES + 1) * 512);                                                                 \
+    start = (char *)(((uintptr_t)start + HUGE_PAGE_BYTES - 1) & ~(HUGE_PAGE_BYTES - 1));                             \
+    ask_for_huge(start, HUGE_PAGES * HUGE_PAGE_BYTES, 1);                                                            \
+    for (size_t i = 0; i < HUGE_PAGES; i++) start[i * HUGE_PAGE_BYTES + 77 * PAGE_BYTES] = 1
 
 SITE void leak_huge(struct kept *kept) {
-    char *start = map_huge();
-    write_huge(start);
+    TAKE_HUGE(start);
     *kept = (struct kept){start, HUGE_PAGES * 512};
     KEEP_FRAME();
 }
 
 SITE void split_huge(struct kept *kept) {
-    char *start = map_huge();
-    write_huge(start);
+    TAKE_HUGE(start);
     for (size_t i = 0; i < HUGE_PAGES; i++)
         madvise(start + i * HUGE_PAGE_BYTES + HUGE_PAGE_BYTES / 2, HUGE_PAGE_BYTES / 2, MADV_DONTNEED);
     *kept = (struct kept){start, HUGE_PAGES * 512};
@@ -57,8 +51,7 @@ SITE void split_huge(struct kept *kept) {
 }
 
 SITE void borrow_huge(void) {
-    char *start = map_huge();
-    write_huge(start);
+    TAKE_HUGE(start);
     munmap(start, HUGE_PAGES * HUGE_PAGE_BYTES);
     KEEP_FRAME();
 }
@@ -66,7 +59,7 @@ SITE void borrow_huge(void) {
 SITE void leak_small_pages(struct kept *kept) {
     char *start = map_pages(SMALL_PAGES);
     ask_for_huge(start, SMALL_PAGES * PAGE_BYTES, 0);
-    for (size_t page = 0; page < SMALL_PAGES; page++) start[page * PAGE_BYTES] = 1;
+    write_pages(start, 0, SMALL_PAGES);
     *kept = (struct kept){start, SMALL_PAGES};
     KEEP_FRAME();
 }

@@ -200,7 +200,7 @@ fn small_blocks_rest_on_pages() {
         account::rests_on_pages(&outcome, function);
         account::closes(&outcome);
         assert!(
-            outcome.stdout.contains("pages"),
+            outcome.stdout.contains("Evidence is pages"),
             "the text does not say what it rests on\n{outcome}"
         );
     }
