@@ -10,9 +10,9 @@ use crate::ledger::pages::settle::Settled;
 use crate::ledger::{Backing, Change, Ledger, Owner, Protection, Region, SiteId};
 use crate::report::build;
 use crate::sampler::maps::{self, Mapping};
+use crate::sampler::paging::{HugePages, Paging};
 use crate::sampler::smaps::{self, SmapsReading};
 use crate::sampler::totals::{self, Rollup, Totals};
-use crate::sampler::paging::{HugePages, Paging};
 use crate::sampler::{ProcRoot, cost, region, resident};
 use crate::unwind::Unwinder;
 
@@ -182,13 +182,7 @@ impl Process {
         self.pages.apply(change);
     }
 
-    fn with_ledger(
-        root: &ProcRoot,
-        pid: u32,
-        parent: Option<u32>,
-        ledger: Ledger,
-        rules: PageRules,
-    ) -> Self {
+    fn with_ledger(root: &ProcRoot, pid: u32, parent: Option<u32>, ledger: Ledger, rules: PageRules) -> Self {
         let comm = std::fs::read(root.of(pid, "comm")).unwrap_or_default();
         Self {
             pid,

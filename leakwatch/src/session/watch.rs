@@ -172,7 +172,9 @@ impl State {
 
     fn fault(&mut self, event: &Event<'_>) {
         let header = &event.header;
-        let Some(sampling) = &mut self.sampling else { return };
+        let Some(sampling) = &mut self.sampling else {
+            return;
+        };
         let Some(process) = self
             .processes
             .get_mut(&header.tgid)
