@@ -114,7 +114,7 @@ pub struct RankedSite {
     pub events: u64,
     pub first_seen: f64,
     pub last_seen: f64,
-    /// Sum over the stacks that the row rests on: those of pages, or those of address space.
+    /// Sum over the stacks of the row's evidence: pages, or address space.
     pub series: Vec<(f64, u64)>,
     /// `None` when it is unknown for a stack of the row.
     pub live: Option<u64>,
@@ -219,13 +219,12 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
 
     let vias = by_weight(stacks.iter().map(|site| (site.via, weight(site))));
     let evidence = by_weight(stacks.iter().map(|site| (site.evidence, weight(site))));
+    let evidence = evidence.first().copied().unwrap_or(Evidence::Mappings);
     let live = total(stacks.iter().map(|site| site.live));
     let touchers = || stacks.iter().filter(|site| site.touched.is_some());
     let touched = total(touchers().map(|site| site.touched)).filter(|_| touchers().next().is_some());
     // Of the same stacks: what others keep says nothing about what these touched.
     let kept = total(touchers().map(|site| site.live));
-    // Pages and address space do not add up: the series is of what the row rests on.
-    let by_pages = touched.is_some() && evidence.first() == Some(&Evidence::Pages);
     let retention = kept
         .zip(touched.filter(|touched| *touched > 0))
         .map(|(kept, touched)| (kept as f64 / touched as f64).clamp(0.0, 1.0));
@@ -254,10 +253,11 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
             .map(|site| site.first_seen)
             .fold(f64::INFINITY, f64::min),
         last_seen: stacks.iter().map(|site| site.last_seen).fold(0.0, f64::max),
+        // Pages and the address space that they lie in do not add up.
         series: sum_series(
             stacks
                 .iter()
-                .filter(|site| site.touched.is_some() == by_pages)
+                .filter(|site| site.evidence == evidence)
                 .map(|site| site.series.as_slice()),
         ),
         live,
@@ -271,7 +271,7 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
         }),
         touched,
         retention,
-        evidence: evidence.first().copied().unwrap_or(Evidence::Mappings),
+        evidence,
         estimated: stacks.iter().any(|site| site.estimated),
         share: None,
         rate: None,
@@ -448,18 +448,16 @@ mod tests {
         assert_eq!(row.vias, [Via::Mmap, Via::Fault]);
         assert!(row.estimated);
 
-        // The address space of the same site does not count as pages, whatever it says that it rests on.
-        for evidence in [Evidence::Pages, Evidence::Mappings] {
-            let beside = SiteFacts {
-                evidence,
-                series: vec![(0.0, 5000)],
-                ..site(&["a"], 0)
-            };
-            let rows = rank(vec![paged(30, 0.0, 40), beside.clone()], GroupBy::Stack, 1.0);
-            assert_eq!(rows[0].series, [(0.0, 0), (1.0, 30)]);
-            assert_eq!(rows[0].evidence, Evidence::Pages);
-            assert_eq!(rank(vec![beside], GroupBy::Stack, 1.0)[0].series, [(0.0, 5000)]);
-        }
+        // The address space of the same site is not counted as pages, even where some of it has no other toucher.
+        let beside = SiteFacts {
+            series: vec![(0.0, 5000)],
+            ..site(&["a"], 2)
+        };
+        let rows = rank(vec![paged(30, 0.0, 40), beside.clone()], GroupBy::Stack, 1.0);
+        assert_eq!(rows[0].series, [(0.0, 0), (1.0, 30)]);
+        assert_eq!((rows[0].live, rows[0].evidence), (Some(32), Evidence::Pages));
+        let rows = rank(vec![beside], GroupBy::Stack, 1.0);
+        assert_eq!(rows[0].series, [(0.0, 5000)]);
 
         let rows = rank(vec![paged(30, 0.0, 20)], GroupBy::Stack, 1.0);
         assert_eq!(
