@@ -300,10 +300,7 @@ fn page_sites(process: &Process, state: &State, names: &mut Names) -> Vec<SiteFa
             },
         };
         let mut series = account.series.until(now);
-        // What the kernel took back meanwhile shows at the end only.
-        if let Some(last) = series.last_mut() {
-            last.1 = live.bytes;
-        }
+        end_at(&mut series, live.bytes, process.pages.stands_for() > 1);
         sites.push(SiteFacts {
             via: site.via,
             frames,
@@ -325,6 +322,23 @@ fn page_sites(process: &Process, state: &State, names: &mut Names) -> Vec<SiteFa
         });
     }
     sites
+}
+
+/// Lets a series end at what was found to be there. What the kernel took back meanwhile shows at the end only; an
+/// estimate on the way was of the same sample, and off by the same factor.
+fn end_at(series: &mut [(f64, u64)], live: u64, sampled: bool) {
+    let Some(last) = series.last().map(|(_, bytes)| *bytes) else {
+        return;
+    };
+    if sampled && last / 2 < live && live < last.saturating_mul(2) {
+        for (_, bytes) in series.iter_mut() {
+            let scaled = u128::from(*bytes) * u128::from(live) / u128::from(last.max(1));
+            *bytes = u64::try_from(scaled).unwrap_or(u64::MAX);
+        }
+    }
+    if let Some(last) = series.last_mut() {
+        last.1 = live;
+    }
 }
 
 fn threads(site: &super::sites::Site) -> Vec<String> {

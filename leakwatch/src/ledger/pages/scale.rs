@@ -51,6 +51,9 @@ impl Drawn {
     }
 }
 
+/// Draws of huge pages from which on they are taken to say shares.
+const HUGE_FAULTS_MIN: f64 = 8.0;
+
 /// How a kind of pages is scaled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
@@ -87,6 +90,7 @@ impl Scale {
 
     /// Huge pages need not have been brought by a fault: pages that came one by one are collapsed into them, and a
     /// mapping can be populated. Where more is there than the sample explains, each stands for itself.
+    /// Nor is a share of a handful of them worth more than what their mappings tell.
     pub fn of_huge(stands_for: u64, population: Option<u64>, attributed: &Drawn, no_stack: &Drawn) -> Self {
         let drawn = attributed.and(*no_stack);
         let inverse = whole(stands_for);
@@ -94,12 +98,17 @@ impl Scale {
             let error = (drawn.huge_squares * inverse * (inverse - 1.0)).sqrt();
             (whole(population) - drawn.huge * inverse).abs() > 3.0 * error
         });
-        let population = population.filter(|_| !unexplained);
+        let population = population.filter(|_| !unexplained && drawn.huge_faults >= HUGE_FAULTS_MIN);
         Self::of(stands_for, population, drawn.huge, drawn.huge_faults)
     }
 
     pub fn pages(&self, drawn: f64) -> f64 {
         drawn * self.factor
+    }
+
+    /// Whether what is drawn stands for all there is.
+    pub fn is_share(&self) -> bool {
+        self.draws.is_some()
     }
 
     /// Square of the standard error of a share of `pages` drawn in so many `draws`, each of which brought `squares`
@@ -131,13 +140,17 @@ impl Scales {
         self.base.pages(drawn.base) + self.huge.pages(drawn.huge)
     }
 
+    /// Square of the standard error of the huge pages drawn.
+    pub fn huge_error(&self, drawn: Drawn) -> f64 {
+        self.huge
+            .variance(drawn.huge, drawn.huge_faults, drawn.huge_squares)
+    }
+
     pub fn estimate(&self, drawn: Drawn) -> Estimate {
         Estimate {
             pages: self.pages(drawn),
             variance: self.base.variance(drawn.base, drawn.base, drawn.base)
-                + self
-                    .huge
-                    .variance(drawn.huge, drawn.huge_faults, drawn.huge_squares),
+                + self.huge_error(drawn),
         }
     }
 }

@@ -84,6 +84,8 @@ struct Block<G> {
 struct SiteSeen {
     touched: Drawn,
     mapped: Drawn,
+    /// See [`Seen::huge_mapped`].
+    huge_mapped: u64,
 }
 
 /// Pages of one group: the whole population, and what of the sample is whose.
@@ -98,6 +100,11 @@ struct Seen {
     freed_lazily: Drawn,
     by_others: Drawn,
     huge_alone: u64,
+    /// Of `new_huge`, pages of blocks whose first toucher is not in the sample, in memory that sites mapped: with a
+    /// stack, without, and in other memory.
+    huge_mapped: u64,
+    huge_no_stack: u64,
+    huge_other: u64,
 }
 
 impl<'a, G: Ord + Copy> Settlement<'a, G> {
@@ -170,15 +177,21 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
                 &all.no_stack,
             ),
         };
-        let attributed = scales.estimate(all.attributed);
+        // What no first toucher stands for: by whoever mapped it.
+        let unexplained = Unexplained::of(&all, &scales, stands_for > 1 && known);
+        let mut attributed = scales.estimate(all.attributed);
+        attributed.join(unexplained.of_mapped(all.huge_mapped));
         let groups = self.groups.iter().map(|(group, seen)| {
             let mut own = scales.estimate(seen.attributed);
+            own.join(unexplained.of_mapped(seen.huge_mapped));
             // The groups' shares of one sample are no independent draws.
             own.variance = attributed.variance * ratio(own.pages, attributed.pages);
-            let no_stack = scales.pages(seen.no_stack);
+            let no_stack = scales.pages(seen.no_stack) + unexplained.pages(seen.huge_no_stack);
             let huge = if stands_for > 1 && known {
-                // What no first toucher stands for.
-                whole(seen.new_huge) - scales.huge.pages(seen.attributed.huge + seen.no_stack.huge)
+                // What is drawn in one group stands for others': the sum over the groups is what is left over.
+                whole(seen.new_huge)
+                    - scales.huge.pages(seen.attributed.huge + seen.no_stack.huge)
+                    - unexplained.pages(seen.huge_mapped + seen.huge_no_stack)
             } else {
                 scales.base.pages(whole(seen.huge_alone))
             };
@@ -200,10 +213,11 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
                 .sites
                 .iter()
                 .map(|(site, seen)| {
-                    let kept = Kept {
+                    let mut kept = Kept {
                         touched: scales.estimate(seen.touched),
                         mapped: scales.estimate(seen.mapped),
                     };
+                    kept.mapped.join(unexplained.of_mapped(seen.huge_mapped));
                     (*site, kept)
                 })
                 .collect(),
@@ -245,6 +259,9 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
                 let weight = u64::from(touch.weight).min(fresh);
                 self.touched(touch.site, Drawn::of_huge(weight), &mut seen);
             }
+            if owners.is_empty() {
+                self.huge_untouched(first, fresh, &rest, &mut seen);
+            }
         } else {
             seen.new_base = fresh;
             for (_, touch) in &owners {
@@ -280,6 +297,20 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
             if page_in_sample(page, self.pages.threshold) {
                 self.untouched(page, huge || self.multi_size, seen);
             }
+        }
+    }
+
+    /// A block of huge pages whose first toucher is not in the sample. One mapping has it all, but for rare cases.
+    fn huge_untouched(&mut self, first: u64, fresh: u64, rest: &[u64; WORDS], seen: &mut Seen) {
+        let page = runs_of(rest).first().map_or(first, |run| first + run.start);
+        let piece = self.ledger.piece_at(page << self.pages.page_shift);
+        match piece.map(|piece| piece.owner) {
+            Some(Owner::Site(site)) if (self.has_stack)(site) => {
+                seen.huge_mapped += fresh;
+                self.sites.entry(site).or_default().huge_mapped += fresh;
+            }
+            Some(Owner::Site(_)) => seen.huge_no_stack += fresh,
+            _ => seen.huge_other += fresh,
         }
     }
 
@@ -329,6 +360,9 @@ impl Seen {
             freed_lazily: self.freed_lazily.and(other.freed_lazily),
             by_others: self.by_others.and(other.by_others),
             huge_alone: self.huge_alone + other.huge_alone,
+            huge_mapped: self.huge_mapped + other.huge_mapped,
+            huge_no_stack: self.huge_no_stack + other.huge_no_stack,
+            huge_other: self.huge_other + other.huge_other,
         }
     }
 
@@ -340,6 +374,43 @@ impl Seen {
             + self.freed_lazily.base
             + self.by_others.base
             + whole(self.huge_alone)
+    }
+}
+
+/// Huge pages that the sample's first touchers do not stand for, shared out over the blocks without one.
+struct Unexplained {
+    factor: f64,
+    /// Square of the error of the whole, over the square of the whole.
+    variance: f64,
+}
+
+impl Unexplained {
+    fn of(all: &Seen, scales: &Scales, sampled: bool) -> Self {
+        let drawn = all.attributed.and(all.no_stack);
+        let rest = whole(all.new_huge) - scales.huge.pages(drawn.huge);
+        let blocks = whole(all.huge_mapped + all.huge_no_stack + all.huge_other);
+        if !sampled || rest <= 0.0 || scales.huge.is_share() {
+            return Self {
+                factor: 0.0,
+                variance: 0.0,
+            };
+        }
+        Self {
+            factor: ratio(rest, blocks).min(1.0),
+            variance: ratio(scales.huge_error(drawn), rest * rest),
+        }
+    }
+
+    fn pages(&self, drawn: u64) -> f64 {
+        whole(drawn) * self.factor
+    }
+
+    fn of_mapped(&self, drawn: u64) -> Estimate {
+        let pages = self.pages(drawn);
+        Estimate {
+            pages,
+            variance: self.variance * pages * pages,
+        }
     }
 }
 
