@@ -11,6 +11,7 @@ pub mod cost;
 pub mod growth;
 mod lines;
 pub mod maps;
+pub mod paging;
 pub mod region;
 pub mod resident;
 pub mod smaps;

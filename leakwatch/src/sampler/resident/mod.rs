@@ -10,8 +10,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::ProcRoot;
-use scan::{REGIONS, Region, scan};
+use scan::{SWAPPED, Scan};
 
+pub mod anonymous;
 mod pagemap;
 mod scan;
 
@@ -55,29 +56,83 @@ pub struct ResidentReading {
 /// Looks the ranges (bytes, any order, any size) up in `ROOT/PID/pagemap`. The error is that of opening it.
 pub fn read(root: &ProcRoot, pid: u32, ranges: &[Range<u64>]) -> io::Result<ResidentReading> {
     let file = root.open(pid, "pagemap")?;
-    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
-    // An empty scan tells whether there is one: ENOTTY before 6.7.
-    let method = if scan(&file, 0..0, &mut [], &mut |_, _| {}).is_ok() {
-        Method::Scan
-    } else {
-        Method::Pagemap
-    };
-    Ok(read_by(method, &file, page, ranges))
+    Ok(read_by(Pages::of(&file), page_bytes(), ranges))
 }
 
-fn read_by(method: Method, file: &File, page: u64, ranges: &[Range<u64>]) -> ResidentReading {
+fn page_bytes() -> u64 {
+    u64::try_from(rustix::param::page_size()).unwrap_or(4096)
+}
+
+/// Runs of anonymous pages, by whichever way this kernel has.
+enum Pages<'a> {
+    Scan(&'a File, Scan),
+    Pagemap(&'a File, Vec<u8>),
+}
+
+impl<'a> Pages<'a> {
+    /// Of the process behind an open pagemap.
+    fn of(file: &'a File) -> Self {
+        match Scan::new(file) {
+            Ok(scan) => Self::Scan(file, scan),
+            Err(_) => Self::by_pagemap(file),
+        }
+    }
+
+    fn by_pagemap(file: &'a File) -> Self {
+        Self::Pagemap(file, vec![0; pagemap::ENTRIES * 8])
+    }
+
+    fn method(&self) -> Method {
+        match self {
+            Self::Scan(..) => Method::Scan,
+            Self::Pagemap(..) => Method::Pagemap,
+        }
+    }
+
+    /// Hands the runs of `span` (bytes, page-aligned) that are there to `tally`, ascending: addresses, and those of
+    /// the categories `told` that they have. A run may come in parts.
+    fn runs(
+        &mut self,
+        span: Range<u64>,
+        page: u64,
+        told: u64,
+        mut tally: impl FnMut(Range<u64>, u64),
+    ) -> io::Result<()> {
+        match self {
+            Self::Scan(file, scan) => scan.runs(file, span, 0, told, tally),
+            Self::Pagemap(file, entries) => {
+                pagemap::read(file, span, page, entries, &mut |pages, swapped| {
+                    tally(pages, if swapped { SWAPPED & told } else { 0 });
+                })
+            }
+        }
+    }
+
+    /// Err where the memory is gone. A scan of memory that is torn down (the process exited, or replaced its image)
+    /// succeeds and finds nothing; a read of pagemap says end of file then. Alive now is alive at every scan before.
+    fn still_there(&self) -> io::Result<()> {
+        match self {
+            Self::Scan(file, _) => is_alive(file),
+            Self::Pagemap(..) => Ok(()),
+        }
+    }
+}
+
+fn is_alive(file: &File) -> io::Result<()> {
+    match file.read_at(&mut [0; 8], 0) {
+        Ok(8) => Ok(()),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the process exited, or replaced its image",
+        )),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_by(mut pages_of: Pages<'_>, page: u64, ranges: &[Range<u64>]) -> ResidentReading {
     let mut order: Vec<usize> = (0..ranges.len()).collect();
     order.sort_by_key(|&index| ranges.get(index).map(|range| range.start));
     let mut found = vec![Some(Residence::default()); ranges.len()];
-    let mut regions = vec![Region::default(); if method == Method::Scan { REGIONS } else { 0 }];
-    let mut entries = vec![
-        0u8;
-        if method == Method::Pagemap {
-            pagemap::ENTRIES * 8
-        } else {
-            0
-        }
-    ];
 
     let mut rest = order.as_slice();
     while let Some(&first) = rest.first() {
@@ -108,26 +163,28 @@ fn read_by(method: Method, file: &File, page: u64, ranges: &[Range<u64>]) -> Res
         let span = start / page * page..span_end;
 
         let mut at = 0;
-        let mut tally =
-            |pages: Range<u64>, swapped: bool| share_out(batch, &mut at, ranges, &mut found, &pages, swapped);
-        let outcome = match method {
-            Method::Scan => scan(file, span, &mut regions, &mut tally),
-            Method::Pagemap => pagemap::read(file, span, page, &mut entries, &mut tally),
-        };
+        let outcome = pages_of.runs(span, page, SWAPPED, |pages, categories| {
+            share_out(
+                batch,
+                &mut at,
+                ranges,
+                &mut found,
+                &pages,
+                categories & SWAPPED != 0,
+            );
+        });
         if outcome.is_err() {
             forget(&mut found, batch);
         }
     }
-    // A scan of memory that is torn down (the process exited, or replaced its image) succeeds and finds nothing; a read
-    // of pagemap says end of file then. Alive now is alive at every scan before.
-    if method == Method::Scan && !matches!(file.read_at(&mut [0; 8], 0), Ok(8)) {
+    if pages_of.still_there().is_err() {
         found.fill(None);
     }
     let failures = found.iter().filter(|range| range.is_none()).count() as u64;
     ResidentReading {
         ranges: found,
         failures,
-        method,
+        method: pages_of.method(),
     }
 }
 
@@ -182,19 +239,20 @@ fn share_out(
 mod tests {
     use std::ptr::{null_mut, with_exposed_provenance_mut};
 
+    use super::scan::REGIONS;
     use super::*;
 
-    const PAGE: u64 = 4096;
+    pub(super) const PAGE: u64 = 4096;
 
-    fn size(bytes: u64) -> usize {
+    pub(super) fn size(bytes: u64) -> usize {
         bytes.try_into().unwrap()
     }
 
     /// Private anonymous memory of this process, not huge, nothing touched.
-    struct Memory(Range<u64>);
+    pub(super) struct Memory(pub(super) Range<u64>);
 
     impl Memory {
-        fn new(pages: u64, shared: bool) -> Self {
+        pub(super) fn new(pages: u64, shared: bool) -> Self {
             let length = size(pages * PAGE);
             let kind = if shared {
                 libc::MAP_SHARED
@@ -220,14 +278,14 @@ mod tests {
             Self(start..start + pages * PAGE)
         }
 
-        fn write(&self, page: u64) {
+        pub(super) fn write(&self, page: u64) {
             let at = self.0.start + page * PAGE;
             assert!(at < self.0.end);
             // SAFETY: inside the mapping, which this test owns.
             unsafe { with_exposed_provenance_mut::<u8>(size(at)).write_volatile(1) };
         }
 
-        fn read(&self, page: u64) {
+        pub(super) fn read(&self, page: u64) {
             // SAFETY: inside the mapping, which this test owns.
             unsafe { with_exposed_provenance_mut::<u8>(size(self.0.start + page * PAGE)).read_volatile() };
         }
@@ -245,13 +303,14 @@ mod tests {
         }
     }
 
+    /// By the ioctl, where this kernel has it.
+    pub(super) fn by_scan(file: &File) -> Option<Pages<'_>> {
+        Some(Pages::Scan(file, Scan::new(file).ok()?))
+    }
+
     fn both(ranges: &[Range<u64>]) -> [Option<ResidentReading>; 2] {
         let file = ProcRoot::default().open(std::process::id(), "pagemap").unwrap();
-        let has_scan = scan(&file, 0..0, &mut [], &mut |_, _| {}).is_ok();
-        [
-            has_scan.then(|| read_by(Method::Scan, &file, PAGE, ranges)),
-            Some(read_by(Method::Pagemap, &file, PAGE, ranges)),
-        ]
+        [by_scan(&file), Some(Pages::by_pagemap(&file))].map(|pages| Some(read_by(pages?, PAGE, ranges)))
     }
 
     fn resident(ranges: &[Range<u64>]) -> Vec<u64> {
@@ -323,6 +382,20 @@ mod tests {
     }
 
     #[test]
+    fn a_guard_holds_nothing() {
+        const MADV_GUARD_INSTALL: libc::c_int = 102;
+        let memory = Memory::new(4, false);
+        memory.write(0);
+        let guarded = with_exposed_provenance_mut(size(memory.0.start + PAGE));
+        // SAFETY: a page inside the mapping, which this test owns and does not touch again.
+        if unsafe { libc::madvise(guarded, size(PAGE), MADV_GUARD_INSTALL) } != 0 {
+            eprintln!("SKIPPED: no guards here: {}", io::Error::last_os_error());
+            return;
+        }
+        assert_eq!(resident(std::slice::from_ref(&memory.0)), [PAGE]);
+    }
+
+    #[test]
     fn only_the_scan_tells_the_zero_page() {
         let memory = Memory::new(8, false);
         memory.read(2);
@@ -338,7 +411,7 @@ mod tests {
         // 4 TiB are reserved, some pages of them touched; 100,000 small ranges asked for beside the whole.
         let memory = Memory::new(1 << 30, false);
         let file = ProcRoot::default().open(std::process::id(), "pagemap").unwrap();
-        let has_scan = scan(&file, 0..0, &mut [], &mut |_, _| {}).is_ok();
+        let has_scan = by_scan(&file).is_some();
         (0..100).for_each(|index| memory.write(index * 1_000_000));
         let start = memory.0.start;
         let mut ranges: Vec<_> = (0..100_000)
@@ -347,8 +420,7 @@ mod tests {
         if has_scan {
             ranges.push(memory.0.clone());
         }
-        let method = if has_scan { Method::Scan } else { Method::Pagemap };
-        let reading = read_by(method, &file, PAGE, &ranges);
+        let reading = read_by(Pages::of(&file), PAGE, &ranges);
         assert_eq!(reading.failures, 0);
         assert_eq!(reading.ranges[0].unwrap().resident, PAGE);
         assert_eq!(reading.ranges[1].unwrap().resident, 0);
@@ -385,8 +457,11 @@ mod tests {
         let file = ProcRoot::default().open(child.id(), "pagemap").unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        for method in [Method::Scan, Method::Pagemap] {
-            let reading = read_by(method, &file, PAGE, std::slice::from_ref(&(0x1000..0x2000)));
+        for pages in [by_scan(&file), Some(Pages::by_pagemap(&file))]
+            .into_iter()
+            .flatten()
+        {
+            let reading = read_by(pages, PAGE, std::slice::from_ref(&(0x1000..0x2000)));
             assert_eq!((reading.failures, reading.ranges), (1, vec![None]));
         }
     }

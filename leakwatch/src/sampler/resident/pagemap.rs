@@ -10,9 +10,12 @@ const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 /// The page belongs to a file or to shared memory: not anonymous.
 const FILE_OR_SHARED: u64 = 1 << 61;
+/// A guard of `MADV_GUARD_INSTALL`, which counts as swapped and holds nothing; always 0 before Linux 6.15.
+const GUARD: u64 = 1 << 58;
 
 /// One read of pagemap: 256 KiB of entries, which is 128 MiB of 4 KiB pages.
 pub(super) const ENTRIES: usize = 32 * 1024;
+
 /// Reads entries of pagemap for `span` (page-aligned), one run at a time to `tally`.
 pub(super) fn read(
     file: &File,
@@ -42,7 +45,7 @@ pub(super) fn read(
         let mut run: Option<(Range<u64>, bool)> = None;
         for entry in whole {
             let entry = u64::from_ne_bytes(*entry);
-            let counts = entry & (PRESENT | SWAPPED) != 0 && entry & FILE_OR_SHARED == 0;
+            let counts = entry & (PRESENT | SWAPPED) != 0 && entry & (FILE_OR_SHARED | GUARD) == 0;
             let swapped = entry & SWAPPED != 0;
             match &mut run {
                 Some((pages, kind)) if counts && *kind == swapped => pages.end += page,
