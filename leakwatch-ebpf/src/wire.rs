@@ -218,7 +218,8 @@ pub struct Settings {
     pub enter: [[u32; ARGUMENTS]; SYSCALLS],
     /// The return value in each `sys_exit_*` record.
     pub exit_return: [u32; SYSCALLS],
-    pub padding_tail: u32,
+    /// The faulting address in `page_fault_user`'s record; 0 on kernels that lack it.
+    pub fault_address: u32,
 }
 
 impl Settings {
@@ -239,7 +240,7 @@ impl Settings {
         page_shift: 0,
         enter: [[0; ARGUMENTS]; SYSCALLS],
         exit_return: [0; SYSCALLS],
-        padding_tail: 0,
+        fault_address: 0,
     };
 }
 
