@@ -104,7 +104,11 @@ impl Facts {
             .zip(process.start.anonymous())
             .map(|(end, start)| end.cast_signed().saturating_sub(start.cast_signed()));
         let complete = by_pages && process.pages.before_known() && process.end.smaps.is_some();
-        let rest = if complete { Rest::BetweenReadings } else { Rest::Before };
+        let rest = if complete {
+            Rest::BetweenReadings
+        } else {
+            Rest::Before
+        };
         let own = account(process, grown, found, rest);
         let closed = own.as_deref().map(reconcile);
         if let Some(own) = own {
@@ -233,7 +237,9 @@ fn share_thinned(
         return;
     }
     for (id, site) in ids.iter().zip(sites) {
-        let Some(small) = process.small.get(id) else { continue };
+        let Some(small) = process.small.get(id) else {
+            continue;
+        };
         let share = |bytes: u64| {
             let product = u128::from(bytes) * u128::from(*small) / u128::from(total);
             u64::try_from(product).unwrap_or(u64::MAX)
@@ -300,7 +306,11 @@ fn found_by_pages(process: &Process, lost_faults: bool) -> ByRegion {
     let Some(settled) = &process.settled else {
         return ByRegion::new();
     };
-    let start = process.start.baseline.as_ref().map(|baseline| &baseline.by_region);
+    let start = process
+        .start
+        .baseline
+        .as_ref()
+        .map(|baseline| &baseline.by_region);
     let regions = settled
         .groups
         .keys()
