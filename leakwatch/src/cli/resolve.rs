@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{
-    Arguments, CommandArguments, DemoArguments, FaultsArgument, GroupByArgument, OutputArguments,
-    RecordArguments,
+    Arguments, CommandArguments, DemoArguments, FaultsArgument, GroupByArgument, OutputArguments, RecordArguments,
 };
 use super::exit::UsageError;
 use crate::session::{FaultChoice, GroupBy, RecordOptions};

@@ -1,3 +1,4 @@
+use crate::session::FaultChoice;
 use super::resolve::{Command, Shown};
 use super::*;
 use crate::session::GroupBy;

@@ -256,7 +256,7 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
             .map(|site| site.first_seen)
             .fold(f64::INFINITY, f64::min),
         last_seen: stacks.iter().map(|site| site.last_seen).fold(0.0, f64::max),
-        series: sum_series(&stacks),
+        series: sum_series(&stacks.iter().map(|site| site.series.as_slice()).collect::<Vec<_>>()),
         live,
         standard_error: live.map(|_| {
             stacks
@@ -301,14 +301,15 @@ fn frame_key(frame: &SymbolizedFrame) -> (Option<&str>, Option<&str>, u64) {
 }
 
 /// Sums step functions: at each moment that any of them names, what each held last.
-fn sum_series(stacks: &[SiteFacts]) -> Vec<(f64, u64)> {
-    let mut changes: Vec<(f64, usize, u64)> = stacks
+#[must_use]
+pub fn sum_series(series: &[&[(f64, u64)]]) -> Vec<(f64, u64)> {
+    let mut changes: Vec<(f64, usize, u64)> = series
         .iter()
         .enumerate()
-        .flat_map(|(index, site)| site.series.iter().map(move |&(time, bytes)| (time, index, bytes)))
+        .flat_map(|(index, steps)| steps.iter().map(move |&(time, bytes)| (time, index, bytes)))
         .collect();
     changes.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut now = vec![0u64; stacks.len()];
+    let mut now = vec![0u64; series.len()];
     let mut total = 0u64;
     let mut sums: Vec<(f64, u64)> = Vec::new();
     for (time, index, bytes) in changes {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::process::{Process, page_bytes};
 use super::watch::State;
-use crate::diagnose::rank::{Evidence, SiteFacts, Via};
+use crate::diagnose::rank::{Evidence, SiteFacts, Via, sum_series};
 use crate::diagnose::reconcile::{Found, Part, Reason, Rest, parts, reconcile};
 use crate::ledger::pages::Estimate;
 use crate::ledger::pages::settle::{Group, Kept};
@@ -104,11 +104,7 @@ impl Facts {
             .zip(process.start.anonymous())
             .map(|(end, start)| end.cast_signed().saturating_sub(start.cast_signed()));
         let complete = by_pages && process.pages.before_known() && process.end.smaps.is_some();
-        let rest = if complete {
-            Rest::BetweenReadings
-        } else {
-            Rest::Before
-        };
+        let rest = if complete { Rest::BetweenReadings } else { Rest::Before };
         let own = account(process, grown, found, rest);
         let closed = own.as_deref().map(reconcile);
         if let Some(own) = own {
@@ -170,15 +166,16 @@ fn mapping_sites(
     names: &mut Names,
     live: &dyn Fn(SiteId) -> Option<Live>,
 ) -> Vec<SiteFacts> {
-    let mut sites = Vec::new();
-    let mut ids = Vec::new();
+    let mut sites: Vec<SiteFacts> = Vec::new();
+    let mut known: HashMap<(StackId, Via), usize> = HashMap::new();
+    // What small ranges committed and hold, by index.
+    let mut small: Vec<(usize, u64, u64)> = Vec::new();
     let now = state.ended_ns();
     for (id, account) in process.ledger.accounts() {
         let Some(site) = state.sites.get(id) else { continue };
         let (frames, complete) = names.of(state, site.stack);
         let live = live(id);
-        ids.push(id);
-        sites.push(SiteFacts {
+        let facts = SiteFacts {
             via: site.via,
             frames,
             complete,
@@ -196,31 +193,75 @@ fn mapping_sites(
             estimated: false,
             threads: threads(site),
             process: process.pid,
-        });
+        };
+        let index = *known.entry((site.stack, site.via)).or_insert(sites.len());
+        match sites.get_mut(index) {
+            Some(same) => join(same, &facts),
+            None => sites.push(facts),
+        }
+        if site.small {
+            small.push((index, account.committed_bytes, account.held_bytes()));
+        }
     }
     if let Some(thinned) = process.ledger.account(SiteId::THINNED) {
-        share_thinned(process, state, thinned, &ids, &mut sites);
+        share_thinned(process, state, thinned, &small, &mut sites);
     }
     sites
 }
 
-/// Gives what was acquired by events whose stacks were left out to the sites that small ranges are known of, in
-/// proportion to what those committed.
+/// One stack whose ranges were counted apart.
+fn join(site: &mut SiteFacts, other: &SiteFacts) {
+    site.committed = site.committed.saturating_add(other.committed);
+    site.released = site.released.saturating_add(other.released);
+    site.held = site.held.saturating_add(other.held);
+    site.events = site.events.saturating_add(other.events);
+    site.first_seen = site.first_seen.min(other.first_seen);
+    site.last_seen = site.last_seen.max(other.last_seen);
+    site.live = site
+        .live
+        .zip(other.live)
+        .map(|(one, two)| one.saturating_add(two));
+    site.live_variance += other.live_variance;
+    site.series = sum_series(&[site.series.as_slice(), other.series.as_slice()]);
+    for thread in &other.threads {
+        if !site.threads.contains(thread) {
+            site.threads.push(thread.clone());
+        }
+    }
+}
+
+/// Gives what was acquired by events whose stacks were left out to the sites that small ranges are known of: in
+/// proportion to what those committed, and to what they hold.
 fn share_thinned(
     process: &Process,
     state: &State,
     thinned: &Account,
-    ids: &[SiteId],
+    small: &[(usize, u64, u64)],
     sites: &mut Vec<SiteFacts>,
 ) {
-    let total: u64 = ids.iter().filter_map(|id| process.small.get(id)).sum();
-    if total == 0 {
+    let committed: u64 = small.iter().map(|(_, committed, _)| committed).sum();
+    let held: u64 = small.iter().map(|(_, _, held)| held).sum();
+    let share = |bytes: u64, part: u64, all: u64| {
+        let product = u128::from(bytes) * u128::from(part);
+        u64::try_from(product.checked_div(u128::from(all)).unwrap_or(0)).unwrap_or(u64::MAX)
+    };
+    for (index, part_committed, part_held) in small {
+        let Some(site) = sites.get_mut(*index) else { continue };
+        let held = share(thinned.held_bytes(), *part_held, held);
+        let committed = share(thinned.committed_bytes, *part_committed, committed).max(held);
+        site.committed = site.committed.saturating_add(committed);
+        site.held = site.held.saturating_add(held);
+        site.released = site.committed.saturating_sub(site.held);
+        site.estimated = true;
+    }
+    if held == 0 && thinned.held_bytes() > 0 {
+        // Nothing like it is known.
         sites.push(SiteFacts {
             via: Via::Mmap,
             frames: Vec::new(),
             complete: false,
-            committed: thinned.committed_bytes,
-            released: thinned.released_bytes,
+            committed: thinned.held_bytes(),
+            released: 0,
             held: thinned.held_bytes(),
             events: thinned.events,
             first_seen: state.seconds_at(thinned.first_seen),
@@ -234,20 +275,6 @@ fn share_thinned(
             threads: Vec::new(),
             process: process.pid,
         });
-        return;
-    }
-    for (id, site) in ids.iter().zip(sites) {
-        let Some(small) = process.small.get(id) else {
-            continue;
-        };
-        let share = |bytes: u64| {
-            let product = u128::from(bytes) * u128::from(*small) / u128::from(total);
-            u64::try_from(product).unwrap_or(u64::MAX)
-        };
-        site.committed = site.committed.saturating_add(share(thinned.committed_bytes));
-        site.released = site.released.saturating_add(share(thinned.released_bytes));
-        site.held = site.held.saturating_add(share(thinned.held_bytes()));
-        site.estimated = true;
     }
 }
 
@@ -306,11 +333,7 @@ fn found_by_pages(process: &Process, lost_faults: bool) -> ByRegion {
     let Some(settled) = &process.settled else {
         return ByRegion::new();
     };
-    let start = process
-        .start
-        .baseline
-        .as_ref()
-        .map(|baseline| &baseline.by_region);
+    let start = process.start.baseline.as_ref().map(|baseline| &baseline.by_region);
     let regions = settled
         .groups
         .keys()

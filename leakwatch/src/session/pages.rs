@@ -185,12 +185,7 @@ impl Process {
         }
         spans
             .into_iter()
-            .map(|range| {
-                (
-                    range.start.saturating_mul(page)..range.end.saturating_mul(page),
-                    None,
-                )
-            })
+            .map(|range| (range.start.saturating_mul(page)..range.end.saturating_mul(page), None))
             .collect()
     }
 }

@@ -1,6 +1,5 @@
 //! One watched process: its ledger, and what /proc said of it when.
 
-use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -107,8 +106,6 @@ pub(super) struct Process {
     pub pages: PageLedger,
     /// `None` on hosts without huge pages.
     pub huge: Option<HugeWatch>,
-    /// Bytes that each site committed in ranges so small that others like them were thinned.
-    pub small: HashMap<SiteId, u64>,
     baseline: Vec<Region>,
     pub start: Measure,
     pub end: Measure,
@@ -194,7 +191,6 @@ impl Process {
             ledger,
             pages: rules.ledger(monotonic_ns()),
             huge: (rules.paging.huge_pages != HugePages::Never).then(|| HugeWatch::new(root, pid)),
-            small: HashMap::new(),
             baseline: Vec::new(),
             start: Measure::default(),
             end: Measure::default(),

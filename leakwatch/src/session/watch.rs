@@ -147,18 +147,18 @@ impl State {
         };
         // A library that was just mapped runs in the very next stacks.
         process.refresh_code(&self.root, &mut self.unwinder);
-        let site = acquires(event)
-            .then(|| site(&mut self.unwinder, &mut self.sites, event))
-            .flatten();
-        if let (Some(sampling), Some(bytes)) = (&mut self.sampling, thinnable(event)) {
+        let mut small = false;
+        if let Some(sampling) = &mut self.sampling
+            && is_small(event)
+        {
+            small = sampling.threshold() < SAMPLE_ALL;
             if header.flags & flags::STACK != 0 {
                 sampling.spend(header.stack_length);
             }
-            if let Some(site) = site.filter(|site| *site != SiteId::THINNED) {
-                let small = process.small.entry(site).or_default();
-                *small = small.saturating_add(bytes);
-            }
         }
+        let site = acquires(event)
+            .then(|| site(&mut self.unwinder, &mut self.sites, event, small))
+            .flatten();
         for change in changes(event.kind, header, site) {
             if let Some(recorder) = &mut self.recorder {
                 recorder.note(header.tgid, &change);
@@ -190,7 +190,7 @@ impl State {
         }
         sampling.spend(header.stack_length);
         process.refresh_code(&self.root, &mut self.unwinder);
-        let Some(site) = site(&mut self.unwinder, &mut self.sites, event) else {
+        let Some(site) = site(&mut self.unwinder, &mut self.sites, event, false) else {
             return;
         };
         if process.pages.touch(address, site, header.time) == (Fault::New { alone: true })
@@ -307,18 +307,18 @@ fn acquires(event: &Event<'_>) -> bool {
     }
 }
 
-/// The bytes of a range so small that its stack may be left out; `None` for every other event.
-fn thinnable(event: &Event<'_>) -> Option<u64> {
+/// Whether a range is so small that its stack may be left out.
+fn is_small(event: &Event<'_>) -> bool {
     let header = &event.header;
     let bytes = match event.kind {
         Kind::BrkUp => header.address.saturating_sub(header.old_address),
         Kind::Map | Kind::Protect | Kind::RemapTo => header.length,
-        _ => return None,
+        _ => return false,
     };
-    (bytes.div_ceil(super::process::page_bytes()) <= THIN_PAGES_MAX).then_some(bytes)
+    bytes.div_ceil(super::process::page_bytes()) <= THIN_PAGES_MAX
 }
 
-fn site(unwinder: &mut Unwinder, sites: &mut Sites, event: &Event<'_>) -> Option<SiteId> {
+fn site(unwinder: &mut Unwinder, sites: &mut Sites, event: &Event<'_>, small: bool) -> Option<SiteId> {
     if event.header.flags & flags::THINNED != 0 {
         return Some(SiteId::THINNED);
     }
@@ -336,7 +336,7 @@ fn site(unwinder: &mut Unwinder, sites: &mut Sites, event: &Event<'_>) -> Option
         ),
         _ => unwinder.without_registers(),
     };
-    Some(sites.intern(stack, via, &header.comm))
+    Some(sites.intern(stack, via, small, &header.comm))
 }
 
 /// What ends the window from outside.

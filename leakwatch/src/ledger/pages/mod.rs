@@ -14,6 +14,7 @@
 mod estimate;
 mod moves;
 pub mod presence;
+mod scale;
 pub mod settle;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::ops::Range;
 use leakwatch_ebpf::wire::{SAMPLE_ALL, page_in_sample};
 
 use super::presence::{CHUNK_PAGES, WORDS, by_chunk, each_word, runs_of};
+use super::scale::{Drawn, Scale, Scales, ratio, whole};
 use super::{Estimate, PageLedger, Touch};
 use crate::ledger::{Ledger, Owner, SiteId};
 
@@ -38,7 +39,12 @@ impl Group {
     /// All estimates together: on the average `new_pages`.
     #[must_use]
     pub fn estimated(&self) -> f64 {
-        self.attributed.pages + self.no_stack + self.unseen + self.huge + self.freed_lazily + self.by_others
+        self.attributed.pages
+            + self.no_stack
+            + self.unseen
+            + self.huge
+            + self.freed_lazily
+            + self.by_others
     }
 }
 
@@ -65,7 +71,8 @@ pub struct Settlement<'a, G> {
     has_stack: &'a dyn Fn(SiteId) -> bool,
     /// Several pages can come with one fault even where none is PMD-mapped.
     multi_size: bool,
-    settled: Settled<G>,
+    groups: BTreeMap<G, Seen>,
+    sites: HashMap<SiteId, SiteSeen>,
     block: Option<Block<G>>,
 }
 
@@ -75,6 +82,27 @@ struct Block<G> {
     chunk: u64,
     present: [u64; WORDS],
     huge: [u64; WORDS],
+}
+
+/// Sampled pages of one site, not yet scaled.
+#[derive(Clone, Copy, Default)]
+struct SiteSeen {
+    touched: Drawn,
+    mapped: Drawn,
+}
+
+/// Pages of one group: the whole population, and what of the sample is whose.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    stayed: u64,
+    new_base: u64,
+    new_huge: u64,
+    attributed: Drawn,
+    no_stack: Drawn,
+    unseen: Drawn,
+    freed_lazily: Drawn,
+    by_others: Drawn,
+    huge_alone: u64,
 }
 
 impl<'a, G: Ord + Copy> Settlement<'a, G> {
@@ -91,10 +119,8 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
             ledger,
             has_stack,
             multi_size,
-            settled: Settled {
-                groups: BTreeMap::new(),
-                sites: HashMap::new(),
-            },
+            groups: BTreeMap::new(),
+            sites: HashMap::new(),
             block: None,
         }
     }
@@ -125,10 +151,60 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
         }
     }
 
+    /// Scales what was drawn up to what is there.
     #[must_use]
     pub fn finish(mut self) -> Settled<G> {
         self.flush();
-        self.settled
+        let stands_for = self.pages.stands_for();
+        let all = self.groups.values().fold(Seen::default(), |all, seen| all.join(seen));
+        let known = self.pages.before_known;
+        let scales = Scales {
+            base: Scale::of(
+                stands_for,
+                known.then_some(all.new_base),
+                all.base_drawn(),
+                all.base_drawn(),
+            ),
+            huge: Scale::of_huge(stands_for, known.then_some(all.new_huge), &all.attributed, &all.no_stack),
+        };
+        let attributed = scales.estimate(all.attributed);
+        let groups = self.groups.iter().map(|(group, seen)| {
+            let mut own = scales.estimate(seen.attributed);
+            // The groups' shares of one sample are no independent draws.
+            own.variance = attributed.variance * ratio(own.pages, attributed.pages);
+            let no_stack = scales.pages(seen.no_stack);
+            let huge = if stands_for > 1 && known {
+                // What no first toucher stands for.
+                whole(seen.new_huge) - scales.huge.pages(seen.attributed.huge + seen.no_stack.huge)
+            } else {
+                scales.base.pages(whole(seen.huge_alone))
+            };
+            let group_of = Group {
+                new_pages: seen.new_base + seen.new_huge,
+                stayed_pages: seen.stayed,
+                attributed: own,
+                no_stack,
+                unseen: scales.pages(seen.unseen),
+                huge,
+                freed_lazily: scales.pages(seen.freed_lazily),
+                by_others: scales.pages(seen.by_others),
+            };
+            (*group, group_of)
+        });
+        Settled {
+            groups: groups.collect(),
+            sites: self
+                .sites
+                .iter()
+                .map(|(site, seen)| {
+                    let kept = Kept {
+                        touched: scales.estimate(seen.touched),
+                        mapped: scales.estimate(seen.mapped),
+                    };
+                    (*site, kept)
+                })
+                .collect(),
+        }
     }
 
     fn flush(&mut self) {
@@ -152,132 +228,115 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
         for (page, _) in &owners {
             clear(&mut rest, page - first);
         }
-        let mut group = Group {
-            new_pages: fresh,
-            stayed_pages: stayed,
-            ..Group::default()
+        // Every page in the sample: none has to stand for others. A block is huge as a whole or not at all.
+        let sampled = self.pages.threshold < SAMPLE_ALL;
+        let huge = sampled && (count(&block.huge) > 0 || owners.iter().any(|(_, touch)| touch.weight > 1));
+        let mut seen = Seen {
+            stayed,
+            ..Seen::default()
         };
-        if self.pages.threshold >= SAMPLE_ALL {
-            self.settle_all(&block, first, &rest, &owners, &mut group);
+        if huge {
+            seen.new_huge = fresh;
+            for (_, touch) in &owners {
+                // Of what came along some may have been given up since.
+                let weight = u64::from(touch.weight).min(fresh);
+                self.touched(touch.site, Drawn::of_huge(weight), &mut seen);
+            }
         } else {
-            self.settle_sample(&block, first, &rest, &owners, fresh, &mut group);
+            seen.new_base = fresh;
+            for (_, touch) in &owners {
+                self.touched(touch.site, Drawn::of_base(1), &mut seen);
+            }
+            for run in runs_of(&rest) {
+                self.untouched_run(&block, first, &run, &owners, &mut seen);
+            }
         }
-        let sum = self.settled.groups.entry(block.group).or_default();
-        sum.new_pages += group.new_pages;
-        sum.stayed_pages += group.stayed_pages;
-        sum.attributed.join(group.attributed);
-        sum.no_stack += group.no_stack;
-        sum.unseen += group.unseen;
-        sum.huge += group.huge;
-        sum.freed_lazily += group.freed_lazily;
-        sum.by_others += group.by_others;
+        let sum = self.groups.entry(block.group).or_default();
+        *sum = sum.join(&seen);
     }
 
-    /// Every page is in the sample.
-    fn settle_all(
+    /// New pages that nobody was seen to touch; `run` counts from the chunk's first page.
+    fn untouched_run(
         &mut self,
         block: &Block<G>,
         first: u64,
-        rest: &[u64; WORDS],
+        run: &Range<u64>,
         owners: &[(u64, Touch)],
-        group: &mut Group,
+        seen: &mut Seen,
     ) {
-        for (_, touch) in owners {
-            self.touched(touch.site, 1, 1, group);
+        let huge = has(&block.huge, run.start);
+        // The pages that came along with the one that was touched.
+        if (huge || self.multi_size)
+            && self.pages.threshold >= SAMPLE_ALL
+            && let Some(touch) = neighbour(owners, first + run.start)
+        {
+            self.touched(touch.site, Drawn::of_base(run.end - run.start), seen);
+            return;
         }
-        for run in runs_of(rest) {
-            let pages = run.end - run.start;
-            let huge = has(&block.huge, run.start);
-            // The pages that came along with the one that was touched.
-            let toucher = (huge || self.multi_size)
-                .then(|| neighbour(owners, first + run.start))
-                .flatten();
-            if let Some(touch) = toucher {
-                for _ in 0..pages {
-                    self.touched(touch.site, 1, 1, group);
-                }
-                continue;
-            }
-            for page in first + run.start..first + run.end {
-                self.untouched(page, huge, 1, group);
+        for page in first + run.start..first + run.end {
+            if page_in_sample(page, self.pages.threshold) {
+                self.untouched(page, huge || self.multi_size, seen);
             }
         }
     }
 
-    /// Only some are: each stands for others.
-    fn settle_sample(
-        &mut self,
-        block: &Block<G>,
-        first: u64,
-        rest: &[u64; WORDS],
-        owners: &[(u64, Touch)],
-        fresh: u64,
-        group: &mut Group,
-    ) {
-        let stands_for = self.pages.stands_for();
-        for (_, touch) in owners {
-            // Of what came along some may have been given up since.
-            let weight = touch.weight.min(u32::try_from(fresh).unwrap_or(u32::MAX)).max(1);
-            self.touched(touch.site, weight, stands_for, group);
-            #[expect(clippy::cast_precision_loss, reason = "page counts stay far under 2^52")]
-            let came_along = (u64::from(weight - 1) * stands_for) as f64;
-            // They are in the sample themselves, by their own numbers, and are counted below.
-            group.huge -= came_along;
-        }
-        for page in runs_of(rest).into_iter().flatten() {
-            if page_in_sample(first + page, self.pages.threshold) {
-                self.untouched(first + page, has(&block.huge, page), stands_for, group);
-            }
-        }
+    fn touched(&mut self, site: SiteId, drawn: Drawn, seen: &mut Seen) {
+        self.sites.entry(site).or_default().touched.join(drawn);
+        self.book(site, drawn, seen);
     }
 
-    fn touched(&mut self, site: SiteId, weight: u32, stands_for: u64, group: &mut Group) {
-        self.settled
-            .sites
-            .entry(site)
-            .or_default()
-            .touched
-            .add(weight, stands_for);
-        self.book(site, weight, stands_for, group);
-    }
-
-    fn book(&self, site: SiteId, weight: u32, stands_for: u64, group: &mut Group) {
-        let mut estimate = Estimate::default();
-        estimate.add(weight, stands_for);
+    fn book(&self, site: SiteId, drawn: Drawn, seen: &mut Seen) {
         if (self.has_stack)(site) {
-            group.attributed.join(estimate);
+            seen.attributed.join(drawn);
         } else {
-            group.no_stack += estimate.pages;
+            seen.no_stack.join(drawn);
         }
     }
 
     /// A new page of the sample that nobody was seen to touch.
-    fn untouched(&mut self, page: u64, huge: bool, stands_for: u64, group: &mut Group) {
-        #[expect(clippy::cast_precision_loss, reason = "page counts stay far under 2^52")]
-        let worth = stands_for as f64;
-        // Its block's first toucher is not in the sample, but stands in it for all of the block.
-        if huge && stands_for > 1 {
-            group.huge += worth;
-            return;
-        }
+    fn untouched(&mut self, page: u64, may_be_huge: bool, seen: &mut Seen) {
+        let one = Drawn::of_base(1);
         let piece = self.ledger.piece_at(page << self.pages.page_shift);
         match piece.map(|piece| piece.owner) {
             Some(Owner::Site(site)) => {
-                self.settled
-                    .sites
-                    .entry(site)
-                    .or_default()
-                    .mapped
-                    .add(1, stands_for);
-                self.book(site, 1, stands_for, group);
+                self.sites.entry(site).or_default().mapped.join(one);
+                self.book(site, one, seen);
             }
-            Some(Owner::Discarded) => group.freed_lazily += worth,
-            Some(Owner::Unseen) => group.unseen += worth,
+            Some(Owner::Discarded) => seen.freed_lazily.join(one),
+            Some(Owner::Unseen) => seen.unseen.join(one),
             // Whether it is new at all nobody knows.
-            Some(Owner::BeforeAttach) | None if !self.pages.before_known => {}
-            Some(Owner::BeforeAttach) | None if huge || self.multi_size => group.huge += worth,
-            Some(Owner::BeforeAttach) | None => group.by_others += worth,
+            Some(Owner::BeforeAttach) | None if !self.pages.before_known => {
+                seen.new_base = seen.new_base.saturating_sub(1);
+            }
+            Some(Owner::BeforeAttach) | None if may_be_huge => seen.huge_alone += 1,
+            Some(Owner::BeforeAttach) | None => seen.by_others.join(one),
         }
+    }
+}
+
+impl Seen {
+    fn join(&self, other: &Self) -> Self {
+        Self {
+            stayed: self.stayed + other.stayed,
+            new_base: self.new_base + other.new_base,
+            new_huge: self.new_huge + other.new_huge,
+            attributed: self.attributed.and(other.attributed),
+            no_stack: self.no_stack.and(other.no_stack),
+            unseen: self.unseen.and(other.unseen),
+            freed_lazily: self.freed_lazily.and(other.freed_lazily),
+            by_others: self.by_others.and(other.by_others),
+            huge_alone: self.huge_alone + other.huge_alone,
+        }
+    }
+
+    /// Sampled pages of blocks that are not huge.
+    fn base_drawn(&self) -> f64 {
+        self.attributed.base
+            + self.no_stack.base
+            + self.unseen.base
+            + self.freed_lazily.base
+            + self.by_others.base
+            + whole(self.huge_alone)
     }
 }
 
