@@ -114,6 +114,7 @@ pub struct RankedSite {
     pub events: u64,
     pub first_seen: f64,
     pub last_seen: f64,
+    /// Sum over the stacks that the row rests on: those of pages, or those of address space.
     pub series: Vec<(f64, u64)>,
     /// `None` when it is unknown for a stack of the row.
     pub live: Option<u64>,
@@ -128,7 +129,8 @@ pub struct RankedSite {
     pub evidence: Evidence,
     /// Some stack's committed, released and held bytes are.
     pub estimated: bool,
-    /// Of the live bytes of all rows (held bytes, where a row's live bytes are unknown); `None` when there are none.
+    /// Of the live bytes of all rows (held bytes, where a row's live bytes are unknown: what ranks it); `None` when
+    /// there are none.
     pub share: Option<f64>,
     /// The slope of the series, bytes per second; negative when the site shrank. Where the series has under four
     /// points, live (else held) bytes over the window; `None` then for an empty window.
@@ -164,18 +166,12 @@ pub fn rank(facts: Vec<SiteFacts>, by: GroupBy, window_seconds: f64) -> Vec<Rank
     // The map's order, which is by name, stands for what is left equal.
     rows.sort_by_key(|row| Reverse((row.weight(), row.held, row.committed)));
 
-    let live_known = rows.iter().all(|row| row.live.is_some());
-    let weight = |row: &RankedSite| {
-        if live_known {
-            row.live.unwrap_or(0)
-        } else {
-            row.held
-        }
-    };
-    let total = rows.iter().fold(0u64, |sum, row| sum.saturating_add(weight(row)));
+    let total = rows
+        .iter()
+        .fold(0u64, |sum, row| sum.saturating_add(row.weight()));
     for (index, row) in rows.iter_mut().enumerate() {
         row.rank = u32::try_from(index + 1).unwrap_or(u32::MAX);
-        row.share = (total > 0).then(|| weight(row) as f64 / total as f64);
+        row.share = (total > 0).then(|| row.weight() as f64 / total as f64);
         row.rate = slope(&row.series)
             .or_else(|| (window_seconds > 0.0).then(|| row.weight() as f64 / window_seconds));
     }
@@ -228,6 +224,8 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
     let touched = total(touchers().map(|site| site.touched)).filter(|_| touchers().next().is_some());
     // Of the same stacks: what others keep says nothing about what these touched.
     let kept = total(touchers().map(|site| site.live));
+    // Pages and address space do not add up: the series is of what the row rests on.
+    let by_pages = touched.is_some() && evidence.first() == Some(&Evidence::Pages);
     let retention = kept
         .zip(touched.filter(|touched| *touched > 0))
         .map(|(kept, touched)| (kept as f64 / touched as f64).clamp(0.0, 1.0));
@@ -256,7 +254,12 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
             .map(|site| site.first_seen)
             .fold(f64::INFINITY, f64::min),
         last_seen: stacks.iter().map(|site| site.last_seen).fold(0.0, f64::max),
-        series: sum_series(&stacks.iter().map(|site| site.series.as_slice()).collect::<Vec<_>>()),
+        series: sum_series(
+            stacks
+                .iter()
+                .filter(|site| site.touched.is_some() == by_pages)
+                .map(|site| site.series.as_slice()),
+        ),
         live,
         standard_error: live.map(|_| {
             stacks
@@ -301,15 +304,14 @@ fn frame_key(frame: &SymbolizedFrame) -> (Option<&str>, Option<&str>, u64) {
 }
 
 /// Sums step functions: at each moment that any of them names, what each held last.
-#[must_use]
-pub fn sum_series(series: &[&[(f64, u64)]]) -> Vec<(f64, u64)> {
+pub fn sum_series<'a>(series: impl Iterator<Item = &'a [(f64, u64)]>) -> Vec<(f64, u64)> {
     let mut changes: Vec<(f64, usize, u64)> = series
-        .iter()
         .enumerate()
         .flat_map(|(index, steps)| steps.iter().map(move |&(time, bytes)| (time, index, bytes)))
         .collect();
     changes.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut now = vec![0u64; series.len()];
+    let count = changes.iter().map(|(_, index, _)| index + 1).max().unwrap_or(0);
+    let mut now = vec![0u64; count];
     let mut total = 0u64;
     let mut sums: Vec<(f64, u64)> = Vec::new();
     for (time, index, bytes) in changes {
@@ -415,7 +417,7 @@ mod tests {
         );
         // `a` holds 50 + 8, `b` 21; the live bytes of `a` are not known.
         assert_eq!(names(&rows), [("a", None), ("b", Some(20))]);
-        assert_eq!(rows[0].share, Some(58.0 / 79.0));
+        assert_eq!(rows[0].share, Some(58.0 / 78.0));
         assert_eq!(rows[0].rate, None);
     }
 
@@ -445,6 +447,19 @@ mod tests {
         assert_eq!(row.evidence, Evidence::Mappings);
         assert_eq!(row.vias, [Via::Mmap, Via::Fault]);
         assert!(row.estimated);
+
+        // The address space of the same site does not count as pages, whatever it says that it rests on.
+        for evidence in [Evidence::Pages, Evidence::Mappings] {
+            let beside = SiteFacts {
+                evidence,
+                series: vec![(0.0, 5000)],
+                ..site(&["a"], 0)
+            };
+            let rows = rank(vec![paged(30, 0.0, 40), beside.clone()], GroupBy::Stack, 1.0);
+            assert_eq!(rows[0].series, [(0.0, 0), (1.0, 30)]);
+            assert_eq!(rows[0].evidence, Evidence::Pages);
+            assert_eq!(rank(vec![beside], GroupBy::Stack, 1.0)[0].series, [(0.0, 5000)]);
+        }
 
         let rows = rank(vec![paged(30, 0.0, 20)], GroupBy::Stack, 1.0);
         assert_eq!(

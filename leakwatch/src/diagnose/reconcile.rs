@@ -106,7 +106,7 @@ pub enum Reason {
     Unseen,
     /// Added or released between the reading of smaps and the look-up of pages, either sign.
     BetweenReadings,
-    /// Pages that a huge page brought in beside the one that was touched.
+    /// Pages that a huge page brought in without a fault of their own.
     HugePages,
     /// By how much the estimate from the sampled pages misses, either sign.
     SamplingError,
@@ -154,8 +154,8 @@ pub struct Account {
     pub coverage: Option<f64>,
     /// Only those that are not 0, the largest amount first.
     pub reasons: Vec<(Reason, i64)>,
-    /// (region, growth, attributed), only regions where either is not 0, in the order of the parts. Empty without
-    /// smaps.
+    /// (region, growth, attributed), each once, only regions where either is not 0 in some part, in the order of the
+    /// parts. Empty without smaps.
     pub regions: Vec<(Region, i64, i64)>,
 }
 
@@ -171,7 +171,14 @@ pub fn reconcile(parts: &[Part]) -> Account {
         account.growth = account.growth.saturating_add(part.growth);
         account.attributed = account.attributed.saturating_add(attributed);
         if let Some(region) = part.region.filter(|_| part.growth != 0 || attributed != 0) {
-            account.regions.push((region, part.growth, attributed));
+            // Several processes have a part each.
+            match account.regions.iter_mut().find(|row| row.0 == region) {
+                Some((_, growth, sum)) => {
+                    *growth = growth.saturating_add(part.growth);
+                    *sum = sum.saturating_add(attributed);
+                }
+                None => account.regions.push((region, part.growth, attributed)),
+            }
         }
         let mut rest = part.growth.saturating_sub(attributed);
         for &(reason, bytes) in &part.known {
@@ -211,6 +218,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn heap(growth: i64, attributed: u64) -> Part {
+        Part {
+            region: Some(Region::Heap),
+            growth,
+            attributed,
+            ..Part::default()
+        }
+    }
 
     #[test]
     fn the_rest_is_memory_from_before() {
@@ -293,6 +309,8 @@ mod tests {
             ]
         );
         assert_eq!(account.standard_error, 5.0);
+        let twice = reconcile(&[heap(3, 2), heap(-4, 1), heap(0, 0)]);
+        assert_eq!(twice.regions, [(Region::Heap, -1, 3)]);
         assert_eq!(account.regions, [(Region::Stack, 7, 0)]);
     }
 

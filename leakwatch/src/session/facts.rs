@@ -222,7 +222,7 @@ fn join(site: &mut SiteFacts, other: &SiteFacts) {
         .zip(other.live)
         .map(|(one, two)| one.saturating_add(two));
     site.live_variance += other.live_variance;
-    site.series = sum_series(&[site.series.as_slice(), other.series.as_slice()]);
+    site.series = sum_series([site.series.as_slice(), other.series.as_slice()].into_iter());
     for thread in &other.threads {
         if !site.threads.contains(thread) {
             site.threads.push(thread.clone());
