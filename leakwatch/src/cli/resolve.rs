@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{
-    Arguments, CommandArguments, DemoArguments, FaultsArgument, GroupByArgument, OutputArguments, RecordArguments,
+    Arguments, CommandArguments, DemoArguments, FaultsArgument, GroupByArgument, OutputArguments,
+    RecordArguments,
 };
 use super::exit::UsageError;
 use crate::session::{FaultChoice, GroupBy, RecordOptions};

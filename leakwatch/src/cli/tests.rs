@@ -1,6 +1,6 @@
-use crate::session::FaultChoice;
 use super::resolve::{Command, Shown};
 use super::*;
+use crate::session::FaultChoice;
 use crate::session::GroupBy;
 
 fn resolve(words: &[&str]) -> Command {

@@ -104,7 +104,11 @@ impl Facts {
             .zip(process.start.anonymous())
             .map(|(end, start)| end.cast_signed().saturating_sub(start.cast_signed()));
         let complete = by_pages && process.pages.before_known() && process.end.smaps.is_some();
-        let rest = if complete { Rest::BetweenReadings } else { Rest::Before };
+        let rest = if complete {
+            Rest::BetweenReadings
+        } else {
+            Rest::Before
+        };
         let own = account(process, grown, found, rest);
         let closed = own.as_deref().map(reconcile);
         if let Some(own) = own {
@@ -246,7 +250,9 @@ fn share_thinned(
         u64::try_from(product.checked_div(u128::from(all)).unwrap_or(0)).unwrap_or(u64::MAX)
     };
     for (index, part_committed, part_held) in small {
-        let Some(site) = sites.get_mut(*index) else { continue };
+        let Some(site) = sites.get_mut(*index) else {
+            continue;
+        };
         let held = share(thinned.held_bytes(), *part_held, held);
         let committed = share(thinned.committed_bytes, *part_committed, committed).max(held);
         site.committed = site.committed.saturating_add(committed);
@@ -333,7 +339,11 @@ fn found_by_pages(process: &Process, lost_faults: bool) -> ByRegion {
     let Some(settled) = &process.settled else {
         return ByRegion::new();
     };
-    let start = process.start.baseline.as_ref().map(|baseline| &baseline.by_region);
+    let start = process
+        .start
+        .baseline
+        .as_ref()
+        .map(|baseline| &baseline.by_region);
     let regions = settled
         .groups
         .keys()

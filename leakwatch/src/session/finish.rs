@@ -113,7 +113,13 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         series: series(&state),
         correlations: None,
         processes: options.follow_children.then_some(facts.processes),
-        losses: losses::losses(&state, counts.as_ref(), &facts.ledger_losses, &facts.page_losses, &names.symbolizer),
+        losses: losses::losses(
+            &state,
+            counts.as_ref(),
+            &facts.ledger_losses,
+            &facts.page_losses,
+            &names.symbolizer,
+        ),
         cost: model::Cost {
             events: counts.as_ref().map(|counts| counts.get(Counter::Events)),
             cpu_seconds: usage.cpu_seconds,
@@ -226,7 +232,9 @@ fn notes(state: &State, start: &Measure, end: &Measure, missing: &[&str]) -> Vec
         notes.push(note.clone());
     }
     if let Some(error) = &state.sampling_error {
-        notes.push(format!("The sampling rate could not be lowered in the kernel: {error}."));
+        notes.push(format!(
+            "The sampling rate could not be lowered in the kernel: {error}."
+        ));
     }
     for point in missing {
         notes.push(format!("This kernel has no {point}: such calls were not seen."));

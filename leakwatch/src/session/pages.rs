@@ -185,7 +185,12 @@ impl Process {
         }
         spans
             .into_iter()
-            .map(|range| (range.start.saturating_mul(page)..range.end.saturating_mul(page), None))
+            .map(|range| {
+                (
+                    range.start.saturating_mul(page)..range.end.saturating_mul(page),
+                    None,
+                )
+            })
             .collect()
     }
 }

@@ -105,7 +105,10 @@ mod tests {
             }
             sampling.halve(TICK * (tick + 1));
         }
-        assert!(last_second <= f64::from(budget) * 1.1, "{last_second} snapshots in the last second");
+        assert!(
+            last_second <= f64::from(budget) * 1.1,
+            "{last_second} snapshots in the last second"
+        );
         (snapshots, sampling.rate())
     }
 

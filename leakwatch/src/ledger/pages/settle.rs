@@ -39,12 +39,7 @@ impl Group {
     /// All estimates together: on the average `new_pages`.
     #[must_use]
     pub fn estimated(&self) -> f64 {
-        self.attributed.pages
-            + self.no_stack
-            + self.unseen
-            + self.huge
-            + self.freed_lazily
-            + self.by_others
+        self.attributed.pages + self.no_stack + self.unseen + self.huge + self.freed_lazily + self.by_others
     }
 }
 
@@ -156,7 +151,10 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
     pub fn finish(mut self) -> Settled<G> {
         self.flush();
         let stands_for = self.pages.stands_for();
-        let all = self.groups.values().fold(Seen::default(), |all, seen| all.join(seen));
+        let all = self
+            .groups
+            .values()
+            .fold(Seen::default(), |all, seen| all.join(seen));
         let known = self.pages.before_known;
         let scales = Scales {
             base: Scale::of(
@@ -165,7 +163,12 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
                 all.base_drawn(),
                 all.base_drawn(),
             ),
-            huge: Scale::of_huge(stands_for, known.then_some(all.new_huge), &all.attributed, &all.no_stack),
+            huge: Scale::of_huge(
+                stands_for,
+                known.then_some(all.new_huge),
+                &all.attributed,
+                &all.no_stack,
+            ),
         };
         let attributed = scales.estimate(all.attributed);
         let groups = self.groups.iter().map(|(group, seen)| {
