@@ -155,6 +155,17 @@ impl Probe {
             .map(drop)
     }
 
+    /// Which pages are in the sample now. The kernel side lowers it by itself while the ring fills beyond its half.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the read.
+    pub fn sample_threshold(&self) -> Result<u64, ProbeError> {
+        self.sample
+            .get(&0, 0)
+            .map_err(|error| super::map_error("SAMPLE", &error))
+    }
+
     /// Sets which pages are in the sample: those with `page_hash < threshold`.
     ///
     /// # Errors
