@@ -20,6 +20,8 @@
 //!
 //! A failure is a panic that says what was expected of which program, with the call sites and leakwatch's stderr.
 
+pub mod account;
+pub mod cost;
 pub mod daemons;
 pub mod expect;
 pub mod kernel;

@@ -158,7 +158,14 @@ fn from_environment(variable: &str, otherwise: &str) -> String {
 
 fn hash_of(source: &Path, compiler: &str, arguments: &[&str]) -> String {
     let mut hasher = DefaultHasher::new();
-    for file in [source.to_owned(), sources().join("truth.h")] {
+    let headers = fs::read_dir(sources()).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = headers
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "h"))
+        .collect();
+    files.sort();
+    files.push(source.to_owned());
+    for file in files {
         let content =
             fs::read(&file).unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
         content.hash(&mut hasher);

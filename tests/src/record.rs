@@ -57,6 +57,12 @@ impl Record {
         self
     }
 
+    /// So many stack snapshots a second before the sample is thinned.
+    #[must_use]
+    pub fn budget(self, snapshots_a_second: &str) -> Self {
+        self.arg("--sample-budget").arg(snapshots_a_second)
+    }
+
     /// A file of the recording's folder.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {

@@ -14,12 +14,52 @@ pub struct Recording {
     pub target: TargetProcess,
     pub window: Window,
     pub growth: Growth,
+    pub reconciliation: Option<Reconciliation>,
     pub call_sites: Vec<CallSite>,
     pub mappings: Option<Vec<Mapping>>,
+    /// Each process's own account, with `--children`.
+    pub processes: Option<Vec<ProcessAccount>>,
     /// What else the reader should know.
     #[serde(default)]
     pub notes: Vec<String>,
     pub losses: Losses,
+    pub cost: Cost,
+}
+
+/// The account: the kernel's growth against what call sites are known to keep, bytes.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Reconciliation {
+    pub smaps_growth_bytes: i64,
+    pub attributed_bytes: i64,
+    /// `None` unless memory grew.
+    pub coverage: Option<f64>,
+    pub reasons: Vec<Reason>,
+    /// Of the attributed bytes; `None` or 0 where every page was looked at.
+    #[serde(default)]
+    pub standard_error_bytes: Option<f64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Reason {
+    pub reason: String,
+    pub bytes: i64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct ProcessAccount {
+    pub pid: u32,
+    pub anonymous_growth_bytes: Option<i64>,
+    pub attributed_bytes: Option<i64>,
+    pub coverage: Option<f64>,
+    pub live_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Cost {
+    /// 1 where nothing was thinned.
+    pub sampling_rate: Option<f64>,
+    pub cpu_seconds: Option<f64>,
+    pub peak_rss_bytes: Option<u64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -49,14 +89,27 @@ pub struct CallSite {
     pub rank: u32,
     /// `None` where there is no stack, or nothing but allocator in it.
     pub culprit: Option<Culprit>,
+    /// The way most of it came.
     pub via: String,
+    /// All of them.
+    #[serde(default)]
+    pub vias: Vec<String>,
     /// Address space committed in the window and still held at its end. Known of every call site: mapping calls are
     /// the layer that is always on.
     pub held_bytes: u64,
     pub committed_bytes: u64,
     pub released_bytes: u64,
-    /// Of the held bytes, those resident or swapped.
+    /// Resident or swapped at the window's end: of the pages that it touched first, or of the held bytes, as its
+    /// evidence says.
     pub live_bytes: Option<u64>,
+    /// What it touched in the window, gone or not.
+    pub touched_bytes: Option<u64>,
+    /// Live by touched, 0 to 1.
+    pub retention: Option<f64>,
+    /// Of the live bytes; `None` or 0 where every page was looked at.
+    pub standard_error_bytes: Option<f64>,
+    /// `pages` or `mappings`.
+    pub evidence: String,
     pub events: u64,
     pub stack_complete: bool,
     pub frames: Vec<Frame>,
@@ -173,8 +226,25 @@ impl Recording {
                     "the site of rank {expected} holds more than it committed"
                 ));
             }
-            if site.live_bytes.is_some_and(|live| live > site.held_bytes) {
+            let live = site.live_bytes.unwrap_or(0);
+            let by_faults = site.vias.iter().any(|via| via == "fault");
+            if site.evidence == "mappings" && !by_faults && live > site.held_bytes {
                 return Err(format!("the site of rank {expected} has more live than held"));
+            }
+            if site.retention.is_some_and(|kept| !(0.0..=1.0).contains(&kept)) {
+                return Err(format!(
+                    "the site of rank {expected} retains {:?}",
+                    site.retention
+                ));
+            }
+            if site
+                .standard_error_bytes
+                .is_some_and(|error| !(error.is_finite() && error >= 0.0))
+            {
+                return Err(format!(
+                    "the site of rank {expected} errs by {:?}",
+                    site.standard_error_bytes
+                ));
             }
             if site.frames.is_empty() && site.stack_complete {
                 return Err(format!(
@@ -185,24 +255,51 @@ impl Recording {
         Ok(recording)
     }
 
+    /// The sites that blame this function.
+    pub fn sites_of<'a>(&'a self, function: &'a str) -> impl Iterator<Item = &'a CallSite> {
+        self.call_sites.iter().filter(move |site| site.blames(function))
+    }
+
     /// Bytes held by all sites that blame this function.
     #[must_use]
     pub fn held_by(&self, function: &str) -> u64 {
-        self.call_sites
-            .iter()
-            .filter(|site| site.blames(function))
-            .map(|site| site.held_bytes)
-            .sum()
+        self.sites_of(function).map(|site| site.held_bytes).sum()
     }
 
     /// Bytes committed by all sites that blame this function.
     #[must_use]
     pub fn committed_by(&self, function: &str) -> u64 {
-        self.call_sites
-            .iter()
-            .filter(|site| site.blames(function))
-            .map(|site| site.committed_bytes)
+        self.sites_of(function).map(|site| site.committed_bytes).sum()
+    }
+
+    /// Live bytes of all sites that blame this function.
+    #[must_use]
+    pub fn live_by(&self, function: &str) -> u64 {
+        self.sites_of(function).filter_map(|site| site.live_bytes).sum()
+    }
+
+    /// Bytes that all sites that blame this function touched.
+    #[must_use]
+    pub fn touched_by(&self, function: &str) -> u64 {
+        self.sites_of(function)
+            .filter_map(|site| site.touched_bytes)
             .sum()
+    }
+
+    /// Standard error of [`Self::live_by`], bytes: the sites' pages are different ones, so their variances add up.
+    #[must_use]
+    pub fn standard_error_by(&self, function: &str) -> f64 {
+        let variances = self
+            .sites_of(function)
+            .filter_map(|site| site.standard_error_bytes)
+            .map(|error| error * error);
+        variances.sum::<f64>().sqrt()
+    }
+
+    /// Live bytes of all sites together.
+    #[must_use]
+    pub fn live(&self) -> u64 {
+        self.call_sites.iter().filter_map(|site| site.live_bytes).sum()
     }
 
     /// Bytes held by all sites together.
@@ -381,6 +478,11 @@ mod tests {
         assert!(!recording.call_sites[0].blames("upload"));
         assert!(recording.call_sites[0].runs_through("main"));
         assert_eq!(recording.held_by("handle_upload"), 37_519_360);
+        assert_eq!(recording.live_by("handle_render"), 409_600 + 204_800);
+        assert_eq!(recording.touched_by("handle_render"), 2 * 819_200);
+        let error = recording.standard_error_by("handle_render");
+        assert!((error - 34_756.0).abs() < 1.0, "{error}");
+        assert_eq!(recording.live(), 38_133_760);
         assert_eq!(
             recording.losses.nonzero().into_iter().collect::<Vec<_>>(),
             [("truncated_stacks.too_deep".to_owned(), 3)]
@@ -398,6 +500,28 @@ mod tests {
             Recording::parse(&value.to_string())
                 .unwrap_err()
                 .contains("retention")
+        );
+    }
+
+    #[test]
+    fn figures_that_cannot_be_are_refused() {
+        for (field, wrong, word) in [
+            ("retention", 1.5, "retains"),
+            ("standard_error_bytes", -1.0, "errs"),
+        ] {
+            let mut value = example();
+            value["call_sites"][1][field] = wrong.into();
+            let refusal = Recording::parse(&value.to_string()).unwrap_err();
+            assert!(refusal.contains(word), "{field}: {refusal}");
+        }
+        // Only what rests on mappings is bound by what is held.
+        let mut value = example();
+        value["call_sites"][1]["evidence"] = "mappings".into();
+        value["call_sites"][1]["vias"] = serde_json::json!(["brk"]);
+        assert!(
+            Recording::parse(&value.to_string())
+                .unwrap_err()
+                .contains("more live than held")
         );
     }
 

@@ -1,5 +1,6 @@
 //! A running target program, by the protocol of `programs/truth.h`.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -24,6 +25,13 @@ pub struct Truth {
     /// Functions that took memory and gave it back.
     #[serde(default)]
     pub innocents: Vec<String>,
+    /// Live bytes by the function that touched them first: of every function that has a part in the work, 0 where it
+    /// keeps none.
+    #[serde(default)]
+    pub functions: BTreeMap<String, u64>,
+    /// The same by process, PIDs as text.
+    #[serde(default)]
+    pub processes: BTreeMap<String, u64>,
     /// Whatever else this program tells.
     #[serde(flatten)]
     pub more: serde_json::Map<String, serde_json::Value>,

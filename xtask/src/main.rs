@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask test`, `demo`, `ebpf`, `ci`.
+//! The project's own commands: `cargo xtask test`, `demo`, `bench`, `ebpf`, `ci`.
 
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod demo;
 mod ebpf;
 mod requirements;
@@ -27,6 +28,8 @@ enum Task {
     Test(test::Arguments),
     /// Build leakwatch and let it record its own leaky service for a few seconds.
     Demo(demo::Arguments),
+    /// Measure what leakwatch and its peers cost a traced program, as ratios to the same program untraced.
+    Bench(bench::Arguments),
     /// Build the eBPF object from source, or check the committed one.
     Ebpf(ebpf::Args),
     /// Run what CI runs: .ci/run.
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Ebpf(arguments) => ebpf::run(&run::workspace(), arguments),
         Task::Ci => run::run(&mut Command::new(run::workspace().join(".ci/run"))),
     };

@@ -46,6 +46,16 @@ const REQUIREMENTS: &[Requirement] = &[
         present: || on_path("python3"),
     },
     Requirement {
+        what: "jemalloc",
+        package: "libjemalloc2",
+        present: || library("libjemalloc.so.2"),
+    },
+    Requirement {
+        what: "mimalloc",
+        package: "libmimalloc2.0",
+        present: || library("libmimalloc.so.2"),
+    },
+    Requirement {
         what: "unshare and setpriv",
         package: "util-linux",
         present: || on_path("unshare") && on_path("setpriv"),
@@ -55,6 +65,14 @@ const REQUIREMENTS: &[Requirement] = &[
 fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// In a folder where the loader looks: such libraries are preloaded by their bare name.
+fn library(name: &str) -> bool {
+    let multiarch = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    [multiarch.as_str(), "/usr/lib64", "/usr/lib", "/usr/local/lib"]
+        .iter()
+        .any(|folder| Path::new(folder).join(name).is_file())
 }
 
 fn postgres() -> bool {

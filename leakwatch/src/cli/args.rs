@@ -166,6 +166,47 @@ pub struct RecordArguments {
         hide_env_values = true
     )]
     pub ring_bytes: u32,
+
+    /// Stack snapshots a second before fewer pages are sampled
+    ///
+    /// Every page of the process is watched until its page faults and mapping calls bring more snapshots than this, or
+    /// they take more than 1 % of its time; then every second page, every fourth, and so on. The report gives the rate and
+    /// the standard error that comes with it. Raise it to know more, at the process's cost. Example: --sample-budget 500
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "2000",
+        value_parser = values::sample_budget,
+        env = "LEAKWATCH_SAMPLE_BUDGET",
+        hide_env_values = true
+    )]
+    pub sample_budget: u32,
+
+    /// How to see which pages the process touches first
+    ///
+    /// Without it only the calls that extend memory tell who keeps it, and memory that was mapped before has no call
+    /// site. Example: --faults never
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        default_value_t = FaultsArgument::Auto,
+        env = "LEAKWATCH_FAULTS",
+        hide_env_values = true
+    )]
+    pub faults: FaultsArgument,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FaultsArgument {
+    /// The software event, else the tracepoint
+    Auto,
+    /// The page-fault software event of each of its threads
+    Event,
+    /// The kernel's tracepoint: user-mode faults only, and dearer for every process of the host
+    Tracepoint,
+    /// Not at all
+    Never,
 }
 
 /// Which process: by number or by name, exactly one of the two.

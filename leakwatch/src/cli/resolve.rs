@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{
-    Arguments, CommandArguments, DemoArguments, GroupByArgument, OutputArguments, RecordArguments,
+    Arguments, CommandArguments, DemoArguments, FaultsArgument, GroupByArgument, OutputArguments,
+    RecordArguments,
 };
 use super::exit::UsageError;
-use crate::session::{GroupBy, RecordOptions};
+use crate::session::{FaultChoice, GroupBy, RecordOptions};
 use crate::target::Target;
 
 /// What leakwatch is to do.
@@ -45,6 +46,8 @@ pub struct Window {
     pub duration: Duration,
     pub stack_bytes: u32,
     pub ring_bytes: u32,
+    pub sample_budget: u32,
+    pub faults: FaultChoice,
     pub follow_children: bool,
     pub group_by: GroupBy,
     pub dump_ledger: Option<PathBuf>,
@@ -59,6 +62,8 @@ impl Window {
             duration: self.duration,
             stack_bytes: self.stack_bytes,
             ring_bytes: self.ring_bytes,
+            sample_budget: self.sample_budget,
+            faults: self.faults,
             follow_children: self.follow_children,
             group_by: self.group_by,
             dump_ledger: self.dump_ledger,
@@ -112,6 +117,8 @@ fn resolve_record(record: RecordArguments) -> Result<Command, UsageError> {
             duration: record.duration,
             stack_bytes: record.stack_bytes,
             ring_bytes: record.ring_bytes,
+            sample_budget: record.sample_budget,
+            faults: record.faults.into(),
             follow_children: record.children,
             group_by: record.group_by.into(),
             dump_ledger: record.dump_ledger,
@@ -127,6 +134,8 @@ fn resolve_demo(demo: DemoArguments) -> Result<Command, UsageError> {
             duration: demo.duration,
             stack_bytes: 32 * 1024,
             ring_bytes: 64 * 1024 * 1024,
+            sample_budget: SAMPLE_BUDGET,
+            faults: FaultChoice::Auto,
             follow_children: false,
             group_by: GroupBy::Function,
             dump_ledger: None,
@@ -150,6 +159,20 @@ fn resolve_output(output: OutputArguments, top: usize, min_bytes: u64) -> Result
             verbose: output.verbose,
         },
     })
+}
+
+/// Stack snapshots a second.
+const SAMPLE_BUDGET: u32 = 2000;
+
+impl From<FaultsArgument> for FaultChoice {
+    fn from(argument: FaultsArgument) -> Self {
+        match argument {
+            FaultsArgument::Auto => Self::Auto,
+            FaultsArgument::Event => Self::Event,
+            FaultsArgument::Tracepoint => Self::Tracepoint,
+            FaultsArgument::Never => Self::Never,
+        }
+    }
 }
 
 impl From<GroupByArgument> for GroupBy {

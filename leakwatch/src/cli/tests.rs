@@ -1,5 +1,6 @@
 use super::resolve::{Command, Shown};
 use super::*;
+use crate::session::FaultChoice;
 use crate::session::GroupBy;
 
 fn resolve(words: &[&str]) -> Command {
@@ -25,6 +26,8 @@ fn defaults_of_record() {
                 duration: Duration::from_secs(10),
                 stack_bytes: 32 * 1024,
                 ring_bytes: 64 * 1024 * 1024,
+                sample_budget: 2000,
+                faults: FaultChoice::Auto,
                 follow_children: false,
                 group_by: GroupBy::Stack,
                 dump_ledger: None,
@@ -66,6 +69,10 @@ fn every_option_of_record_arrives() {
         "8KiB",
         "--ring-bytes",
         "1M",
+        "--sample-budget",
+        "500",
+        "--faults",
+        "never",
         "-v",
     ];
     assert_eq!(
@@ -76,6 +83,8 @@ fn every_option_of_record_arrives() {
                 duration: Duration::from_secs(300),
                 stack_bytes: 8192,
                 ring_bytes: 1 << 20,
+                sample_budget: 500,
+                faults: FaultChoice::Never,
                 follow_children: true,
                 group_by: GroupBy::Module,
                 dump_ledger: None,

@@ -120,6 +120,15 @@ pub fn rows(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Snapshots a second; the target's time bounds them too, so that more would not come anyway.
+pub fn sample_budget(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Err("give at least 1; --faults never watches no page faults".to_owned()),
+        Ok(budget) => Ok(budget),
+        Err(_) => Err("not a number of snapshots a second".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

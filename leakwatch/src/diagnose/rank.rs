@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::diagnose::culprit::{culprit, frame_label};
+use crate::ledger::slope;
 use crate::symbolize::SymbolizedFrame;
 
 /// How a call site gained memory.
@@ -13,6 +14,8 @@ pub enum Via {
     Brk,
     Mremap,
     Mprotect,
+    /// It touched the pages first.
+    Fault,
 }
 
 impl Via {
@@ -24,6 +27,27 @@ impl Via {
             Self::Brk => "brk",
             Self::Mremap => "mremap",
             Self::Mprotect => "mprotect",
+            Self::Fault => "fault",
+        }
+    }
+}
+
+/// What the live bytes of a site rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Evidence {
+    /// Who first touched the pages that are still there.
+    Pages,
+    /// Who asked for the address space.
+    Mappings,
+}
+
+impl Evidence {
+    /// The word of the recording.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pages => "pages",
+            Self::Mappings => "mappings",
         }
     }
 }
@@ -55,10 +79,17 @@ pub struct SiteFacts {
     pub events: u64,
     pub first_seen: f64,
     pub last_seen: f64,
-    /// (seconds, held bytes), ascending.
+    /// (seconds, bytes), ascending: what it held, with page evidence the pages that it owned.
     pub series: Vec<(f64, u64)>,
-    /// Of `held`, resident or swapped at the end; `None` when it could not be looked up.
+    /// Added in the window, and resident or swapped at its end; `None` when it could not be looked up.
     pub live: Option<u64>,
+    /// Square of the standard error of `live`, bytes²; 0 when `live` is exact.
+    pub live_variance: f64,
+    /// First touched by it in the window, gone or not; `None` without page evidence.
+    pub touched: Option<u64>,
+    pub evidence: Evidence,
+    /// `committed`, `released` and `held` contain a share of events whose stacks were thinned.
+    pub estimated: bool,
     /// Names of the threads that called, escaped where they are not text.
     pub threads: Vec<String>,
     pub process: u32,
@@ -83,12 +114,26 @@ pub struct RankedSite {
     pub events: u64,
     pub first_seen: f64,
     pub last_seen: f64,
+    /// Sum over the stacks of the row's evidence: pages, or address space.
     pub series: Vec<(f64, u64)>,
     /// `None` when it is unknown for a stack of the row.
     pub live: Option<u64>,
-    /// Of the live bytes of all rows (held bytes, where a row's live bytes are unknown); `None` when there are none.
+    /// Standard error of `live`, bytes; 0 when it is exact, `None` when `live` is unknown.
+    pub standard_error: Option<f64>,
+    /// Sum over the stacks where it is known; `None` when it is of none.
+    pub touched: Option<u64>,
+    /// Live over touched bytes of those stacks, 0 to 1: near 1 is kept, near 0 is churn. `None` when either is unknown
+    /// or nothing was touched.
+    pub retention: Option<f64>,
+    /// Of the stacks that hold most of the live bytes.
+    pub evidence: Evidence,
+    /// Some stack's committed, released and held bytes are.
+    pub estimated: bool,
+    /// Of the live bytes of all rows (held bytes, where a row's live bytes are unknown: what ranks it); `None` when
+    /// there are none.
     pub share: Option<f64>,
-    /// Live (else held) bytes over the window, bytes per second; `None` for an empty window.
+    /// The slope of the series, bytes per second; negative when the site shrank. Where the series has under four
+    /// points, live (else held) bytes over the window; `None` then for an empty window.
     pub rate: Option<f64>,
     /// Every stack of the row reaches its root.
     pub complete: bool,
@@ -121,19 +166,14 @@ pub fn rank(facts: Vec<SiteFacts>, by: GroupBy, window_seconds: f64) -> Vec<Rank
     // The map's order, which is by name, stands for what is left equal.
     rows.sort_by_key(|row| Reverse((row.weight(), row.held, row.committed)));
 
-    let live_known = rows.iter().all(|row| row.live.is_some());
-    let weight = |row: &RankedSite| {
-        if live_known {
-            row.live.unwrap_or(0)
-        } else {
-            row.held
-        }
-    };
-    let total = rows.iter().fold(0u64, |sum, row| sum.saturating_add(weight(row)));
+    let total = rows
+        .iter()
+        .fold(0u64, |sum, row| sum.saturating_add(row.weight()));
     for (index, row) in rows.iter_mut().enumerate() {
         row.rank = u32::try_from(index + 1).unwrap_or(u32::MAX);
-        row.share = (total > 0).then(|| weight(row) as f64 / total as f64);
-        row.rate = (window_seconds > 0.0).then(|| row.weight() as f64 / window_seconds);
+        row.share = (total > 0).then(|| row.weight() as f64 / total as f64);
+        row.rate = slope(&row.series)
+            .or_else(|| (window_seconds > 0.0).then(|| row.weight() as f64 / window_seconds));
     }
     rows
 }
@@ -177,13 +217,17 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
         (Some(frame), _) => frame_label(frame),
     };
 
-    let mut by_via: BTreeMap<Via, u64> = BTreeMap::new();
-    for site in &stacks {
-        let sum = by_via.entry(site.via).or_default();
-        *sum = sum.saturating_add(weight(site));
-    }
-    let mut vias: Vec<(Via, u64)> = by_via.into_iter().collect();
-    vias.sort_by_key(|&(via, bytes)| (Reverse(bytes), via));
+    let vias = by_weight(stacks.iter().map(|site| (site.via, weight(site))));
+    let evidence = by_weight(stacks.iter().map(|site| (site.evidence, weight(site))));
+    let evidence = evidence.first().copied().unwrap_or(Evidence::Mappings);
+    let live = total(stacks.iter().map(|site| site.live));
+    let touchers = || stacks.iter().filter(|site| site.touched.is_some());
+    let touched = total(touchers().map(|site| site.touched)).filter(|_| touchers().next().is_some());
+    // Of the same stacks: what others keep says nothing about what these touched.
+    let kept = total(touchers().map(|site| site.live));
+    let retention = kept
+        .zip(touched.filter(|touched| *touched > 0))
+        .map(|(kept, touched)| (kept as f64 / touched as f64).clamp(0.0, 1.0));
 
     let sum = |of: fn(&SiteFacts) -> u64| stacks.iter().map(of).fold(0u64, u64::saturating_add);
     let mut threads: Vec<String> = stacks
@@ -199,7 +243,7 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
         rank: 0,
         label,
         culprit,
-        vias: vias.into_iter().map(|(via, _)| via).collect(),
+        vias,
         committed: sum(|site| site.committed),
         released: sum(|site| site.released),
         held: sum(|site| site.held),
@@ -209,11 +253,26 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
             .map(|site| site.first_seen)
             .fold(f64::INFINITY, f64::min),
         last_seen: stacks.iter().map(|site| site.last_seen).fold(0.0, f64::max),
-        series: sum_series(&stacks),
-        live: stacks
-            .iter()
-            .map(|site| site.live)
-            .try_fold(0u64, |sum, live| Some(sum.saturating_add(live?))),
+        // Pages and the address space that they lie in do not add up.
+        series: sum_series(
+            stacks
+                .iter()
+                .filter(|site| site.evidence == evidence)
+                .map(|site| site.series.as_slice()),
+        ),
+        live,
+        standard_error: live.map(|_| {
+            stacks
+                .iter()
+                .map(|site| site.live_variance)
+                .sum::<f64>()
+                .max(0.0)
+                .sqrt()
+        }),
+        touched,
+        retention,
+        evidence,
+        estimated: stacks.iter().any(|site| site.estimated),
         share: None,
         rate: None,
         complete: stacks.iter().all(|site| site.complete),
@@ -223,19 +282,36 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
     })
 }
 
+/// `None` when one is.
+fn total(mut amounts: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    amounts.try_fold(0u64, |sum, amount| Some(sum.saturating_add(amount?)))
+}
+
+/// Each once, the one with the most bytes first; equals in their own order.
+fn by_weight<K: Ord + Copy>(weighted: impl Iterator<Item = (K, u64)>) -> Vec<K> {
+    let mut sums: BTreeMap<K, u64> = BTreeMap::new();
+    for (key, bytes) in weighted {
+        let sum = sums.entry(key).or_default();
+        *sum = sum.saturating_add(bytes);
+    }
+    let mut sums: Vec<(K, u64)> = sums.into_iter().collect();
+    sums.sort_by_key(|&(key, bytes)| (Reverse(bytes), key));
+    sums.into_iter().map(|(key, _)| key).collect()
+}
+
 fn frame_key(frame: &SymbolizedFrame) -> (Option<&str>, Option<&str>, u64) {
     (frame.function.as_deref(), frame.module.as_deref(), frame.offset)
 }
 
 /// Sums step functions: at each moment that any of them names, what each held last.
-fn sum_series(stacks: &[SiteFacts]) -> Vec<(f64, u64)> {
-    let mut changes: Vec<(f64, usize, u64)> = stacks
-        .iter()
+pub fn sum_series<'a>(series: impl Iterator<Item = &'a [(f64, u64)]>) -> Vec<(f64, u64)> {
+    let mut changes: Vec<(f64, usize, u64)> = series
         .enumerate()
-        .flat_map(|(index, site)| site.series.iter().map(move |&(time, bytes)| (time, index, bytes)))
+        .flat_map(|(index, steps)| steps.iter().map(move |&(time, bytes)| (time, index, bytes)))
         .collect();
     changes.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut now = vec![0u64; stacks.len()];
+    let count = changes.iter().map(|(_, index, _)| index + 1).max().unwrap_or(0);
+    let mut now = vec![0u64; count];
     let mut total = 0u64;
     let mut sums: Vec<(f64, u64)> = Vec::new();
     for (time, index, bytes) in changes {
@@ -290,6 +366,10 @@ mod tests {
             last_seen: 2.0,
             series: vec![(0.0, 0), (1.0, live)],
             live: Some(live),
+            live_variance: 0.0,
+            touched: None,
+            evidence: Evidence::Mappings,
+            estimated: false,
             threads: vec!["worker".into()],
             process: 7,
         }
@@ -337,8 +417,89 @@ mod tests {
         );
         // `a` holds 50 + 8, `b` 21; the live bytes of `a` are not known.
         assert_eq!(names(&rows), [("a", None), ("b", Some(20))]);
-        assert_eq!(rows[0].share, Some(58.0 / 79.0));
+        assert_eq!(rows[0].share, Some(58.0 / 78.0));
         assert_eq!(rows[0].rate, None);
+    }
+
+    #[test]
+    fn errors_add_in_squares_and_retention_is_of_what_was_touched() {
+        let paged = |live: u64, variance: f64, touched: u64| SiteFacts {
+            via: Via::Fault,
+            live_variance: variance,
+            touched: Some(touched),
+            evidence: Evidence::Pages,
+            ..site(&["a"], live)
+        };
+        let mapped = SiteFacts {
+            estimated: true,
+            ..site(&["a"], 100)
+        };
+        let rows = rank(
+            vec![paged(30, 9.0, 100), paged(20, 16.0, 100), mapped.clone()],
+            GroupBy::Stack,
+            1.0,
+        );
+        let row = &rows[0];
+        assert_eq!((row.live, row.touched), (Some(150), Some(200)));
+        assert_eq!(row.standard_error, Some(5.0));
+        // The mapping's 100 bytes were not touched by anybody that is known.
+        assert_eq!(row.retention, Some(0.25));
+        assert_eq!(row.evidence, Evidence::Mappings);
+        assert_eq!(row.vias, [Via::Mmap, Via::Fault]);
+        assert!(row.estimated);
+
+        // The address space of the same site is not counted as pages, even where some of it has no other toucher.
+        let beside = SiteFacts {
+            series: vec![(0.0, 5000)],
+            ..site(&["a"], 2)
+        };
+        let rows = rank(vec![paged(30, 0.0, 40), beside.clone()], GroupBy::Stack, 1.0);
+        assert_eq!(rows[0].series, [(0.0, 0), (1.0, 30)]);
+        assert_eq!((rows[0].live, rows[0].evidence), (Some(32), Evidence::Pages));
+        let rows = rank(vec![beside], GroupBy::Stack, 1.0);
+        assert_eq!(rows[0].series, [(0.0, 5000)]);
+
+        let rows = rank(vec![paged(30, 0.0, 20)], GroupBy::Stack, 1.0);
+        assert_eq!(
+            (rows[0].retention, rows[0].standard_error),
+            (Some(1.0), Some(0.0))
+        );
+        assert_eq!(rows[0].evidence, Evidence::Pages);
+        assert!(!rows[0].estimated);
+
+        let rows = rank(vec![mapped], GroupBy::Stack, 1.0);
+        assert_eq!((rows[0].touched, rows[0].retention), (None, None));
+        let rows = rank(vec![paged(0, 0.0, 0)], GroupBy::Stack, 1.0);
+        assert_eq!((rows[0].touched, rows[0].retention), (Some(0), None));
+        let unknown = SiteFacts {
+            live: None,
+            ..paged(1, 4.0, 9)
+        };
+        let rows = rank(vec![unknown], GroupBy::Stack, 1.0);
+        assert_eq!(rows[0].touched, Some(9));
+        assert_eq!((rows[0].retention, rows[0].standard_error), (None, None));
+    }
+
+    #[test]
+    fn four_points_make_a_rate() {
+        let with = |series: Vec<(f64, u64)>| SiteFacts {
+            series,
+            ..site(&["a"], 1000)
+        };
+        let rate = |series| rank(vec![with(series)], GroupBy::Stack, 10.0)[0].rate;
+        assert_eq!(rate(vec![(0.0, 0), (5.0, 1), (10.0, 2)]), Some(100.0));
+        assert_eq!(rate(vec![(0.0, 0), (1.0, 20), (2.0, 40), (3.0, 60)]), Some(20.0));
+        assert_eq!(rate(vec![(0.0, 60), (1.0, 40), (2.0, 20), (3.0, 0)]), Some(-20.0));
+        // All at one moment: no line.
+        assert_eq!(rate(vec![(1.0, 1); 4]), Some(100.0));
+        // Of the row's series, not of one stack's.
+        let row = rank(
+            vec![with(vec![(0.0, 0), (2.0, 40)]), with(vec![(1.0, 20), (3.0, 40)])],
+            GroupBy::Stack,
+            10.0,
+        );
+        assert_eq!(row[0].series, [(0.0, 0), (1.0, 20), (2.0, 60), (3.0, 80)]);
+        assert_eq!(row[0].rate, Some(28.0));
     }
 
     #[test]

@@ -1,59 +1,92 @@
 //! The account that closes: the kernel's growth against what call sites are known to keep, the rest by reason. Pure.
 //!
 //! Anonymous memory of a region at the window's end is what call sites added and keep, what was added without a
-//! known owner, and what is left in memory from before the attach. The first two are measured; so the rest of the
-//! growth is the change inside memory from before, up to what moved between the two readings.
+//! known owner, and what is left in memory from before the attach. What is measured of it stands by its reason. Where
+//! memory from before was not measured, the rest of the growth is the change inside of it; where it was, the rest is
+//! what moved between the readings.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::sampler::region::Region;
 
 /// One region's figures, bytes. Without smaps there is one part for the whole process, its `region` `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Part {
     pub region: Option<Region>,
     /// Anonymous + Swap, end minus start.
     pub growth: i64,
     /// Live bytes of call sites with a stack.
     pub attributed: u64,
-    /// Live bytes added in the window by events without a stack.
-    pub no_stack: u64,
-    /// Live bytes in memory that appeared without an event (lost, or repaired from /proc/PID/maps).
-    pub unseen: u64,
-    /// By how much the live bytes of memory from before the attach changed; `None` when it was not measured, then it
-    /// is what the account leaves.
-    pub before_attach: Option<i64>,
+    /// Square of the standard error of `attributed`, bytes²; 0 when it is exact.
+    pub variance: f64,
+    /// Measured amounts that no call site has. A reason may stand several times; its amounts add up.
+    pub known: Vec<(Reason, i64)>,
+    pub rest: Rest,
 }
 
-/// Live bytes found in one region at the window's end, by whether their owner is known.
+/// What the growth is that neither a call site nor a measured amount explains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rest {
+    /// The change inside memory from before the attach: it was not measured.
+    #[default]
+    Before,
+    /// What moved between the readings: all else was measured.
+    BetweenReadings,
+}
+
+/// What was found in one region at the window's end: the part without its growth.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
     pub attributed: u64,
-    pub no_stack: u64,
-    pub unseen: u64,
+    /// Of `attributed`, as in [`Part`].
+    pub variance: f64,
+    pub known: Vec<(Reason, i64)>,
 }
 
-/// Joins smaps' growth (Anonymous + Swap) and the live bytes, region by region. A region of either is in the result.
+impl Found {
+    /// Adds bytes that no call site has.
+    pub fn add(&mut self, reason: Reason, bytes: i64) {
+        add(&mut self.known, reason, bytes);
+    }
+
+    /// Adds what was found elsewhere.
+    pub fn join(&mut self, other: &Self) {
+        self.attributed = self.attributed.saturating_add(other.attributed);
+        self.variance += other.variance;
+        for &(reason, bytes) in &other.known {
+            self.add(reason, bytes);
+        }
+    }
+
+    /// With its growth it is a part.
+    #[must_use]
+    pub fn part(self, region: Option<Region>, growth: i64, rest: Rest) -> Part {
+        let Self {
+            attributed,
+            variance,
+            known,
+        } = self;
+        Part {
+            region,
+            growth,
+            attributed,
+            variance,
+            known,
+            rest,
+        }
+    }
+}
+
+/// Joins smaps' growth (Anonymous + Swap) and what was found, region by region. A region of either is in the result.
 #[must_use]
-pub fn parts(growth: &BTreeMap<Region, i64>, found: &BTreeMap<Region, Found>) -> Vec<Part> {
+pub fn parts(growth: &BTreeMap<Region, i64>, found: &BTreeMap<Region, Found>, rest: Rest) -> Vec<Part> {
     let regions: BTreeSet<Region> = growth.keys().chain(found.keys()).copied().collect();
     regions
         .into_iter()
         .map(|region| {
-            let Found {
-                attributed,
-                no_stack,
-                unseen,
-            } = found.get(&region).copied().unwrap_or_default();
             let growth = growth.get(&region).copied().unwrap_or_default();
-            Part {
-                region: Some(region),
-                growth,
-                attributed,
-                no_stack,
-                unseen,
-                before_attach: None,
-            }
+            let found = found.get(&region).cloned().unwrap_or_default();
+            found.part(Some(region), growth, rest)
         })
         .collect()
 }
@@ -73,6 +106,19 @@ pub enum Reason {
     Unseen,
     /// Added or released between the reading of smaps and the look-up of pages, either sign.
     BetweenReadings,
+    /// Pages that a huge page brought in without a fault of their own.
+    HugePages,
+    /// By how much the estimate from the sampled pages misses, either sign.
+    SamplingError,
+    /// Pages put there by other than the target's own faults: ptrace, `io_uring`, `process_vm_writev`, `mlock` or
+    /// `MAP_POPULATE` on memory from before.
+    TouchedByOthers,
+    /// Pages given up by `MADV_FREE` that the kernel has not taken yet.
+    FreedLazily,
+    /// Pages whose fault was lost.
+    LostFaults,
+    /// Pages touched after the sizes were first read and before the window began.
+    EarlyFaults,
 }
 
 impl Reason {
@@ -86,6 +132,12 @@ impl Reason {
             Self::NoStack => "no_stack",
             Self::Unseen => "unseen",
             Self::BetweenReadings => "between_readings",
+            Self::HugePages => "huge_pages",
+            Self::SamplingError => "sampling_error",
+            Self::TouchedByOthers => "touched_by_others",
+            Self::FreedLazily => "freed_lazily",
+            Self::LostFaults => "lost_faults",
+            Self::EarlyFaults => "faulted_before_window",
         }
     }
 }
@@ -95,13 +147,15 @@ impl Reason {
 pub struct Account {
     pub growth: i64,
     pub attributed: i64,
+    /// Of `attributed`, bytes; 0 when it is exact.
+    pub standard_error: f64,
     pub unattributed: i64,
     /// `attributed / growth`; `None` unless memory grew.
     pub coverage: Option<f64>,
     /// Only those that are not 0, the largest amount first.
     pub reasons: Vec<(Reason, i64)>,
-    /// (region, growth, attributed), only regions where either is not 0, in the order of the parts. Empty without
-    /// smaps.
+    /// (region, growth, attributed), each once, only regions where either is not 0 in some part, in the order of the
+    /// parts. Empty without smaps.
     pub regions: Vec<(Region, i64, i64)>,
 }
 
@@ -110,39 +164,49 @@ pub struct Account {
 pub fn reconcile(parts: &[Part]) -> Account {
     let mut account = Account::default();
     let mut sums: Vec<(Reason, i64)> = Vec::new();
-    let mut add = |reason: Reason, bytes: i64| match sums.iter_mut().find(|(known, _)| *known == reason) {
-        Some((_, sum)) => *sum = sum.saturating_add(bytes),
-        None => sums.push((reason, bytes)),
-    };
+    let mut variance = 0.0;
     for part in parts {
         let attributed = signed(part.attributed);
-        let (no_stack, unseen) = (signed(part.no_stack), signed(part.unseen));
+        variance += part.variance;
         account.growth = account.growth.saturating_add(part.growth);
         account.attributed = account.attributed.saturating_add(attributed);
         if let Some(region) = part.region.filter(|_| part.growth != 0 || attributed != 0) {
-            account.regions.push((region, part.growth, attributed));
+            // Several processes have a part each.
+            match account.regions.iter_mut().find(|row| row.0 == region) {
+                Some((_, growth, sum)) => {
+                    *growth = growth.saturating_add(part.growth);
+                    *sum = sum.saturating_add(attributed);
+                }
+                None => account.regions.push((region, part.growth, attributed)),
+            }
         }
-        add(Reason::NoStack, no_stack);
-        add(Reason::Unseen, unseen);
-        let rest = part
-            .growth
-            .saturating_sub(attributed)
-            .saturating_sub(no_stack)
-            .saturating_sub(unseen);
-        let before = part.before_attach.unwrap_or(rest);
-        match before {
-            _ if part.region == Some(Region::Stack) => add(Reason::StackGrowth, before),
-            0.. => add(Reason::TouchedBeforeAttach, before),
-            _ => add(Reason::ReleasedBeforeAttach, before),
+        let mut rest = part.growth.saturating_sub(attributed);
+        for &(reason, bytes) in &part.known {
+            add(&mut sums, reason, bytes);
+            rest = rest.saturating_sub(bytes);
         }
-        add(Reason::BetweenReadings, rest.saturating_sub(before));
+        let reason = match part.rest {
+            Rest::BetweenReadings => Reason::BetweenReadings,
+            Rest::Before if part.region == Some(Region::Stack) => Reason::StackGrowth,
+            Rest::Before if rest < 0 => Reason::ReleasedBeforeAttach,
+            Rest::Before => Reason::TouchedBeforeAttach,
+        };
+        add(&mut sums, reason, rest);
     }
+    account.standard_error = variance.max(0.0).sqrt();
     account.unattributed = account.growth.saturating_sub(account.attributed);
     account.coverage = (account.growth > 0).then(|| account.attributed as f64 / account.growth as f64);
     sums.retain(|(_, bytes)| *bytes != 0);
     sums.sort_by_key(|&(reason, bytes)| (std::cmp::Reverse(bytes.unsigned_abs()), reason));
     account.reasons = sums;
     account
+}
+
+fn add(sums: &mut Vec<(Reason, i64)>, reason: Reason, bytes: i64) {
+    match sums.iter_mut().find(|(known, _)| *known == reason) {
+        Some((_, sum)) => *sum = sum.saturating_add(bytes),
+        None => sums.push((reason, bytes)),
+    }
 }
 
 fn signed(bytes: u64) -> i64 {
@@ -155,6 +219,15 @@ mod tests {
 
     use super::*;
 
+    fn heap(growth: i64, attributed: u64) -> Part {
+        Part {
+            region: Some(Region::Heap),
+            growth,
+            attributed,
+            ..Part::default()
+        }
+    }
+
     #[test]
     fn the_rest_is_memory_from_before() {
         let account = reconcile(&[
@@ -162,7 +235,7 @@ mod tests {
                 region: Some(Region::Heap),
                 growth: 100,
                 attributed: 90,
-                no_stack: 3,
+                known: vec![(Reason::NoStack, 3)],
                 ..Part::default()
             },
             Part {
@@ -206,18 +279,63 @@ mod tests {
     }
 
     #[test]
-    fn a_measured_change_leaves_the_difference_between_the_readings() {
-        let account = reconcile(&[Part {
-            growth: 100,
-            attributed: 80,
-            before_attach: Some(15),
-            ..Part::default()
-        }]);
+    fn where_all_was_measured_the_rest_moved_between_the_readings() {
+        let account = reconcile(&[
+            Part {
+                growth: 100,
+                attributed: 80,
+                variance: 9.0,
+                known: vec![(Reason::HugePages, 10), (Reason::LostFaults, 5)],
+                rest: Rest::BetweenReadings,
+                ..Part::default()
+            },
+            Part {
+                region: Some(Region::Stack),
+                growth: 7,
+                variance: 16.0,
+                known: vec![(Reason::HugePages, 10), (Reason::ReleasedBeforeAttach, -4)],
+                rest: Rest::BetweenReadings,
+                ..Part::default()
+            },
+        ]);
         assert_eq!(
             account.reasons,
-            [(Reason::TouchedBeforeAttach, 15), (Reason::BetweenReadings, 5)]
+            [
+                (Reason::HugePages, 20),
+                // 5 and 1.
+                (Reason::BetweenReadings, 6),
+                (Reason::LostFaults, 5),
+                (Reason::ReleasedBeforeAttach, -4),
+            ]
         );
-        assert!(account.regions.is_empty());
+        assert_eq!(account.standard_error, 5.0);
+        let twice = reconcile(&[heap(3, 2), heap(-4, 1), heap(0, 0)]);
+        assert_eq!(twice.regions, [(Region::Heap, -1, 3)]);
+        assert_eq!(account.regions, [(Region::Stack, 7, 0)]);
+    }
+
+    #[test]
+    fn what_is_found_adds_up() {
+        let mut found = Found {
+            attributed: 5,
+            variance: 2.0,
+            ..Found::default()
+        };
+        found.add(Reason::Unseen, 3);
+        let other = found.clone();
+        found.add(Reason::NoStack, 1);
+        found.join(&other);
+        assert_eq!(
+            found.part(None, 20, Rest::Before),
+            Part {
+                region: None,
+                growth: 20,
+                attributed: 10,
+                variance: 4.0,
+                known: vec![(Reason::Unseen, 6), (Reason::NoStack, 1)],
+                rest: Rest::Before,
+            }
+        );
     }
 
     #[test]
@@ -237,39 +355,71 @@ mod tests {
     fn a_region_of_either_side_is_a_part() {
         let found = Found {
             attributed: 5,
-            no_stack: 1,
-            unseen: 2,
+            variance: 3.0,
+            known: vec![(Reason::NoStack, 1), (Reason::Unseen, 2)],
         };
-        let parts = parts(&[(Region::Heap, 9)].into(), &[(Region::Anonymous, found)].into());
+        let parts = parts(
+            &[(Region::Heap, 9)].into(),
+            &[(Region::Anonymous, found)].into(),
+            Rest::BetweenReadings,
+        );
         assert_eq!(
             parts,
             [
                 Part {
                     region: Some(Region::Heap),
                     growth: 9,
+                    rest: Rest::BetweenReadings,
                     ..Part::default()
                 },
                 Part {
                     region: Some(Region::Anonymous),
+                    growth: 0,
                     attributed: 5,
-                    no_stack: 1,
-                    unseen: 2,
-                    ..Part::default()
+                    variance: 3.0,
+                    known: vec![(Reason::NoStack, 1), (Reason::Unseen, 2)],
+                    rest: Rest::BetweenReadings,
                 },
             ]
         );
     }
 
+    const REASONS: [Reason; 12] = [
+        Reason::StackGrowth,
+        Reason::TouchedBeforeAttach,
+        Reason::ReleasedBeforeAttach,
+        Reason::NoStack,
+        Reason::Unseen,
+        Reason::BetweenReadings,
+        Reason::HugePages,
+        Reason::SamplingError,
+        Reason::TouchedByOthers,
+        Reason::FreedLazily,
+        Reason::LostFaults,
+        Reason::EarlyFaults,
+    ];
+
+    #[test]
+    fn every_reason_has_a_word_of_its_own() {
+        let words: BTreeSet<&str> = REASONS.iter().map(|reason| reason.name()).collect();
+        assert_eq!(words.len(), REASONS.len());
+    }
+
     proptest! {
         #[test]
         fn it_closes_to_the_byte(parts in proptest::collection::vec(
-            (0usize..8, -1i64 << 40..1 << 40, 0u64..1 << 40, 0u64..1 << 30, 0u64..1 << 30,
-             proptest::option::of(-1i64 << 40..1 << 40)), 0..9,
+            (0usize..8, -1i64 << 40..1 << 40, 0u64..1 << 40,
+             proptest::collection::vec((0usize..12, -1i64 << 40..1 << 40), 0..9), any::<bool>()), 0..9,
         )) {
             let regions = [None, Some(Region::Heap), Some(Region::Anonymous), Some(Region::Arena), Some(Region::Stack),
                 Some(Region::File), Some(Region::Shared), Some(Region::Other)];
-            let parts: Vec<Part> = parts.into_iter().map(|(region, growth, attributed, no_stack, unseen, before_attach)| Part {
-                region: regions[region], growth, attributed, no_stack, unseen, before_attach,
+            let parts: Vec<Part> = parts.into_iter().map(|(region, growth, attributed, known, before)| Part {
+                region: regions[region],
+                growth,
+                attributed,
+                variance: attributed as f64,
+                known: known.into_iter().map(|(reason, bytes)| (REASONS[reason], bytes)).collect(),
+                rest: if before { Rest::Before } else { Rest::BetweenReadings },
             }).collect();
             let account = reconcile(&parts);
             let reasons: i64 = account.reasons.iter().map(|(_, bytes)| bytes).sum();
@@ -277,6 +427,13 @@ mod tests {
             prop_assert_eq!(account.attributed + reasons, account.growth);
             prop_assert_eq!(account.unattributed, reasons);
             prop_assert_eq!(account.coverage.is_some(), account.growth > 0);
+            // Nothing of what was measured is lost in the rest.
+            let known: i64 = parts.iter().flat_map(|part| &part.known)
+                .filter(|(reason, _)| *reason == Reason::HugePages).map(|(_, bytes)| bytes).sum();
+            let shown = account.reasons.iter().find(|(reason, _)| *reason == Reason::HugePages).map_or(0, |row| row.1);
+            prop_assert_eq!(shown, known);
+            let variance: f64 = parts.iter().map(|part| part.variance).sum();
+            prop_assert!((account.standard_error - variance.sqrt()).abs() <= 1e-9 * variance.sqrt());
         }
     }
 }

@@ -81,7 +81,7 @@ pub struct Series {
 }
 
 impl Series {
-    fn new(start: u64) -> Self {
+    pub(super) fn new(start: u64) -> Self {
         Self {
             start,
             step: FIRST_STEP,
@@ -91,7 +91,7 @@ impl Series {
     }
 
     /// `value` from `time` on. A time before the last point (two processors' clocks differ a little) changes the last.
-    fn push(&mut self, time: u64, value: u64) {
+    pub(super) fn push(&mut self, time: u64, value: u64) {
         let index = self.reach(time);
         if let Some(point) = self.points.get_mut(index) {
             *point = value;
@@ -147,24 +147,29 @@ impl Series {
             .collect()
     }
 
-    /// The slope of the least-squares line through the points, in bytes per second. `None` under four points: a line
-    /// through fewer says nothing.
+    /// The [`slope`] of the points up to `now` (nanoseconds of `CLOCK_MONOTONIC`), in bytes per second.
     #[must_use]
     pub fn rate(&self, now: u64) -> Option<f64> {
-        let points = self.until(now);
-        if points.len() < 4 {
-            return None;
-        }
-        let count = points.len() as f64;
-        let mean_time = points.iter().map(|&(time, _)| time).sum::<f64>() / count;
-        let mean_bytes = points.iter().map(|&(_, bytes)| bytes as f64).sum::<f64>() / count;
-        let (mut product, mut square) = (0.0, 0.0);
-        for &(time, bytes) in &points {
-            product += (time - mean_time) * (bytes as f64 - mean_bytes);
-            square += (time - mean_time) * (time - mean_time);
-        }
-        (square > 0.0).then(|| product / square)
+        slope(&self.until(now))
     }
+}
+
+/// The slope of the least-squares line through (seconds, bytes), in bytes per second. `None` under four points: a line
+/// through fewer says nothing. `None` too where all stand at one time.
+#[must_use]
+pub fn slope(points: &[(f64, u64)]) -> Option<f64> {
+    if points.len() < 4 {
+        return None;
+    }
+    let count = points.len() as f64;
+    let mean_time = points.iter().map(|&(time, _)| time).sum::<f64>() / count;
+    let mean_bytes = points.iter().map(|&(_, bytes)| bytes as f64).sum::<f64>() / count;
+    let (mut product, mut square) = (0.0, 0.0);
+    for &(time, bytes) in points {
+        product += (time - mean_time) * (bytes as f64 - mean_bytes);
+        square += (time - mean_time) * (time - mean_time);
+    }
+    (square > 0.0).then(|| product / square)
 }
 
 /// Tallies by kind of owner.

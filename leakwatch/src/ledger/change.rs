@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SiteId(pub u32);
 
+impl SiteId {
+    /// The site of acquisitions whose stacks were left out on purpose, since none of their pages is in the sample.
+    pub const THINNED: Self = Self(u32::MAX);
+}
+
 /// What stands behind a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

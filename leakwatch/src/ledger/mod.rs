@@ -49,7 +49,6 @@ mod check;
 pub mod pages;
 mod pending;
 mod pieces;
-pub mod presence;
 mod release;
 mod remap;
 
@@ -60,7 +59,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-pub use account::{Account, SERIES_POINTS, Series, Tally, Totals};
+pub use account::{Account, SERIES_POINTS, Series, Tally, Totals, slope};
 pub use change::{Action, Backing, Change, How, Protection, Region, SiteId};
 pub use check::Repair;
 pub use pieces::{Owner, Piece};

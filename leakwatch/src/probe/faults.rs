@@ -93,7 +93,7 @@ impl Probe {
             FaultChoice::Auto | FaultChoice::Event => {}
         }
         raise_descriptor_limit();
-        let (coverage, refusal) = cover(threads, |tid| self.open_fault_event(tid))?;
+        let (coverage, refusal) = cover(threads, |tid| self.open_fault_event(tid, 1))?;
         let Some(refusal) = refusal.filter(|_| coverage.threads == 0) else {
             return Ok(coverage);
         };
@@ -109,6 +109,24 @@ impl Probe {
         self.watch_faults_of_all().map_err(|_| refused)
     }
 
+    /// The event of every `period`-th fault only, on all threads. To measure what the program costs: which pages would be
+    /// seen is chance, and no sample by address.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::watch_faults`].
+    #[doc(hidden)]
+    pub fn watch_faults_each(
+        &mut self,
+        period: u64,
+        threads: impl FnMut() -> io::Result<Vec<u32>>,
+    ) -> Result<FaultCoverage, ProbeError> {
+        match cover(threads, |tid| self.open_fault_event(tid, period))? {
+            (coverage, Some(refusal)) if coverage.threads == 0 => Err(attach_error(chain(&refusal))),
+            (coverage, _) => Ok(coverage),
+        }
+    }
+
     fn watch_faults_of_all(&mut self) -> Result<FaultCoverage, ProbeError> {
         if !self.fault_tracepoint {
             attach::one(&mut self.ebpf, &TRACEPOINT)?;
@@ -122,7 +140,7 @@ impl Probe {
         })
     }
 
-    fn open_fault_event(&mut self, tid: u32) -> Result<(), ProgramError> {
+    fn open_fault_event(&mut self, tid: u32, period: u64) -> Result<(), ProgramError> {
         let program: &mut PerfEvent = self
             .ebpf
             .program_mut(PROGRAM)
@@ -132,7 +150,7 @@ impl Probe {
             .attach(
                 PerfEventConfig::Software(SoftwareEvent::PageFaults),
                 PerfEventScope::OneProcess { pid: tid, cpu: None },
-                SamplePolicy::Period(1),
+                SamplePolicy::Period(period),
                 true,
             )
             .map(drop)

@@ -30,7 +30,7 @@ pub fn frame(frame: &SymbolizedFrame) -> Frame {
     }
 }
 
-/// The call sites, in the order given. Their evidence is *mappings*.
+/// The call sites, in the order given.
 #[must_use]
 pub fn call_sites(sites: &[RankedSite]) -> Vec<CallSite> {
     sites.iter().map(call_site).collect()
@@ -60,15 +60,16 @@ fn call_site(site: &RankedSite) -> CallSite {
         vias: site.vias.iter().map(|via| via.name().to_owned()).collect(),
         live_bytes: site.live,
         held_bytes: Some(site.held),
-        touched_bytes: None,
-        retention: None,
+        touched_bytes: site.touched,
+        retention: site.retention.and_then(finite),
         committed_bytes: Some(site.committed),
         released_bytes: Some(site.released),
         events: site.events,
-        share: site.share,
-        rate_bytes_per_second: site.rate,
-        evidence: "mappings".to_owned(),
-        standard_error_bytes: None,
+        share: site.share.and_then(finite),
+        rate_bytes_per_second: site.rate.and_then(finite),
+        evidence: site.evidence.name().to_owned(),
+        standard_error_bytes: site.standard_error.and_then(finite),
+        estimated: site.estimated,
         trend: None,
         first_seen_seconds: finite(site.first_seen),
         last_seen_seconds: finite(site.last_seen),
@@ -86,9 +87,9 @@ fn call_site(site: &RankedSite) -> CallSite {
     }
 }
 
-/// JSON has no infinity.
-fn finite(seconds: f64) -> Option<f64> {
-    seconds.is_finite().then_some(seconds)
+/// JSON has no infinity, and nothing that is not a number.
+fn finite(figure: f64) -> Option<f64> {
+    figure.is_finite().then_some(figure)
 }
 
 fn stack(site: &SiteFacts) -> StackRow {
@@ -109,7 +110,8 @@ pub fn reconciliation(account: &Account) -> Reconciliation {
         smaps_growth_bytes: account.growth,
         attributed_bytes: account.attributed,
         unattributed_bytes: account.unattributed,
-        coverage: account.coverage,
+        coverage: account.coverage.and_then(finite),
+        standard_error_bytes: finite(account.standard_error),
         reasons: account
             .reasons
             .iter()

@@ -1,19 +1,25 @@
 //! Folded stacks: `comm;outermost;…;innermost bytes`, one line a stack, as flame graph tools read them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::escape::escape;
 use super::model::{CallSite, Frame, Recording};
 
-/// Live bytes where they are known of every stack, else held bytes: one graph is of one measure. Stacks of 0 bytes
-/// are left out, equal lines are summed.
+/// Live bytes where they are known of every stack of a process, else held bytes: the stacks of one process have one
+/// measure, and one that was gone at the end does not take the others' away. Stacks of 0 bytes are left out, equal
+/// lines are summed.
 #[must_use]
 pub fn render(recording: &Recording) -> String {
     let stacks: Vec<_> = recording.call_sites.iter().flat_map(stacks).collect();
-    let live_known = stacks.iter().all(|stack| stack.live.is_some());
+    let live_unknown: BTreeSet<Option<u32>> = stacks
+        .iter()
+        .filter(|stack| stack.live.is_none())
+        .map(|stack| stack.process)
+        .collect();
     let mut lines: BTreeMap<String, u64> = BTreeMap::new();
     for stack in stacks {
-        let bytes = if live_known { stack.live } else { stack.held }.unwrap_or(0);
+        let by_held = live_unknown.contains(&stack.process);
+        let bytes = if by_held { stack.held } else { stack.live }.unwrap_or(0);
         if bytes == 0 {
             continue;
         }
@@ -96,6 +102,30 @@ mod tests {
     #[test]
     fn one_line_a_stack() {
         insta::assert_snapshot!("folded", render(&sample::full()));
+    }
+
+    #[test]
+    fn a_process_that_was_gone_leaves_the_others_their_live_bytes() {
+        let mut recording = sample::sampled();
+        let text = render(&recording);
+        assert!(
+            text.contains("__memmove_avx_unaligned_erms 734003200\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("helper;helper_main;load_table 25165824\n"),
+            "{text}"
+        );
+        // The same process: held bytes then, of which faults have none.
+        for row in recording
+            .call_sites
+            .iter_mut()
+            .flat_map(|site| &mut site.stacks)
+            .flatten()
+        {
+            row.process = Some(4250);
+        }
+        assert!(!render(&recording).contains("__memmove_avx_unaligned_erms 734003200\n"));
     }
 
     #[test]

@@ -118,6 +118,8 @@ pub struct Reconciliation {
     pub unattributed_bytes: i64,
     /// Null unless memory grew.
     pub coverage: Option<f64>,
+    /// Of `attributed_bytes`; 0 when it is exact.
+    pub standard_error_bytes: Option<f64>,
     #[serde(default)]
     pub reasons: Vec<ReasonRow>,
     #[serde(default)]
@@ -152,21 +154,29 @@ pub struct CallSite {
     /// Every way it came, the main one first.
     #[serde(default)]
     pub vias: Vec<String>,
-    /// Of `held_bytes`, resident or swapped at the end.
+    /// Added in the window, and resident or swapped at its end: with evidence `pages` what it was the first to touch,
+    /// with `mappings` what lies in memory that it asked for.
     pub live_bytes: Option<u64>,
     /// Address space committed in the window and still held at its end.
     pub held_bytes: Option<u64>,
+    /// First touched by it in the window, gone or not. Null without page evidence.
     pub touched_bytes: Option<u64>,
+    /// Live over touched, 0 to 1: near 1 is kept, near 0 is churn.
     pub retention: Option<f64>,
     pub committed_bytes: Option<u64>,
     pub released_bytes: Option<u64>,
     pub events: u64,
     /// Of the live (else held) bytes of all call sites, 0 to 1.
     pub share: Option<f64>,
+    /// Negative when it shrank.
     pub rate_bytes_per_second: Option<f64>,
     /// `survivors`, `pages` or `mappings`.
     pub evidence: String,
+    /// Of `live_bytes`; 0 when it is exact.
     pub standard_error_bytes: Option<f64>,
+    /// Committed, released and held bytes contain a share of calls whose stacks were left out to spare the target.
+    #[serde(default)]
+    pub estimated: bool,
     pub trend: Option<Trend>,
     pub first_seen_seconds: Option<f64>,
     pub last_seen_seconds: Option<f64>,
@@ -175,7 +185,7 @@ pub struct CallSite {
     pub threads: Vec<String>,
     #[serde(default)]
     pub processes: Vec<u32>,
-    /// Held bytes over the window.
+    /// Held bytes over the window; with evidence `pages`, the pages that it owned.
     pub series: Option<Vec<SitePoint>>,
     /// The stack that holds most, innermost first.
     #[serde(default)]
@@ -204,6 +214,7 @@ pub struct Trend {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SitePoint {
     pub t: f64,
+    /// With evidence `pages`, the pages that the site owned then.
     pub held_bytes: u64,
 }
 
@@ -309,12 +320,16 @@ pub struct Correlation {
     pub bytes_per_unit: Option<f64>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProcessRow {
     pub pid: u32,
     pub parent_pid: Option<u32>,
     pub comm: String,
     pub anonymous_growth_bytes: Option<i64>,
+    /// Of that growth, what call sites with a stack keep.
+    pub attributed_bytes: Option<u64>,
+    /// `attributed_bytes / anonymous_growth_bytes`; null unless it grew.
+    pub coverage: Option<f64>,
     pub live_bytes: Option<u64>,
     pub held_bytes: Option<u64>,
     pub events: u64,

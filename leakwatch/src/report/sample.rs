@@ -1,9 +1,10 @@
-//! Recordings for the tests: one with everything that layer L1 measures, one with nothing, one with hostile names.
+//! Recordings for the tests: one with mappings and every page, one of a sample of pages, one of mappings alone, one with
+//! nothing, one with hostile names.
 
 use super::build;
 use super::model::*;
-use crate::diagnose::rank::{GroupBy, SiteFacts, Via, rank};
-use crate::diagnose::reconcile::{Part, reconcile};
+use crate::diagnose::rank::{Evidence, GroupBy, SiteFacts, Via, rank};
+use crate::diagnose::reconcile::{Part, Reason, Rest, reconcile};
 use crate::sampler::growth::growth;
 use crate::sampler::region::Region;
 use crate::sampler::smaps;
@@ -23,21 +24,52 @@ fn frame(function: &str, module: &str, place: Option<(&str, u32)>) -> Symbolized
     }
 }
 
-fn site(via: Via, frames: Vec<SymbolizedFrame>, live: u64, events: u64) -> SiteFacts {
+/// A site that touched pages, sizes in MiB; the error is that of 1 page in `one_in`.
+fn touched(frames: Vec<SymbolizedFrame>, live: u64, touched: u64, one_in: u64) -> SiteFacts {
+    let (live, touched) = (live * MIB, touched * MIB);
     SiteFacts {
-        via,
+        via: Via::Fault,
         frames,
         complete: true,
-        committed: live * MIB + 64 * MIB,
-        released: 52 * MIB,
-        held: live * MIB + 12 * MIB,
-        events,
+        committed: 0,
+        released: 0,
+        held: 0,
+        events: touched / 4096 / one_in,
         first_seen: 0.25,
         last_seen: 59.5,
-        series: vec![(0.0, 0), (30.0, live * MIB / 2), (60.0, live * MIB + 12 * MIB)],
-        live: Some(live * MIB),
+        series: vec![
+            (15.0, live / 4),
+            (30.0, live / 2),
+            (45.0, 3 * live / 4),
+            (60.0, live),
+        ],
+        live: Some(live),
+        live_variance: 4096.0 * live as f64 * (one_in - 1) as f64,
+        touched: Some(touched),
+        evidence: Evidence::Pages,
+        estimated: false,
         threads: vec!["worker-1".into()],
         process: 4242,
+    }
+}
+
+/// A site that asked for address space, MiB; whatever was touched of it, others say.
+fn mapped(via: Via, frames: Vec<SymbolizedFrame>, held: u64, events: u64) -> SiteFacts {
+    SiteFacts {
+        via,
+        committed: (held + 52) * MIB,
+        released: 52 * MIB,
+        held: held * MIB,
+        events,
+        touched: None,
+        series: vec![
+            (15.0, held * MIB / 4),
+            (30.0, held * MIB / 2),
+            (45.0, 3 * held * MIB / 4),
+            (60.0, held * MIB),
+        ],
+        evidence: Evidence::Mappings,
+        ..touched(frames, 0, 0, 1)
     }
 }
 
@@ -48,55 +80,56 @@ fn server(function: &str, line: u32) -> SymbolizedFrame {
     frame(function, SERVER, Some(("src/server.cc", line)))
 }
 
+/// The handler that keeps what it takes, by the call that gets the memory.
+fn upload(inside: &[&str]) -> Vec<SymbolizedFrame> {
+    let outside = [
+        server("handle_upload(Request const&)", 123),
+        server(
+            "std::function<void (Request const&)>::operator()(Request const&) const",
+            590,
+        ),
+        server("Router::dispatch(Request&)", 88),
+        server("Worker::serve_one()", 61),
+        server("Worker::run()", 52),
+        frame("start_thread", LIBC, None),
+        frame("clone3", LIBC, None),
+    ];
+    let inside = inside.iter().map(|name| frame(name, LIBC, None));
+    inside.chain(outside).collect()
+}
+
+/// Every page was seen.
 pub fn full() -> Recording {
-    let mut truncated = site(
-        Via::Mprotect,
-        vec![frame("mprotect", LIBC, None), server("parse_header", 77)],
+    let mut truncated = touched(
+        vec![frame("__memset_avx2", LIBC, None), server("parse_header", 77)],
         1,
-        9,
+        212,
+        1,
     );
     truncated.complete = false;
+    let unnamed = |call| {
+        vec![
+            frame(call, LIBC, None),
+            frame("malloc", LIBC, None),
+            frame("", SERVER, None),
+        ]
+    };
     let mut facts = vec![
-        site(
-            Via::Mmap,
-            vec![
-                frame("mmap", LIBC, None),
-                frame("malloc", LIBC, None),
-                server("handle_upload(Request const&)", 123),
-                server(
-                    "std::function<void (Request const&)>::operator()(Request const&) const",
-                    590,
-                ),
-                server("Router::dispatch(Request&)", 88),
-                server("Worker::serve_one()", 61),
-                server("Worker::run()", 52),
-                frame("start_thread", LIBC, None),
-                frame("clone3", LIBC, None),
-            ],
-            700,
-            712,
-        ),
-        site(
-            Via::Brk,
-            vec![
-                frame("brk", LIBC, None),
-                frame("malloc", LIBC, None),
-                frame("", SERVER, None),
-            ],
-            100,
-            40,
-        ),
+        touched(upload(&["__memmove_avx_unaligned_erms"]), 700, 712, 1),
+        mapped(Via::Mmap, upload(&["mmap", "malloc"]), 712, 712),
+        touched(unnamed("__libc_alloc"), 100, 130, 1),
+        mapped(Via::Brk, unnamed("brk"), 112, 40),
         truncated,
     ];
     for index in 0..12 {
-        facts.push(site(
-            Via::Mmap,
+        facts.push(touched(
             vec![server(&format!("small_site_{index:02}"), 200 + index)],
+            1,
             1,
             1,
         ));
     }
-    facts.push(site(Via::Mmap, Vec::new(), 2, 3));
+    facts.push(touched(Vec::new(), 2, 3, 1));
     let ranked = rank(facts, GroupBy::Stack, 60.0);
     let mappings = growth(
         &smaps::parse(SMAPS_BEFORE.as_bytes()).unwrap().mappings,
@@ -107,13 +140,24 @@ pub fn full() -> Recording {
             region: Some(Region::Anonymous),
             growth: 731 << 20,
             attributed: 712 * MIB,
-            no_stack: 2 * MIB,
+            known: vec![
+                (Reason::NoStack, 2 << 20),
+                (Reason::HugePages, 9 << 20),
+                (Reason::TouchedByOthers, 8 << 20),
+                (Reason::FreedLazily, 1 << 20),
+            ],
+            rest: Rest::BetweenReadings,
             ..Part::default()
         },
         Part {
             region: Some(Region::Heap),
             growth: 108 << 20,
             attributed: 100 * MIB,
+            known: vec![
+                (Reason::EarlyFaults, 10 << 20),
+                (Reason::ReleasedBeforeAttach, -3 << 20),
+            ],
+            rest: Rest::BetweenReadings,
             ..Part::default()
         },
         Part {
@@ -168,7 +212,7 @@ pub fn full() -> Recording {
             events: Some(0),
             stacks: Some(3),
             truncated_stacks: [("snapshot_capped".to_owned(), 9)].into(),
-            samples: None,
+            samples: Some(0),
             counters: [("mappings_repaired".to_owned(), 2)].into(),
         },
         cost: Cost {
@@ -178,12 +222,85 @@ pub fn full() -> Recording {
             kernel_map_bytes: Some(64 << 20),
             smaps_reads: Some(2),
             smaps_read_seconds: Some(0.0123),
-            sampling_rate: None,
+            sampling_rate: Some(1.0),
             attach_seconds: Some(0.31),
         },
         notes: vec!["The target ran in another mount namespace.".into()],
         ..empty()
     }
+}
+
+/// 1 page in 64 of two processes, and a third that was gone before its pages could be looked up.
+pub fn sampled() -> Recording {
+    let helper = |function, line| frame(function, "/srv/app/bin/helper", Some(("src/helper.cc", line)));
+    let table = || vec![helper("load_table", 31), helper("helper_main", 12)];
+    let mut gone = mapped(Via::Mmap, table(), 24, 6);
+    gone.process = 4250;
+    gone.live = None;
+    let mut estimated = mapped(Via::Mprotect, upload(&["mprotect", "malloc"]), 712, 34_600);
+    estimated.estimated = true;
+    let mut child = touched(vec![server("Cache::fill()", 301)], 40, 41, 64);
+    child.process = 4249;
+    let facts = vec![
+        touched(upload(&["__memmove_avx_unaligned_erms"]), 700, 712, 64),
+        estimated,
+        child,
+        gone,
+        touched(vec![server("render(Page const&)", 412)], 0, 5800, 64),
+    ];
+    let account = reconcile(&[
+        Part {
+            region: Some(Region::Anonymous),
+            growth: 690 << 20,
+            attributed: 700 * MIB,
+            variance: 4096.0 * (700 * MIB) as f64 * 63.0,
+            known: vec![(Reason::SamplingError, -12 << 20)],
+            rest: Rest::BetweenReadings,
+        },
+        Part {
+            region: Some(Region::Anonymous),
+            growth: 48 << 20,
+            attributed: 40 * MIB,
+            variance: 4096.0 * (40 * MIB) as f64 * 63.0,
+            known: vec![(Reason::LostFaults, 3 << 20)],
+            rest: Rest::BetweenReadings,
+        },
+    ]);
+    let process = |pid, comm: &str, growth: Option<i64>, attributed: Option<u64>, events| ProcessRow {
+        pid,
+        parent_pid: (pid != 4242).then_some(4242),
+        comm: comm.into(),
+        anonymous_growth_bytes: growth.map(|growth| growth << 20),
+        attributed_bytes: attributed.map(|attributed| attributed * MIB),
+        coverage: growth
+            .zip(attributed)
+            .map(|(growth, attributed)| attributed as f64 / growth as f64),
+        live_bytes: attributed.map(|attributed| attributed * MIB),
+        held_bytes: Some(0),
+        events,
+    };
+    let mut recording = full();
+    recording.reconciliation = Some(build::reconciliation(&account));
+    recording.call_sites = build::call_sites(&rank(facts, GroupBy::Stack, 60.0));
+    recording.processes = Some(vec![
+        process(4242, "server", Some(690), Some(700), 60_700),
+        process(4249, "server", Some(48), Some(40), 164),
+        process(4250, "helper", None, None, 6),
+    ]);
+    recording.losses.samples = Some(12);
+    recording.cost.sampling_rate = Some(1.0 / 64.0);
+    recording
+}
+
+/// What is left where faults cannot be watched.
+pub fn mappings_only() -> Recording {
+    let mut upload = mapped(Via::Mmap, upload(&["mmap", "malloc"]), 712, 712);
+    upload.live = Some(700 * MIB);
+    let mut recording = full();
+    recording.call_sites = build::call_sites(&rank(vec![upload], GroupBy::Stack, 60.0));
+    recording.cost.sampling_rate = None;
+    recording.losses.samples = None;
+    recording
 }
 
 pub fn empty() -> Recording {
@@ -228,7 +345,7 @@ pub fn hostile() -> Recording {
         frame(&long, &long, Some((&long, u32::MAX))),
         frame("", &build::text(b"/tmp/\xff\xfe\x1b]0;x\x07"), None),
     ];
-    let mut facts = site(Via::Mmap, frames, 5, 1);
+    let mut facts = touched(frames, 5, 6, 1);
     facts.threads = vec![evil.to_owned()];
     let before = smaps::parse(&b""[..]).unwrap().mappings;
     let mut maps = b"1000-2000 rw-p 0 fe:00 5 /tmp/\xff\x1b[31m;\\012".to_vec();

@@ -1,24 +1,21 @@
 //! The end of the window: the last readings, and the recording made of all that was gathered.
 
-use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::Result;
 use leakwatch_ebpf::wire::Counter;
 
-use super::process::{Measure, Process, monotonic_ns, page_bytes};
+use super::facts::{Facts, Names};
+use super::process::{Measure, monotonic_ns, page_bytes};
+use super::sampling::Sampling;
 use super::watch::{State, Watch};
 use super::{RecordOptions, losses};
-use crate::diagnose::rank::{SiteFacts, rank};
-use crate::diagnose::reconcile::{Found, Part, parts, reconcile};
-use crate::ledger::SiteId;
+use crate::diagnose::rank::rank;
+use crate::diagnose::reconcile::reconcile;
 use crate::report::build;
 use crate::report::model::{self, EndedBy, Recording, SCHEMA_VERSION};
 use crate::sampler::ProcRoot;
 use crate::sampler::growth::growth;
-use crate::sampler::region::RegionMap;
-use crate::symbolize::{SymbolizedFrame, Symbolizer};
-use crate::unwind::{Ending, StackId};
 
 /// What the clock said of the recording.
 pub(super) struct Recorded {
@@ -40,15 +37,14 @@ pub(super) fn close(watch: &mut Watch, options: &RecordOptions) -> Result<()> {
     for pid in watch.living() {
         let root = watch.state.root().clone();
         let window = options.duration;
-        let end = watch.drain_while(move || Measure::take(&root, pid, window))?;
+        let end = watch.drain_while(move || Measure::take(&root, pid, window, false))?;
         watch.drain_rest();
-        let root = watch.state.root().clone();
         if let Some(process) = watch.state.processes.get_mut(&pid)
             && !process.gone
         {
             process.end = end;
-            process.owned = process.look_up(&root);
         }
+        watch.state.look_up(pid);
     }
     Ok(())
 }
@@ -64,8 +60,11 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
     let counts = probe.counts().map(|counts| counts.since(&counts_before)).ok();
     let mut facts = Facts::default();
     let mut names = Names::default();
+    let lost_faults = counts
+        .as_ref()
+        .map_or(0, |counts| counts.get(Counter::LostFaults));
     for process in state.processes.values() {
-        facts.add(process, &state, &mut names);
+        facts.add(process, &state, &mut names, lost_faults > 0);
     }
     let seconds = recorded.duration.as_secs_f64();
     let ranked = rank(facts.sites, options.group_by, seconds);
@@ -114,7 +113,13 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         series: series(&state),
         correlations: None,
         processes: options.follow_children.then_some(facts.processes),
-        losses: losses::losses(&state, counts.as_ref(), &facts.ledger_losses, &names.symbolizer),
+        losses: losses::losses(
+            &state,
+            counts.as_ref(),
+            &facts.ledger_losses,
+            &facts.page_losses,
+            &names.symbolizer,
+        ),
         cost: model::Cost {
             events: counts.as_ref().map(|counts| counts.get(Counter::Events)),
             cpu_seconds: usage.cpu_seconds,
@@ -122,180 +127,11 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
             kernel_map_bytes: Some(probe.kernel_map_bytes()),
             smaps_reads: Some(smaps_reads),
             smaps_read_seconds: Some(smaps_seconds.as_secs_f64()),
-            sampling_rate: None,
+            sampling_rate: state.sampling.as_ref().map(Sampling::rate),
             attach_seconds: Some(recorded.attached.as_secs_f64()),
         },
         notes: notes(&state, start, end, probe.missing()),
     }
-}
-
-/// Names of stacks, each made once.
-#[derive(Default)]
-struct Names {
-    symbolizer: Symbolizer,
-    known: HashMap<StackId, (Vec<SymbolizedFrame>, bool)>,
-}
-
-impl Names {
-    /// The frames of a stack, and whether it reaches its root.
-    fn of(&mut self, state: &State, id: StackId) -> (Vec<SymbolizedFrame>, bool) {
-        if let Some(known) = self.known.get(&id) {
-            return known.clone();
-        }
-        let Some(stack) = state.unwinder.stack(id) else {
-            return (Vec::new(), false);
-        };
-        let frames = self.symbolizer.symbolize(state.unwinder.modules(), stack);
-        let named = (frames, stack.ending == Ending::Root);
-        self.known.insert(id, named.clone());
-        named
-    }
-}
-
-/// What was gathered of all processes.
-#[derive(Default)]
-struct Facts {
-    sites: Vec<SiteFacts>,
-    /// `None` until the growth of some process is known.
-    parts: Option<Vec<Part>>,
-    processes: Vec<model::ProcessRow>,
-    ledger_losses: Vec<crate::ledger::Losses>,
-    smaps_cost: (u64, Duration),
-}
-
-impl Facts {
-    fn add(&mut self, process: &Process, state: &State, names: &mut Names) {
-        for reading in [&process.start.smaps, &process.end.smaps].into_iter().flatten() {
-            self.smaps_cost.0 += 1;
-            self.smaps_cost.1 += reading.took;
-        }
-        self.ledger_losses.push(process.ledger.losses());
-        let regions = process
-            .end
-            .smaps
-            .as_ref()
-            .map(|smaps| RegionMap::new(&smaps.mappings));
-        let mut found: BTreeMap<_, Found> = BTreeMap::new();
-        let mut live: HashMap<SiteId, u64> = HashMap::new();
-        for owned in process.owned.iter().flatten() {
-            let region = regions.as_ref().and_then(|map| map.at(owned.range.start));
-            let found = found.entry(region).or_default();
-            match owned.site {
-                Some(site) if has_stack(state, site) => found.attributed += owned.bytes,
-                Some(_) => found.no_stack += owned.bytes,
-                None => found.unseen += owned.bytes,
-            }
-            if let Some(site) = owned.site {
-                *live.entry(site).or_default() += owned.bytes;
-            }
-        }
-        let now = state.ended_ns();
-        let seconds = |time: u64| Duration::from_nanos(time.saturating_sub(state.began_ns())).as_secs_f64();
-        let (mut held, mut events) = (0u64, 0u64);
-        for (id, account) in process.ledger.accounts() {
-            held = held.saturating_add(account.held_bytes());
-            events = events.saturating_add(account.events);
-            let Some(site) = state.sites.get(id) else { continue };
-            let (frames, complete) = names.of(state, site.stack);
-            self.sites.push(SiteFacts {
-                via: site.via,
-                frames,
-                complete,
-                committed: account.committed_bytes,
-                released: account.released_bytes,
-                held: account.held_bytes(),
-                events: account.events,
-                first_seen: seconds(account.first_seen),
-                last_seen: seconds(account.last_seen),
-                series: account.series.until(now),
-                live: process
-                    .owned
-                    .is_some()
-                    .then(|| live.get(&id).copied().unwrap_or(0)),
-                threads: site
-                    .threads
-                    .iter()
-                    .map(|name| build::text(name).to_string())
-                    .collect(),
-                process: process.pid,
-            });
-        }
-        let grown = process
-            .end
-            .anonymous()
-            .zip(process.start.anonymous())
-            .map(|(end, start)| end.cast_signed().saturating_sub(start.cast_signed()));
-        self.account(process, grown, found);
-        self.processes.push(model::ProcessRow {
-            pid: process.pid,
-            parent_pid: process.parent,
-            comm: process.comm.clone(),
-            anonymous_growth_bytes: grown,
-            live_bytes: process.owned.is_some().then(|| live.values().sum()),
-            held_bytes: Some(held),
-            events,
-        });
-    }
-
-    /// Region by region where smaps was read at both ends, else as one sum.
-    fn account(
-        &mut self,
-        process: &Process,
-        grown: Option<i64>,
-        found: BTreeMap<Option<crate::sampler::region::Region>, Found>,
-    ) {
-        let own = match (&process.start.smaps, &process.end.smaps, grown) {
-            (Some(before), Some(after), _) => {
-                let growth = growth(&before.mappings, &after.mappings);
-                let by_region = growth
-                    .regions
-                    .iter()
-                    .map(|(region, delta)| (*region, delta.anonymous_and_swap()))
-                    .collect();
-                let mut known = BTreeMap::new();
-                let mut elsewhere = Found::default();
-                for (region, found) in found {
-                    match region {
-                        Some(region) => drop(known.insert(region, found)),
-                        // Gone between the reading of smaps and the look-up, or come since.
-                        None => elsewhere = found,
-                    }
-                }
-                let mut own = parts(&by_region, &known);
-                own.push(part(None, 0, elsewhere));
-                own
-            }
-            (_, _, Some(grown)) => {
-                let sum = found.into_values().fold(Found::default(), |sum, found| Found {
-                    attributed: sum.attributed.saturating_add(found.attributed),
-                    no_stack: sum.no_stack.saturating_add(found.no_stack),
-                    unseen: sum.unseen.saturating_add(found.unseen),
-                });
-                vec![part(None, grown, sum)]
-            }
-            _ => return,
-        };
-        self.parts.get_or_insert_default().extend(own);
-    }
-}
-
-fn part(region: Option<crate::sampler::region::Region>, growth: i64, found: Found) -> Part {
-    Part {
-        region,
-        growth,
-        attributed: found.attributed,
-        no_stack: found.no_stack,
-        unseen: found.unseen,
-        before_attach: None,
-    }
-}
-
-fn has_stack(state: &State, site: SiteId) -> bool {
-    state
-        .sites
-        .get(site)
-        .and_then(|site| state.unwinder.stack(site.stack))
-        .is_some_and(|stack| !stack.frames.is_empty())
 }
 
 fn series(state: &State) -> Option<Vec<model::Sample>> {
@@ -370,9 +206,14 @@ fn notes(state: &State, start: &Measure, end: &Measure, missing: &[&str]) -> Vec
                 .to_owned(),
         ),
         Some(EndedBy::TargetExit) => notes.push(
-            "The target exited: what was resident at its end could not be looked up any more, so call sites are ranked \
-             by the address space that they held."
-                .to_owned(),
+            if state.sampling.is_some() {
+                "The target exited: what was resident at its end could not be looked up any more, so call sites are ranked \
+                 by the pages that they had touched and not given up."
+            } else {
+                "The target exited: what was resident at its end could not be looked up any more, so call sites are ranked \
+                 by the address space that they held."
+            }
+            .to_owned(),
         ),
         _ => {}
     }
@@ -387,6 +228,14 @@ fn notes(state: &State, start: &Measure, end: &Measure, missing: &[&str]) -> Vec
             notes.push(format!("smaps was not read at the window's {when}: {why}."));
         }
     }
+    if let Some(note) = &state.faults_note {
+        notes.push(note.clone());
+    }
+    if let Some(error) = &state.sampling_error {
+        notes.push(format!(
+            "The sampling rate could not be lowered in the kernel: {error}."
+        ));
+    }
     for point in missing {
         notes.push(format!("This kernel has no {point}: such calls were not seen."));
     }
@@ -394,12 +243,30 @@ fn notes(state: &State, start: &Measure, end: &Measure, missing: &[&str]) -> Vec
 }
 
 impl State {
+    /// Finds out what is there of what was added.
+    fn look_up(&mut self, pid: u32) {
+        let Some(process) = self.processes.get(&pid).filter(|process| !process.gone) else {
+            return;
+        };
+        let (mut owned, mut settled) = (None, None);
+        if self.sampling.is_some() {
+            let has_stack = |site| self.has_stack(site);
+            settled = process.settle(&self.root, &has_stack, self.paging.multi_size);
+        } else {
+            owned = process.look_up(&self.root);
+        }
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.owned = owned;
+            process.settled = settled;
+        }
+    }
+
     /// The window is over: what still comes belongs to its end.
     fn note_clock_end(&mut self) {
         self.ended_ns = Some(monotonic_ns());
     }
 
-    fn ended_ns(&self) -> u64 {
+    pub(super) fn ended_ns(&self) -> u64 {
         self.ended_ns.unwrap_or_else(monotonic_ns)
     }
 }

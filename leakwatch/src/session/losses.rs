@@ -6,6 +6,7 @@ use leakwatch_ebpf::wire::Counter;
 
 use super::watch::State;
 use crate::ledger::Losses as LedgerLosses;
+use crate::ledger::pages::PageLosses;
 use crate::probe::Counts;
 use crate::report::model::Losses;
 use crate::symbolize::{Symbolizer, Unnamed};
@@ -16,6 +17,7 @@ pub(super) fn losses(
     state: &State,
     counts: Option<&Counts>,
     ledgers: &[LedgerLosses],
+    pages: &[PageLosses],
     symbolizer: &Symbolizer,
 ) -> Losses {
     let unwinding = state.unwinder.losses();
@@ -37,6 +39,7 @@ pub(super) fn losses(
             ("brk_calls_unpaired", Counter::BrkUnpaired),
             ("children_over_limit", Counter::TargetsFull),
             ("events_without_scratch", Counter::NoScratch),
+            ("lost_fault_events", Counter::LostFaults),
         ] {
             add(name, counts.get(counter));
         }
@@ -53,6 +56,17 @@ pub(super) fn losses(
         if !matches!(reason, Unnamed::NoSymbol | Unnamed::NoModule) {
             add(&format!("frames_without_name: {reason}"), *count);
         }
+    }
+    for pages in pages {
+        // Faults on pages that were there before, or that came before the window, are no loss.
+        let PageLosses {
+            known_pages: _,
+            early: _,
+            over_site_limit,
+            moves_dropped,
+        } = pages;
+        add("faults_over_site_limit", *over_site_limit);
+        add("page_moves_dropped", *moves_dropped);
     }
     for ledger in ledgers {
         for (name, count) in of_ledger(ledger) {
@@ -72,7 +86,11 @@ pub(super) fn losses(
             .iter()
             .map(|(reason, count)| (truncation(*reason).to_owned(), *count))
             .collect(),
-        samples: None,
+        samples: state
+            .sampling
+            .as_ref()
+            .and(counts)
+            .map(|counts| counts.get(Counter::LostFaults)),
         counters,
     }
 }

@@ -4,10 +4,14 @@
 //! of them.
 
 mod dump;
+mod facts;
+mod faults;
 mod finish;
 mod losses;
+mod pages;
 mod process;
 mod recorder;
+mod sampling;
 mod series;
 mod sites;
 mod translate;
@@ -17,6 +21,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use leakwatch_ebpf::wire::SAMPLE_ALL;
 
 use crate::probe::{Probe, ProbeOptions, SelfTest};
 use crate::report::model::Recording;
@@ -25,6 +30,7 @@ use crate::target::Target;
 use crate::unwind::{Ending, Snapshot, Unwinder};
 
 pub use crate::diagnose::rank::GroupBy;
+pub use crate::probe::FaultChoice;
 
 use process::{Measure, Process};
 use watch::{Signals, State, Watch};
@@ -41,6 +47,9 @@ pub struct RecordOptions {
     pub stack_bytes: u32,
     /// Size of the ring buffer, in bytes: a power of two, whole pages.
     pub ring_bytes: u32,
+    /// Stack snapshots a second before the sampling rate falls.
+    pub sample_budget: u32,
+    pub faults: FaultChoice,
     pub follow_children: bool,
     pub group_by: GroupBy,
     /// Where to write the ledger at the window's end, for comparison with the target's own mappings.
@@ -77,7 +86,9 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
     let mut watch = Watch::new(probe, State::new(options))?;
     watch.probe.watch(pid, options.follow_children)?;
     let root = watch.state.root().clone();
-    let process = Process::new(&root, pid, &mut watch.state.unwinder);
+    watch.watch_faults(options)?;
+    let rules = watch.state.page_rules();
+    let process = Process::new(&root, pid, &mut watch.state.unwinder, rules);
     // Whatever was just read under this number is the target's only if it still lives.
     if options.target.exited() {
         bail!("cannot record PID {pid}: it exited before the first look at its memory");
@@ -101,13 +112,17 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
     // The window begins where the sizes are read: nothing was drained yet, and what the target gains until then is in
     // them already.
     watch.state.begin();
+    if watch.state.sampling.is_some() {
+        watch.probe.set_sample_threshold(SAMPLE_ALL)?;
+    }
     let window = options.duration;
+    let pages = watch.state.sampling.is_some();
     let start = watch.drain_while({
         let root = root.clone();
-        move || Measure::take(&root, pid, window)
+        move || Measure::take(&root, pid, window, pages)
     })?;
     if let Some(process) = watch.state.processes.get_mut(&pid) {
-        process.start = start;
+        process.set_start(start);
     }
     progress.attached(attached);
     let started_at = jiff::Timestamp::now();

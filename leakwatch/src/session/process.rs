@@ -4,12 +4,16 @@ use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::ledger::{Backing, Ledger, Owner, Protection, Region, SiteId};
+use super::pages::{Baseline, HugeWatch, spans_of_maps, spans_of_smaps};
+use crate::ledger::pages::PageLedger;
+use crate::ledger::pages::settle::Settled;
+use crate::ledger::{Backing, Change, Ledger, Owner, Protection, Region, SiteId};
 use crate::report::build;
 use crate::sampler::maps::{self, Mapping};
+use crate::sampler::paging::{HugePages, Paging};
 use crate::sampler::smaps::{self, SmapsReading};
 use crate::sampler::totals::{self, Rollup, Totals};
-use crate::sampler::{ProcRoot, cost, resident};
+use crate::sampler::{ProcRoot, cost, region, resident};
 use crate::unwind::Unwinder;
 
 /// Code may change this often at most before it is read anew: a JIT maps memory all the time.
@@ -23,12 +27,14 @@ pub(super) struct Measure {
     pub smaps: Option<SmapsReading>,
     /// Why there is no full smaps reading.
     pub smaps_skipped: Option<String>,
+    /// The anonymous pages there; only where asked for, and affordable.
+    pub baseline: Option<Baseline>,
 }
 
 impl Measure {
     /// Reads sizes, and full smaps if that costs at most its share of `window`: it holds the target's memory map while
-    /// it reads.
-    pub fn take(root: &ProcRoot, pid: u32, window: Duration) -> Self {
+    /// it reads. With `pages`, what is there page by page as well, right after.
+    pub fn take(root: &ProcRoot, pid: u32, window: Duration, pages: bool) -> Self {
         let totals = totals::read_status(root, pid).ok();
         let rollup = totals::read_rollup(root, pid).ok();
         let mut measure = Self {
@@ -37,7 +43,9 @@ impl Measure {
             ..Self::default()
         };
         let mappings = maps::read(root, pid).map_or(0, |read| read.mappings.len());
-        match rollup.map(|rollup| cost::predicted_smaps(rollup.took, mappings)) {
+        // A look at each page walks the page tables once more.
+        let walks = |took: Duration| if pages { took.saturating_mul(2) } else { took };
+        match rollup.map(|rollup| cost::predicted_smaps(walks(rollup.took), mappings)) {
             Some(predicted) if !cost::full_smaps_affordable(predicted, window) => {
                 measure.smaps_skipped = Some(format!(
                     "reading it would take about {} ms, more than 1 % of the window",
@@ -45,11 +53,34 @@ impl Measure {
                 ));
             }
             _ => match smaps::read(root, pid) {
-                Ok(reading) => measure.smaps = Some(reading),
+                Ok(reading) => {
+                    if pages {
+                        measure.baseline = Baseline::read(root, pid, &spans_of_smaps(&reading)).ok();
+                    }
+                    measure.smaps = Some(reading);
+                }
                 Err(error) => measure.smaps_skipped = Some(error.to_string()),
             },
         }
         measure
+    }
+
+    /// What a child has at its birth: the sum, and its pages where that is affordable.
+    pub fn at_birth(root: &ProcRoot, pid: u32, window: Duration, pages: bool) -> Self {
+        let rollup = totals::read_rollup(root, pid).ok();
+        let affordable = rollup.is_some_and(|rollup| cost::full_smaps_affordable(rollup.took, window));
+        let baseline = (pages && affordable)
+            .then(|| {
+                let read = maps::read(root, pid).ok()?;
+                Baseline::read(root, pid, &spans_of_maps(&read.mappings)).ok()
+            })
+            .flatten();
+        Self {
+            totals: totals::read_status(root, pid).ok(),
+            rollup,
+            baseline,
+            ..Self::default()
+        }
     }
 
     /// Anonymous bytes, resident or swapped, by the best source that was read.
@@ -72,11 +103,17 @@ pub(super) struct Process {
     /// The main thread's name when it was first seen, as text.
     pub comm: String,
     pub ledger: Ledger,
+    pub pages: PageLedger,
+    /// `None` on hosts without huge pages.
+    pub huge: Option<HugeWatch>,
     baseline: Vec<Region>,
     pub start: Measure,
     pub end: Measure,
-    /// What is resident of what was added, at the end; `None` where it could not be looked up.
+    /// What is resident of what was added, at the end, by mappings alone: where page faults are not watched. `None`
+    /// where it could not be looked up.
     pub owned: Option<Vec<Owned>>,
+    /// The same by pages.
+    pub settled: Option<Settled<Option<region::Region>>>,
     /// The memory that was watched is gone: exit, or exec.
     pub gone: bool,
     /// Executable memory was mapped since the code was last read.
@@ -85,14 +122,28 @@ pub(super) struct Process {
     refreshed: Instant,
 }
 
+/// How pages are sampled when a process comes to be watched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageRules {
+    pub threshold: u64,
+    pub paging: Paging,
+}
+
+impl PageRules {
+    fn ledger(&self, began: u64) -> PageLedger {
+        let keeps_owner = self.paging.swap || self.paging.numa_balancing;
+        PageLedger::new(page_bytes(), self.threshold, began, keeps_owner)
+    }
+}
+
 impl Process {
     /// Reads the baseline. The probe must watch the process already, so that nothing falls between.
-    pub fn new(root: &ProcRoot, pid: u32, unwinder: &mut Unwinder) -> io::Result<Self> {
+    pub fn new(root: &ProcRoot, pid: u32, unwinder: &mut Unwinder, rules: PageRules) -> io::Result<Self> {
         let read = maps::read(root, pid)?;
         unwinder.refresh(pid, &read.mappings);
-        let mut process = Self::with_ledger(root, pid, None, Ledger::new(page_bytes()));
+        let mut process = Self::with_ledger(root, pid, None, Ledger::new(page_bytes()), rules);
         process.baseline = regions(&read.mappings);
-        process.begin();
+        process.begin(rules);
         Ok(process)
     }
 
@@ -100,8 +151,9 @@ impl Process {
     ///
     /// The mappings were read earlier. That does no harm: the events from in between are still to be applied, and the
     /// last one on a page has the last word.
-    pub fn begin(&mut self) -> u64 {
+    pub fn begin(&mut self, rules: PageRules) -> u64 {
         let began = monotonic_ns();
+        self.pages = rules.ledger(began);
         self.ledger.set_baseline(&self.baseline, began);
         began
     }
@@ -111,21 +163,39 @@ impl Process {
     }
 
     /// A child at its birth.
-    pub fn fork(&self, root: &ProcRoot, child: u32) -> Self {
-        Self::with_ledger(root, child, Some(self.pid), self.ledger.fork())
+    pub fn fork(&self, root: &ProcRoot, child: u32, rules: PageRules) -> Self {
+        Self::with_ledger(root, child, Some(self.pid), self.ledger.fork(), rules)
     }
 
-    fn with_ledger(root: &ProcRoot, pid: u32, parent: Option<u32>, ledger: Ledger) -> Self {
+    /// What was measured at the start.
+    pub fn set_start(&mut self, mut start: Measure) {
+        if let Some(baseline) = &mut start.baseline {
+            self.pages
+                .set_before(std::mem::take(&mut baseline.pages), baseline.read);
+        }
+        self.start = start;
+    }
+
+    /// What a mapping call did.
+    pub fn apply(&mut self, change: &Change) {
+        self.ledger.apply(change);
+        self.pages.apply(change);
+    }
+
+    fn with_ledger(root: &ProcRoot, pid: u32, parent: Option<u32>, ledger: Ledger, rules: PageRules) -> Self {
         let comm = std::fs::read(root.of(pid, "comm")).unwrap_or_default();
         Self {
             pid,
             parent,
             comm: build::text(comm.trim_ascii_end()).to_string(),
             ledger,
+            pages: rules.ledger(monotonic_ns()),
+            huge: (rules.paging.huge_pages != HugePages::Never).then(|| HugeWatch::new(root, pid)),
             baseline: Vec::new(),
             start: Measure::default(),
             end: Measure::default(),
             owned: None,
+            settled: None,
             gone: false,
             code_changed: false,
             library_loaded: false,

@@ -16,6 +16,8 @@ const THREADS_MAX: usize = 8;
 pub(super) struct Site {
     pub stack: StackId,
     pub via: Via,
+    /// Of ranges so small that others like them came without a stack: what those hold is shared out by these.
+    pub small: bool,
     /// Names of the threads it was seen on: any bytes.
     pub threads: BTreeSet<Vec<u8>>,
 }
@@ -24,17 +26,18 @@ pub(super) struct Site {
 #[derive(Debug, Default)]
 pub(super) struct Sites {
     sites: Vec<Site>,
-    known: HashMap<(StackId, Via), SiteId>,
+    known: HashMap<(StackId, Via, bool), SiteId>,
 }
 
 impl Sites {
     /// The site of an event; `comm` is the thread's name, NUL-padded.
-    pub fn intern(&mut self, stack: StackId, via: Via, comm: &[u8]) -> SiteId {
-        let id = *self.known.entry((stack, via)).or_insert_with(|| {
+    pub fn intern(&mut self, stack: StackId, via: Via, small: bool, comm: &[u8]) -> SiteId {
+        let id = *self.known.entry((stack, via, small)).or_insert_with(|| {
             let id = SiteId(u32::try_from(self.sites.len()).unwrap_or(u32::MAX));
             self.sites.push(Site {
                 stack,
                 via,
+                small,
                 threads: BTreeSet::new(),
             });
             id
@@ -63,6 +66,7 @@ pub(super) fn via(kind: Kind) -> Option<Via> {
         Kind::BrkUp => Via::Brk,
         Kind::RemapTo => Via::Mremap,
         Kind::Protect => Via::Mprotect,
+        Kind::Fault => Via::Fault,
         _ => return None,
     })
 }

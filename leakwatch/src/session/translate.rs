@@ -103,8 +103,13 @@ fn failed(header: &Header, range: Range<u64>) -> Vec<Action> {
     }
 }
 
+/// An address without a tag.
+pub(super) const fn untagged(address: u64) -> u64 {
+    address & ADDRESS_BITS
+}
+
 fn span(start: u64, length: u64) -> Range<u64> {
-    let start = start & ADDRESS_BITS;
+    let start = untagged(start);
     // A wild length must not wrap round to a small one: the ledger refuses a range that ends beyond user space.
     start..start.saturating_add(length)
 }

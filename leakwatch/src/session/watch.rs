@@ -5,21 +5,24 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use leakwatch_ebpf::wire::{Kind, flags};
+use leakwatch_ebpf::wire::{Kind, SAMPLE_ALL, THIN_PAGES_MAX, flags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
-use super::process::{Process, anonymous_of, monotonic_ns, regions};
+use super::process::{Measure, PageRules, Process, anonymous_of, monotonic_ns, regions};
 use super::recorder::Recorder;
+use super::sampling::Sampling;
 use super::series::Series;
 use super::sites::{Sites, via};
-use super::translate::changes;
+use super::translate::{changes, untagged};
 use super::{Progress, RecordOptions};
 use crate::ledger::SiteId;
+use crate::ledger::pages::{Fault, PAGES_MAX};
 use crate::probe::{Counts, Event, Probe};
 use crate::report::model::EndedBy;
+use crate::sampler::paging::Paging;
 use crate::sampler::{ProcRoot, maps, totals};
 use crate::unwind::{Snapshot, Unwinder};
 
@@ -39,7 +42,7 @@ const PROT_EXEC: u32 = 4;
 
 /// Everything that events change. Apart from the probe, which lends them out.
 pub(super) struct State {
-    root: ProcRoot,
+    pub(super) root: ProcRoot,
     target: u32,
     follow_children: bool,
     pub unwinder: Unwinder,
@@ -57,6 +60,14 @@ pub(super) struct State {
     /// The window's end, in the clock of the events.
     pub ended_ns: Option<u64>,
     pub recorder: Option<Recorder>,
+    /// `None` where page faults are not watched: then no stack is left out.
+    pub sampling: Option<Sampling>,
+    pub paging: Paging,
+    /// What a reader should know of how page faults are watched.
+    pub faults_note: Option<String>,
+    /// Why the kernel did not follow the rate.
+    pub sampling_error: Option<String>,
+    window: Duration,
 }
 
 impl State {
@@ -76,14 +87,27 @@ impl State {
             began: Instant::now(),
             ended_ns: None,
             recorder: None,
+            sampling: None,
+            paging: Paging::read(std::path::Path::new("/")),
+            faults_note: None,
+            sampling_error: None,
+            window: options.duration,
+        }
+    }
+
+    pub fn page_rules(&self) -> PageRules {
+        PageRules {
+            threshold: self.sampling.as_ref().map_or(SAMPLE_ALL, Sampling::threshold),
+            paging: self.paging,
         }
     }
 
     /// The window begins.
     pub fn begin(&mut self) {
         self.began = Instant::now();
+        let rules = self.page_rules();
         for process in self.processes.values_mut() {
-            let began = process.begin();
+            let began = process.begin(rules);
             if let Some(recorder) = &mut self.recorder {
                 recorder.baseline(process.pid, process.baseline(), began);
             }
@@ -106,6 +130,7 @@ impl State {
             Kind::Fork => self.forked(event),
             Kind::Exec => self.executed(event),
             Kind::Exit => self.exited(event.header.tgid),
+            Kind::Fault => self.fault(event),
             _ => self.mapping(event),
         }
     }
@@ -122,22 +147,81 @@ impl State {
         };
         // A library that was just mapped runs in the very next stacks.
         process.refresh_code(&self.root, &mut self.unwinder);
+        let mut small = false;
+        if let Some(sampling) = &mut self.sampling
+            && is_small(event)
+        {
+            small = sampling.threshold() < SAMPLE_ALL;
+            if header.flags & flags::STACK != 0 {
+                sampling.spend(header.stack_length);
+            }
+        }
         let site = acquires(event)
-            .then(|| site(&mut self.unwinder, &mut self.sites, event))
+            .then(|| site(&mut self.unwinder, &mut self.sites, event, small))
             .flatten();
         for change in changes(event.kind, header, site) {
             if let Some(recorder) = &mut self.recorder {
                 recorder.note(header.tgid, &change);
             }
-            process.ledger.apply(&change);
+            process.apply(&change);
         }
         if matches!(event.kind, Kind::Map | Kind::Protect) && header.protection & PROT_EXEC != 0 {
             process.note_code_change(event.kind == Kind::Map && header.fd >= 0);
         }
     }
 
+    fn fault(&mut self, event: &Event<'_>) {
+        let header = &event.header;
+        let Some(sampling) = &mut self.sampling else {
+            return;
+        };
+        let Some(process) = self
+            .processes
+            .get_mut(&header.tgid)
+            .filter(|process| !process.gone)
+        else {
+            self.stray_events += 1;
+            return;
+        };
+        let address = untagged(header.address);
+        // Sampled before the rate fell.
+        if !process.pages.samples(address) {
+            return;
+        }
+        sampling.spend(header.stack_length);
+        process.refresh_code(&self.root, &mut self.unwinder);
+        let Some(site) = site(&mut self.unwinder, &mut self.sites, event, false) else {
+            return;
+        };
+        if process.pages.touch(address, site, header.time) == (Fault::New { alone: true })
+            && let Some(huge) = &mut process.huge
+        {
+            huge.note(address / super::process::page_bytes());
+        }
+    }
+
+    /// Lowers the sampling rate where the budget is spent, or there are more sampled pages than can be kept. Returns
+    /// the new threshold when it changed.
+    fn adjust_sampling(&mut self) -> Option<u64> {
+        let sampling = self.sampling.as_mut()?;
+        let pages: usize = self.processes.values().map(|process| process.pages.len()).sum();
+        let fell = sampling.halve(self.began.elapsed()) || (pages > PAGES_MAX && sampling.lower());
+        if !fell {
+            return None;
+        }
+        for process in self.processes.values_mut() {
+            process.pages.halve();
+        }
+        Some(sampling.threshold())
+    }
+
     fn forked(&mut self, event: &Event<'_>) {
         let child = u32::try_from(event.header.address).unwrap_or(0);
+        let rules = self.page_rules();
+        let Some(parent) = self.processes.get_mut(&event.header.tgid) else {
+            return;
+        };
+        parent.pages.note_fork(event.header.time);
         if !self.follow_children || self.processes.len() > CHILDREN_MAX {
             self.unfollowed_children += 1;
             return;
@@ -145,10 +229,14 @@ impl State {
         let Some(parent) = self.processes.get(&event.header.tgid) else {
             return;
         };
-        let mut process = parent.fork(&self.root, child);
+        let mut process = parent.fork(&self.root, child, rules);
         self.unwinder.fork(event.header.tgid, child);
-        process.start.totals = totals::read_status(&self.root, child).ok();
-        process.start.rollup = totals::read_rollup(&self.root, child).ok();
+        process.set_start(Measure::at_birth(
+            &self.root,
+            child,
+            self.window,
+            self.sampling.is_some(),
+        ));
         self.processes.insert(child, process);
     }
 
@@ -159,7 +247,8 @@ impl State {
             self.end(EndedBy::TargetExec);
             self.exited(pid);
         } else if self.processes.contains_key(&pid) {
-            match Process::new(&self.root, pid, &mut self.unwinder) {
+            let rules = self.page_rules();
+            match Process::new(&self.root, pid, &mut self.unwinder, rules) {
                 Ok(process) => drop(self.processes.insert(pid, process)),
                 Err(_) => self.exited(pid),
             }
@@ -218,7 +307,21 @@ fn acquires(event: &Event<'_>) -> bool {
     }
 }
 
-fn site(unwinder: &mut Unwinder, sites: &mut Sites, event: &Event<'_>) -> Option<SiteId> {
+/// Whether a range is so small that its stack may be left out.
+fn is_small(event: &Event<'_>) -> bool {
+    let header = &event.header;
+    let bytes = match event.kind {
+        Kind::BrkUp => header.address.saturating_sub(header.old_address),
+        Kind::Map | Kind::Protect | Kind::RemapTo => header.length,
+        _ => return false,
+    };
+    bytes.div_ceil(super::process::page_bytes()) <= THIN_PAGES_MAX
+}
+
+fn site(unwinder: &mut Unwinder, sites: &mut Sites, event: &Event<'_>, small: bool) -> Option<SiteId> {
+    if event.header.flags & flags::THINNED != 0 {
+        return Some(SiteId::THINNED);
+    }
     let via = via(event.kind)?;
     let header = &event.header;
     let stack = match event.registers {
@@ -233,7 +336,7 @@ fn site(unwinder: &mut Unwinder, sites: &mut Sites, event: &Event<'_>) -> Option
         ),
         _ => unwinder.without_registers(),
     };
-    Some(sites.intern(stack, via, &header.comm))
+    Some(sites.intern(stack, via, small, &header.comm))
 }
 
 /// What ends the window from outside.
@@ -282,7 +385,17 @@ impl Watch {
 
     pub fn drain(&mut self, limit: usize) -> usize {
         let Self { probe, state, .. } = self;
-        probe.drain(limit, |event| state.take(&event))
+        let taken = probe.drain(limit, |event| state.take(&event));
+        if let Some(threshold) = state.adjust_sampling()
+            && let Err(error) = probe.set_sample_threshold(threshold)
+        {
+            // The kernel goes on at the old rate, and what is over the new one is left out here.
+            state.sampling_error.get_or_insert_with(|| error.to_string());
+        }
+        for process in state.processes.values_mut() {
+            process.weigh_huge_pages();
+        }
+        taken
     }
 
     /// Runs `work` on another thread and drains meanwhile: reading /proc of a large process takes longer than the ring

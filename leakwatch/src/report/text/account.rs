@@ -1,6 +1,6 @@
 //! The account that closes: the kernel's growth, what is attributed, the rest by reason.
 
-use super::layout::{DIM, PLAIN, Page, STRONG, amount, left, percent, right};
+use super::layout::{DIM, PLAIN, Page, STRONG, amount, bytes, left, percent, right, rounded};
 use crate::report::model::Recording;
 
 /// What the words of the recording mean, for a reader.
@@ -13,7 +13,13 @@ const REASONS: &[(&str, &str)] = &[
     ("released_from_before_attach", "given back from before the attach"),
     ("no_stack", "gained without a known stack"),
     ("unseen", "gained unseen (lost events)"),
-    ("between_readings", "moved between the two readings"),
+    ("between_readings", "changed while the sizes were being read"),
+    ("huge_pages", "added by huge pages without a fault"),
+    ("sampling_error", "sampling error of the estimate"),
+    ("touched_by_others", "came without a fault (io_uring, ptrace...)"),
+    ("freed_lazily", "freed (MADV_FREE), not yet taken back"),
+    ("lost_faults", "touched, but the fault was lost"),
+    ("faulted_before_window", "touched just before the window began"),
 ];
 
 const REGIONS: &[(&str, &str)] = &[
@@ -30,15 +36,33 @@ fn phrase(table: &[(&str, &str)], word: &str) -> String {
     table
         .iter()
         .find(|(known, _)| *known == word)
-        .map_or(word, |(_, phrase)| phrase)
-        .to_owned()
+        .map_or_else(|| word.replace('_', " "), |(_, phrase)| (*phrase).to_owned())
+}
+
+/// `1 page in 64 was sampled`, where not every page was.
+fn sampling(page: &Page, recording: &Recording) -> String {
+    let Some(rate) = recording
+        .cost
+        .sampling_rate
+        .filter(|rate| *rate > 0.0 && *rate < 1.0)
+    else {
+        return String::new();
+    };
+    let one_in = rounded(1.0 / rate);
+    let sampled = if one_in < 2 {
+        format!("{} of the pages were sampled", percent(rate))
+    } else {
+        format!("1 page in {one_in} was sampled")
+    };
+    format!("{sampled}; {} is one standard error", page.plus_minus())
 }
 
 /// Columns of the labels.
 const LABEL: usize = 48;
 
 pub fn section(page: &mut Page, recording: &Recording) {
-    page.heading("ACCOUNT", "");
+    let remark = sampling(page, recording);
+    page.heading("ACCOUNT", &remark);
     let Some(account) = &recording.reconciliation else {
         page.paragraph(
             2,
@@ -55,6 +79,10 @@ pub fn section(page: &mut Page, recording: &Recording) {
             String::new()
         }
     };
+    let mut attributed = "attributed to call sites".to_owned();
+    if let Some(error) = account.standard_error_bytes.filter(|error| *error > 0.0) {
+        attributed.push_str(&format!(", {} {}", page.plus_minus(), bytes(rounded(error))));
+    }
     let mut row = |indent: usize, label: &str, bytes: i64, style, with_share: bool| {
         let label = page.fit(label, LABEL - indent);
         let label = format!(
@@ -75,14 +103,14 @@ pub fn section(page: &mut Page, recording: &Recording) {
         "anonymous memory grew (smaps)"
     };
     row(2, verb, growth, STRONG, false);
-    row(
-        4,
-        "attributed to call sites",
-        account.attributed_bytes,
-        PLAIN,
-        true,
-    );
-    row(4, "not attributed", account.unattributed_bytes, PLAIN, true);
+    row(4, &attributed, account.attributed_bytes, PLAIN, true);
+    // What call sites keep can be more than the growth: other memory was given back meanwhile.
+    let not = if account.unattributed_bytes < 0 {
+        "not attributed, net"
+    } else {
+        "not attributed"
+    };
+    row(4, not, account.unattributed_bytes, PLAIN, true);
     for reason in &account.reasons {
         row(6, &phrase(REASONS, &reason.reason), reason.bytes, DIM, true);
     }

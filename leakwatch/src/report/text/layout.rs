@@ -38,6 +38,10 @@ impl Page {
         if self.unicode { "…" } else { "..." }
     }
 
+    pub fn plus_minus(&self) -> &'static str {
+        if self.unicode { "±" } else { "+/-" }
+    }
+
     /// Text of the target, made inert, at most `columns` wide.
     pub fn fit(&self, text: &str, columns: usize) -> String {
         let fitted = escape::fit(text, columns, self.ellipsis());
@@ -74,7 +78,7 @@ impl Page {
     pub fn paragraph(&mut self, indent: usize, text: &str, style: Style) {
         let room = self.width.saturating_sub(indent).max(20);
         let mut line = String::new();
-        for word in text.split(' ').filter(|word| !word.is_empty()) {
+        for word in words(text) {
             let word = escape::fit(word, room, self.ellipsis());
             if !line.is_empty() && line.width() + 1 + word.width() > room {
                 self.indented(indent, &line, style);
@@ -102,6 +106,28 @@ impl Page {
             text.to_owned()
         }
     }
+}
+
+/// What a line does not break: words, and a figure with its unit.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    const UNITS: [&str; 10] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "s", "ms", "%"];
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches(' ');
+        let word = rest.split(' ').next().unwrap_or_default();
+        let mut end = word.len();
+        if word.ends_with(|last: char| last.is_ascii_digit()) {
+            let after = rest.get(end..).unwrap_or_default().trim_start_matches(' ');
+            let unit = after.split(' ').next().unwrap_or_default();
+            let figure_and_unit = rest.len() - after.len() + unit.len();
+            if UNITS.contains(&unit.trim_end_matches([',', ';', '.', ':', ')'])) {
+                end = figure_and_unit;
+            }
+        }
+        let (word, after) = rest.split_at(end);
+        rest = after;
+        (!word.is_empty()).then_some(word)
+    })
 }
 
 /// Fills up with blanks on the right, by display width.
@@ -162,9 +188,32 @@ pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if percent > 0.0 && percent < 0.05 {
         "<0.1 %".to_owned()
+    } else if percent > -0.05 && percent < 0.0 {
+        // Not "-0.0 %".
+        ">-0.1 %".to_owned()
     } else {
         format!("{percent:.1} %")
     }
+}
+
+/// `98 %`; what is not nothing is not shown as nothing.
+pub fn whole_percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent > 0.0 && percent < 0.5 {
+        "<1 %".to_owned()
+    } else {
+        format!("{percent:.0} %")
+    }
+}
+
+/// Bytes that were reckoned, as whole ones; at least 0.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates, and is only shown"
+)]
+pub fn rounded(bytes: f64) -> u64 {
+    bytes.round() as u64
 }
 
 pub fn seconds(seconds: f64) -> String {
@@ -175,20 +224,36 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
+/// With a sign only where it is negative.
 pub fn per_second(rate: f64) -> String {
-    // A rate is never negative here; `as` saturates.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "saturates, and is only shown"
-    )]
-    let whole = rate.round() as u64;
-    format!("{}/s", bytes(whole))
+    #[expect(clippy::cast_possible_truncation, reason = "saturates, and is only shown")]
+    let whole = rate.round() as i64;
+    format!("{}/s", amount(whole))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_figure_keeps_its_unit() {
+        let split: Vec<&str> = words("  in 60.0 s; (96.8 %). 9 stacks  and 3 MiB, x 5").collect();
+        assert_eq!(
+            split,
+            [
+                "in",
+                "60.0 s;",
+                "(96.8 %).",
+                "9",
+                "stacks",
+                "and",
+                "3 MiB,",
+                "x",
+                "5"
+            ]
+        );
+        assert_eq!(words("").count() + words("   ").count(), 0);
+    }
 
     #[test]
     fn figures() {
@@ -220,6 +285,16 @@ mod tests {
         );
         assert_eq!([-1536, 0, 1536].map(signed), ["-1.5 KiB", "0 B", "+1.5 KiB"]);
         assert_eq!([0.9667, 0.0, 1e-5].map(percent), ["96.7 %", "0.0 %", "<0.1 %"]);
+        assert_eq!([-1e-5, -0.5].map(percent), [">-0.1 %", "-50.0 %"]);
+        assert_eq!(
+            [0.0, 1e-5, 0.985, 1.0].map(whole_percent),
+            ["0 %", "<1 %", "98 %", "100 %"]
+        );
+        assert_eq!(
+            [-2048.2, 0.0, 2048.2].map(per_second),
+            ["-2.0 KiB/s", "0 B/s", "2.0 KiB/s"]
+        );
+        assert_eq!([-1.0, 1.5, f64::NAN].map(rounded), [0, 2, 0]);
         assert_eq!([seconds(0.0123), seconds(60.0)], ["12.3 ms", "60.0 s"]);
     }
 }

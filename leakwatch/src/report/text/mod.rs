@@ -2,6 +2,7 @@
 //! what it cost.
 
 mod account;
+mod columns;
 mod layout;
 mod mappings;
 mod sites;
@@ -9,7 +10,7 @@ mod tail;
 
 use layout::{Page, bytes, percent, seconds};
 
-use super::model::{EndedBy, Recording};
+use super::model::{CallSite, EndedBy, Recording};
 
 /// How to render.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +86,14 @@ fn headline(page: &Page, recording: &Recording) -> String {
         .map(|account| account.smaps_growth_bytes)
         .or(recording.growth.anonymous_bytes);
     // Events without a stack are a row of the table, but no call site.
-    let named = || recording.call_sites.iter().filter(|site| !site.frames.is_empty());
+    // Nor does a site hold anything of which nothing is left.
+    let weight = |site: &CallSite| site.live_bytes.or(site.held_bytes).unwrap_or(0);
+    let named = || {
+        recording
+            .call_sites
+            .iter()
+            .filter(|site| !site.frames.is_empty() && weight(site) > 0)
+    };
     let sites = named().count();
     let grew = match growth {
         None => format!("How much anonymous memory grew in {window} is not known"),
@@ -109,11 +117,12 @@ fn headline(page: &Page, recording: &Recording) -> String {
     } else {
         format!("{sites} call sites hold")
     };
-    let weight = first.live_bytes.or(first.held_bytes).unwrap_or(0);
+    let about = |sampled: bool| if sampled { "about " } else { "" };
     let name = page.fit(&first.label, 60);
     let held = match (&recording.reconciliation, growth) {
         (Some(account), Some(1..)) => format!(
-            "{grew}; {plural} {} of it{}",
+            "{grew}; {plural} {}{} of it{}",
+            about(account.standard_error_bytes.is_some_and(|error| error > 0.0)),
             bytes(account.attributed_bytes.unsigned_abs()),
             account
                 .coverage
@@ -122,13 +131,15 @@ fn headline(page: &Page, recording: &Recording) -> String {
         ),
         (Some(account), _) => {
             format!(
-                "{grew}; {plural} {} added in it",
+                "{grew}; {plural} {}{} added in it",
+                about(account.standard_error_bytes.is_some_and(|error| error > 0.0)),
                 bytes(account.attributed_bytes.unsigned_abs())
             )
         }
         (None, _) => format!("{grew}; {plural} memory added in it"),
     };
-    format!("{held}. First is {name} with {}.", bytes(weight))
+    let sampled = about(columns::is_sampled(first));
+    format!("{held}. First is {name} with {sampled}{}.", bytes(weight(first)))
 }
 
 #[cfg(test)]
@@ -169,6 +180,71 @@ mod tests {
                 }
             )
         );
+    }
+
+    #[test]
+    fn a_sample_of_three_processes() {
+        insta::assert_snapshot!("text_sampled_80", render(&sample::sampled(), &at(80)));
+        let verbose = Options {
+            verbose: true,
+            ..at(120)
+        };
+        insta::assert_snapshot!("text_sampled_120", render(&sample::sampled(), &verbose));
+    }
+
+    #[test]
+    fn without_page_faults() {
+        let text = render(&sample::mappings_only(), &at(80));
+        let sites = text.split("CALL SITES").nth(1).unwrap();
+        assert!(
+            sites.contains("Evidence is mappings") && !sites.contains("Evidence is pages"),
+            "{text}"
+        );
+        assert!(!sites.contains("kept") && !sites.contains("touched"), "{text}");
+        let head = sites.lines().find(|line| line.contains("rate")).unwrap();
+        let names: Vec<&str> = head.split_whitespace().collect();
+        assert_eq!(names, ["#", "live", "held", "share", "rate", "events", "via"]);
+    }
+
+    #[test]
+    fn no_figure_touches_its_neighbour() {
+        let mut recording = sample::sampled();
+        for site in &mut recording.call_sites {
+            let most = Some((1 << 30) - (53 << 10));
+            (
+                site.live_bytes,
+                site.touched_bytes,
+                site.held_bytes,
+                site.committed_bytes,
+            ) = (most, most, most, most);
+            site.standard_error_bytes = Some((1 << 30) as f64 - 54_272.0);
+            (site.retention, site.share, site.rate_bytes_per_second) =
+                (Some(1.0), Some(1.0), Some(-1_073_687_552.0));
+            site.events = 12_345_678;
+        }
+        for (width, unicode) in [(80, true), (80, false), (120, true), (120, false), (140, false)] {
+            let text = render(&recording, &Options { unicode, ..at(width) });
+            let row = text.lines().find(|line| line.starts_with("   1 ")).unwrap();
+            let figures = row.replace("+/-", "±");
+            assert!(
+                figures.contains(" 1023.9 MiB ± 1023.9 MiB 1023.9 MiB  100 % "),
+                "{row}"
+            );
+            assert!(figures.contains(" 100.0 % -1023.9 MiB/s "), "{row}");
+            assert_eq!(figures.contains(" 12345678 "), width >= 120, "{row}");
+            let spaces = figures.matches("~1023.9 MiB ").count();
+            assert_eq!(
+                spaces,
+                [(80, 0), (120, 1), (140, 2)]
+                    .iter()
+                    .find(|row| row.0 == width)
+                    .unwrap()
+                    .1,
+                "{row}"
+            );
+            assert!(!row.contains('…') && !row.contains("..."), "{row}");
+            inert(&text, width);
+        }
     }
 
     #[test]

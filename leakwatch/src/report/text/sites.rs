@@ -3,9 +3,8 @@
 use unicode_width::UnicodeWidthStr;
 
 use super::Options;
-use super::layout::{
-    BLAMED, DIM, PLAIN, Page, STRONG, UNKNOWN, bytes, known, left, per_second, percent, right,
-};
+use super::columns::{Columns, space};
+use super::layout::{BLAMED, DIM, PLAIN, Page, STRONG, bytes, left, seconds};
 use crate::report::folded::frame_name;
 use crate::report::model::{CallSite, Frame, Recording};
 
@@ -14,11 +13,20 @@ const INSIDE: usize = 1;
 const OUTSIDE: usize = 3;
 
 /// What each evidence can and cannot say.
-const EVIDENCE: &[(&str, &str)] = &[(
-    "mappings",
-    "Evidence is mappings: it names who extended the memory. That is the keeper of large allocations and direct \
+const EVIDENCE: &[(&str, &str)] = &[
+    (
+        "pages",
+        "Evidence is pages: live is resident memory that the site was the first to touch in the window; kept is how \
+         much that is of all it touched (near 100 % it stays, near 0 % it comes and goes). Where small allocations \
+         share a heap the toucher may be a bystander. Memory that an allocator reuses without returning it to the \
+         kernel causes no fault and does not show.",
+    ),
+    (
+        "mappings",
+        "Evidence is mappings: it names who extended the memory. That is the keeper of large allocations and direct \
          mappings; where small allocations share a heap it may be a bystander whose call came when the heap was full.",
-)];
+    ),
+];
 
 pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
     page.heading(
@@ -29,40 +37,62 @@ pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
         page.paragraph(2, "none", PLAIN);
         return;
     }
+    // What keeps nothing rests on nothing that needs a word.
+    let keepers = || recording.call_sites.iter().filter(|site| weight(site) > 0);
     for (evidence, text) in EVIDENCE {
-        if recording.call_sites.iter().any(|site| site.evidence == *evidence) {
+        if keepers().any(|site| site.evidence == *evidence) {
             page.paragraph(2, text, DIM);
         }
     }
+    let touched = recording
+        .call_sites
+        .iter()
+        .any(|site| site.touched_bytes.is_some());
     let (shown, rest): (Vec<_>, Vec<_>) = recording
         .call_sites
         .iter()
         .enumerate()
         .partition(|(index, site)| *index < options.top && weight(site) >= options.min_bytes);
-    if !shown.is_empty() {
-        let head = row(["#", "live", "held", "share", "events", "rate", "via"].map(str::to_owned));
-        page.line(&page.paint(DIM, &head));
+    let shown: Vec<&CallSite> = shown.into_iter().map(|(_, site)| site).collect();
+    let columns = Columns::of(page, &shown);
+    let space_shown = columns.has_address_space() || options.verbose;
+    if space_shown && shown.iter().any(|site| site.estimated) {
+        page.paragraph(
+            2,
+            "~: estimated; to spare the target some calls came without their stacks, and are shared out among the sites.",
+            DIM,
+        );
     }
-    for (_, site) in shown {
-        one(page, site, options);
+    if !shown.is_empty() {
+        page.line(&page.paint(DIM, &columns.head(page)));
+    }
+    // One evidence for all is said above, and so is each by its column.
+    let first = keepers().next().map(|site| &site.evidence);
+    let mixed = !columns.has_evidence() && keepers().any(|site| Some(&site.evidence) != first);
+    for site in shown {
+        page.line(&page.paint(STRONG, &columns.row(page, site)));
+        one(page, site, mixed, options);
     }
     if !rest.is_empty() {
         let live = rest
             .iter()
             .try_fold(0u64, |sum, (_, site)| Some(sum.saturating_add(site.live_bytes?)));
-        let held = rest
-            .iter()
-            .filter_map(|(_, site)| site.held_bytes)
-            .fold(0, u64::saturating_add);
+        let sum = |of: fn(&CallSite) -> Option<u64>| {
+            let sum = rest
+                .iter()
+                .filter_map(|(_, site)| of(site))
+                .fold(0, u64::saturating_add);
+            bytes(sum)
+        };
+        let beside = if touched && live.is_some() {
+            format!("{} touched", sum(|site| site.touched_bytes))
+        } else {
+            format!("{} held", sum(|site| site.held_bytes))
+        };
         let live = live
             .map(|live| format!("{} live, ", bytes(live)))
             .unwrap_or_default();
-        let text = format!(
-            "{} and {} more: {live}{} held",
-            page.ellipsis(),
-            rest.len(),
-            bytes(held)
-        );
+        let text = format!("{} and {} more: {live}{beside}", page.ellipsis(), rest.len());
         page.paragraph(2, &text, PLAIN);
     }
 }
@@ -71,36 +101,8 @@ fn weight(site: &CallSite) -> u64 {
     site.live_bytes.or(site.held_bytes).unwrap_or(0)
 }
 
-fn row([rank, live, held, share, events, rate, via]: [String; 7]) -> String {
-    format!(
-        "{} {} {} {} {} {}  {via}",
-        right(&rank, 4),
-        right(&live, 11),
-        right(&held, 11),
-        right(&share, 8),
-        right(&events, 9),
-        right(&rate, 13),
-    )
-}
-
-fn one(page: &mut Page, site: &CallSite, options: &Options) {
-    let mut vias = site.vias.join(", ");
-    if vias.is_empty() {
-        vias.clone_from(&site.via);
-    }
-    let figures = row([
-        site.rank.to_string(),
-        known(site.live_bytes),
-        known(site.held_bytes),
-        site.share.map_or_else(|| UNKNOWN.to_owned(), percent),
-        site.events.to_string(),
-        site.rate_bytes_per_second
-            .map_or_else(|| UNKNOWN.to_owned(), per_second),
-        String::new(),
-    ]);
-    let via = page.fit(&vias, page.width.saturating_sub(figures.width() + 2));
-    page.line(&page.paint(STRONG, &format!("{}  {via}", figures.trim_end())));
-
+/// What stands below the figures: the name and the stack.
+fn one(page: &mut Page, site: &CallSite, mixed: bool, options: &Options) {
     let culprit = site.culprit.as_ref();
     let place = culprit
         .map(|culprit| source(culprit.file.as_deref(), culprit.line))
@@ -120,6 +122,11 @@ fn one(page: &mut Page, site: &CallSite, options: &Options) {
         } else {
             format!("({module})")
         },
+        if mixed {
+            format!("[{}]", page.fit(&site.evidence, 9))
+        } else {
+            String::new()
+        },
     ] {
         if !part.is_empty() {
             about.push_str("  ");
@@ -134,6 +141,9 @@ fn one(page: &mut Page, site: &CallSite, options: &Options) {
     ));
 
     stack(page, site, options.verbose);
+    if options.verbose {
+        page.paragraph(7, &history(site), DIM);
+    }
     if options.verbose && !site.threads.is_empty() {
         let threads: Vec<String> = site
             .threads
@@ -143,6 +153,24 @@ fn one(page: &mut Page, site: &CallSite, options: &Options) {
             .collect();
         page.paragraph(7, &format!("threads: {}", threads.join(", ")), DIM);
     }
+}
+
+/// Its address space, where it asked for any, and its times.
+fn history(site: &CallSite) -> String {
+    let mut text = match site.committed_bytes {
+        Some(1..) => format!(
+            "committed {}, released {}, held {}; ",
+            space(site, site.committed_bytes),
+            space(site, site.released_bytes),
+            space(site, site.held_bytes),
+        ),
+        _ => String::new(),
+    };
+    text.push_str(&format!("{} events", site.events));
+    if let (Some(first), Some(last)) = (site.first_seen_seconds, site.last_seen_seconds) {
+        text.push_str(&format!(" from {} to {}", seconds(first), seconds(last)));
+    }
+    text
 }
 
 fn stack(page: &mut Page, site: &CallSite, whole: bool) {

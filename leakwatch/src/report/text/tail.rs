@@ -1,10 +1,12 @@
 //! Processes, losses and cost.
 
-use super::Options;
-use super::layout::{PLAIN, Page, UNKNOWN, bytes, known, right, seconds, signed};
-use crate::report::model::Recording;
+use std::cmp::Reverse;
 
-/// With `--children`: each process.
+use super::Options;
+use super::layout::{DIM, PLAIN, Page, STRONG, UNKNOWN, bytes, known, percent, right, seconds, signed};
+use crate::report::model::{ProcessRow, Recording};
+
+/// With `--children`: each process with its own account, and their sum.
 pub fn processes(page: &mut Page, recording: &Recording, options: &Options) {
     let Some(processes) = recording
         .processes
@@ -13,26 +15,80 @@ pub fn processes(page: &mut Page, recording: &Recording, options: &Options) {
     else {
         return;
     };
-    page.heading("PROCESSES", "");
-    for process in processes.iter().take(options.top) {
-        let growth = process
-            .anonymous_growth_bytes
-            .map_or_else(|| UNKNOWN.to_owned(), signed);
-        let comm = page.fit(&process.comm, 24);
-        page.line(&format!(
-            "{} {}  anonymous {growth}, live {}  {comm}",
-            right(&process.pid.to_string(), 10),
-            right(&format!("{} events", process.events), 16),
-            known(process.live_bytes)
-        ));
+    page.heading("PROCESSES", "each with its own account; what grew most first");
+    let head = ["PID", "growth", "attributed", "coverage", "events"].map(str::to_owned);
+    page.line(&page.paint(DIM, &process_row(head, "process")));
+    let mut rows: Vec<&ProcessRow> = processes.iter().collect();
+    rows.sort_by_key(|row| Reverse(row.anonymous_growth_bytes));
+    for process in rows.iter().take(options.top) {
+        let figures = [
+            process.pid.to_string(),
+            growth(process.anonymous_growth_bytes),
+            known(process.attributed_bytes),
+            process.coverage.map_or_else(|| UNKNOWN.to_owned(), percent),
+            process.events.to_string(),
+        ];
+        let comm = page.fit(&process.comm, 16);
+        let role = if process.pid == recording.target.pid {
+            " (target)"
+        } else {
+            ""
+        };
+        page.line(&process_row(figures, &format!("{comm}{role}")));
     }
-    if processes.len() > options.top {
-        page.paragraph(
-            2,
-            &format!("{} and {} more", page.ellipsis(), processes.len() - options.top),
-            PLAIN,
-        );
+    if rows.len() > options.top {
+        let text = format!("{} and {} more", page.ellipsis(), rows.len() - options.top);
+        page.paragraph(2, &text, PLAIN);
     }
+    if rows.len() > 1 {
+        sum(page, &rows);
+    }
+}
+
+/// Only of processes whose growth is known: the others' part would stand on one side alone.
+fn sum(page: &mut Page, rows: &[&ProcessRow]) {
+    let counted = || {
+        rows.iter()
+            .filter_map(|row| Some((row.anonymous_growth_bytes?, row.attributed_bytes)))
+    };
+    let grown = counted().fold(0i64, |sum, (grown, _)| sum.saturating_add(grown));
+    let attributed = counted()
+        .try_fold(0u64, |sum, (_, attributed)| Some(sum.saturating_add(attributed?)))
+        .filter(|_| counted().next().is_some());
+    let coverage = attributed
+        .filter(|_| grown > 0)
+        .map(|attributed| percent(attributed as f64 / grown as f64));
+    let events = rows.iter().fold(0u64, |sum, row| sum.saturating_add(row.events));
+    let figures = [
+        "sum".to_owned(),
+        growth(counted().next().map(|_| grown)),
+        known(attributed),
+        coverage.unwrap_or_else(|| UNKNOWN.to_owned()),
+        events.to_string(),
+    ];
+    let line = process_row(figures, &format!("{} processes", rows.len()));
+    page.line(&page.paint(STRONG, &line));
+    let unknown = rows.len() - counted().count();
+    if unknown > 0 {
+        let plural = if unknown == 1 { "process" } else { "processes" };
+        let text = format!("growth is not known of {unknown} {plural}; the sum is without");
+        page.paragraph(2, &text, PLAIN);
+    }
+}
+
+fn growth(growth: Option<i64>) -> String {
+    growth.map_or_else(|| UNKNOWN.to_owned(), signed)
+}
+
+fn process_row([pid, growth, attributed, coverage, events]: [String; 5], name: &str) -> String {
+    format!(
+        "{}{}{}{}{}  {name}",
+        right(&pid, 9),
+        right(&growth, 13),
+        right(&attributed, 12),
+        right(&coverage, 10),
+        right(&events, 9),
+    )
 }
 
 /// Only what was lost; "none" is said too, because silence could mean either.
@@ -43,7 +99,10 @@ pub fn losses(page: &mut Page, recording: &Recording) {
     let plain = [
         (losses.events, "events lost"),
         (losses.stacks, "events without a stack"),
-        (losses.samples, "samples lost"),
+        (
+            losses.samples,
+            "sampled page faults lost (their pages have no call site)",
+        ),
     ];
     for (count, what) in plain {
         if let Some(count) = count.filter(|count| *count > 0) {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Pages in a chunk: as many as a huge page has on machines with 4 KiB pages.
-const CHUNK_PAGES: u64 = 512;
-const WORDS: usize = 8;
+pub const CHUNK_PAGES: u64 = 512;
+/// Words of a chunk's bits.
+pub const WORDS: usize = 8;
 
 /// A set of page numbers. 64 bytes for each 512 pages of which one is in it: 4 MiB for 100 GiB of dense memory.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +61,32 @@ impl Presence {
         }
     }
 
+    /// The bits of the chunk whose first page is `chunk * CHUNK_PAGES`.
+    #[must_use]
+    pub fn words(&self, chunk: u64) -> [u64; WORDS] {
+        self.chunks.get(&chunk).copied().unwrap_or_default()
+    }
+
+    /// The runs of pages in it that lie in `pages`, ascending, cut at the chunks' borders.
+    #[must_use]
+    pub fn runs(&self, pages: Range<u64>) -> Vec<Range<u64>> {
+        let mut runs = Vec::new();
+        if pages.start >= pages.end {
+            return runs;
+        }
+        let (first, last) = (pages.start / CHUNK_PAGES, (pages.end - 1) / CHUNK_PAGES);
+        for (chunk, words) in self.chunks.range(first..=last) {
+            for run in runs_of(words) {
+                let run = (chunk * CHUNK_PAGES + run.start).max(pages.start)
+                    ..(chunk * CHUNK_PAGES + run.end).min(pages.end);
+                if run.start < run.end {
+                    runs.push(run);
+                }
+            }
+        }
+        runs
+    }
+
     /// How many pages are in it.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -76,6 +103,29 @@ impl Presence {
     }
 }
 
+/// The runs of ones in a chunk's bits, by their place in the chunk.
+pub fn runs_of(words: &[u64; WORDS]) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for (word, index) in words.iter().zip(0u64..) {
+        let mut rest = *word;
+        while rest != 0 {
+            let start = u64::from(rest.trailing_zeros());
+            let length = u64::from((!(rest >> start)).trailing_zeros());
+            let run = index * 64 + start..index * 64 + start + length;
+            match runs.last_mut() {
+                Some(last) if last.end == run.start => last.end = run.end,
+                _ => runs.push(run.clone()),
+            }
+            rest = if start + length >= 64 {
+                0
+            } else {
+                rest & (u64::MAX << (start + length))
+            };
+        }
+    }
+    runs
+}
+
 const fn word_of(page: u64) -> usize {
     (page % CHUNK_PAGES / 64) as usize
 }
@@ -85,7 +135,7 @@ const fn bit_of(page: u64) -> u64 {
 }
 
 /// The range cut at the chunks' borders.
-fn by_chunk(pages: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
+pub(super) fn by_chunk(pages: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
     let mut next = pages.start;
     std::iter::from_fn(move || {
         if next >= pages.end {
@@ -100,7 +150,7 @@ fn by_chunk(pages: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
 }
 
 /// The words of one chunk that a range within it meets, with the bits that it meets.
-fn each_word(pages: Range<u64>, mut visit: impl FnMut(usize, u64)) {
+pub(super) fn each_word(pages: Range<u64>, mut visit: impl FnMut(usize, u64)) {
     let mut page = pages.start;
     while page < pages.end {
         let end = ((page / 64 + 1) * 64).min(pages.end);
@@ -138,6 +188,10 @@ mod tests {
             prop_assert_eq!(presence.is_empty(), model.is_empty());
             for page in 0..4300 {
                 prop_assert_eq!(presence.contains(page), model.contains(&page), "page {}", page);
+            }
+            for part in [0..4300, 100..1111, 511..513, 70..71] {
+                let pages: Vec<u64> = presence.runs(part.clone()).into_iter().flatten().collect();
+                prop_assert_eq!(pages, model.range(part).copied().collect::<Vec<_>>());
             }
         }
     }

@@ -1,0 +1,458 @@
+//! The end of the window: to whom each page belongs that is there.
+//!
+//! Fed with the runs of anonymous pages that the process has, it counts exactly how many are new, gives each sampled
+//! one to its owner, and the rest to a reason. A sampled page that nobody touched is the mapping's, if a call of the
+//! window made that (it was populated, or its fault was lost); a huge page belongs to whoever touched it first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+
+use leakwatch_ebpf::wire::{SAMPLE_ALL, page_in_sample};
+
+use super::presence::{CHUNK_PAGES, WORDS, by_chunk, each_word, runs_of};
+use super::scale::{Drawn, Scale, Scales, ratio, whole};
+use super::{Estimate, PageLedger, Touch};
+use crate::ledger::{Ledger, Owner, SiteId};
+
+/// Anonymous pages of one group of address ranges. Base pages; estimates where pages were sampled.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Group {
+    /// There at the end and not from before the window. Exact, where it is known what was there before.
+    pub new_pages: u64,
+    /// There when the window began, and ever since. Exact.
+    pub stayed_pages: u64,
+    /// Of the new ones, those of call sites with a stack.
+    pub attributed: Estimate,
+    /// Those of events whose stack is not known.
+    pub no_stack: f64,
+    /// Those in memory that appeared without an event.
+    pub unseen: f64,
+    /// Those that came with a huge page and whose first toucher is not known.
+    pub huge: f64,
+    /// Those that the program gave up lazily and that the kernel has not taken yet.
+    pub freed_lazily: f64,
+    /// Those in memory from before that no fault of the program brought.
+    pub by_others: f64,
+}
+
+impl Group {
+    /// All estimates together: on the average `new_pages`.
+    #[must_use]
+    pub fn estimated(&self) -> f64 {
+        self.attributed.pages + self.no_stack + self.unseen + self.huge + self.freed_lazily + self.by_others
+    }
+}
+
+/// What one site keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// Pages that it was the last to touch first.
+    pub touched: Estimate,
+    /// Pages that nobody was seen to touch, in memory that it mapped.
+    pub mapped: Estimate,
+}
+
+/// The whole account of one process's pages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled<G> {
+    pub groups: BTreeMap<G, Group>,
+    pub sites: HashMap<SiteId, Kept>,
+}
+
+/// Takes the runs, one after the other.
+pub struct Settlement<'a, G> {
+    pages: &'a PageLedger,
+    ledger: &'a Ledger,
+    has_stack: &'a dyn Fn(SiteId) -> bool,
+    /// Several pages can come with one fault even where none is PMD-mapped.
+    multi_size: bool,
+    groups: BTreeMap<G, Seen>,
+    sites: HashMap<SiteId, SiteSeen>,
+    block: Option<Block<G>>,
+}
+
+/// The pages of one chunk and group seen so far.
+struct Block<G> {
+    group: G,
+    chunk: u64,
+    present: [u64; WORDS],
+    huge: [u64; WORDS],
+}
+
+/// Sampled pages of one site, not yet scaled.
+#[derive(Clone, Copy, Default)]
+struct SiteSeen {
+    touched: Drawn,
+    mapped: Drawn,
+    /// See [`Seen::huge_mapped`].
+    huge_mapped: u64,
+}
+
+/// Pages of one group: the whole population, and what of the sample is whose.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    stayed: u64,
+    new_base: u64,
+    new_huge: u64,
+    attributed: Drawn,
+    no_stack: Drawn,
+    unseen: Drawn,
+    freed_lazily: Drawn,
+    by_others: Drawn,
+    huge_alone: u64,
+    /// Of `new_huge`, pages of blocks whose first toucher is not in the sample, in memory that sites mapped: with a
+    /// stack, without, and in other memory.
+    huge_mapped: u64,
+    huge_no_stack: u64,
+    huge_other: u64,
+}
+
+impl<'a, G: Ord + Copy> Settlement<'a, G> {
+    /// `has_stack` tells whether a site can be named. `multi_size`: the host has huge pages smaller than PMD size.
+    #[must_use]
+    pub fn new(
+        pages: &'a PageLedger,
+        ledger: &'a Ledger,
+        has_stack: &'a dyn Fn(SiteId) -> bool,
+        multi_size: bool,
+    ) -> Self {
+        Self {
+            pages,
+            ledger,
+            has_stack,
+            multi_size,
+            groups: BTreeMap::new(),
+            sites: HashMap::new(),
+            block: None,
+        }
+    }
+
+    /// A run of anonymous pages (numbers, ascending from call to call) that are there, resident or swapped. `huge`:
+    /// PMD-mapped.
+    pub fn add(&mut self, group: G, run: Range<u64>, huge: bool) {
+        for (chunk, part) in by_chunk(run) {
+            if self
+                .block
+                .as_ref()
+                .is_none_or(|block| block.chunk != chunk || block.group != group)
+            {
+                self.flush();
+                self.block = Some(Block {
+                    group,
+                    chunk,
+                    present: [0; WORDS],
+                    huge: [0; WORDS],
+                });
+            }
+            if let Some(block) = &mut self.block {
+                set(&mut block.present, part.clone());
+                if huge {
+                    set(&mut block.huge, part);
+                }
+            }
+        }
+    }
+
+    /// Scales what was drawn up to what is there.
+    #[must_use]
+    pub fn finish(mut self) -> Settled<G> {
+        self.flush();
+        let stands_for = self.pages.stands_for();
+        let all = self
+            .groups
+            .values()
+            .fold(Seen::default(), |all, seen| all.join(seen));
+        let known = self.pages.before_known;
+        let scales = Scales {
+            base: Scale::of(
+                stands_for,
+                known.then_some(all.new_base),
+                all.base_drawn(),
+                all.base_drawn(),
+            ),
+            huge: Scale::of_huge(
+                stands_for,
+                known.then_some(all.new_huge),
+                &all.attributed,
+                &all.no_stack,
+            ),
+        };
+        // What no first toucher stands for: by whoever mapped it.
+        let unexplained = Unexplained::of(&all, &scales, stands_for > 1 && known);
+        let mut attributed = scales.estimate(all.attributed);
+        attributed.join(unexplained.of_mapped(all.huge_mapped));
+        let groups = self.groups.iter().map(|(group, seen)| {
+            let mut own = scales.estimate(seen.attributed);
+            own.join(unexplained.of_mapped(seen.huge_mapped));
+            // The groups' shares of one sample are no independent draws.
+            own.variance = attributed.variance * ratio(own.pages, attributed.pages);
+            let no_stack = scales.pages(seen.no_stack) + unexplained.pages(seen.huge_no_stack);
+            let huge = if stands_for > 1 && known {
+                // What is drawn in one group stands for others': the sum over the groups is what is left over.
+                whole(seen.new_huge)
+                    - scales.huge.pages(seen.attributed.huge + seen.no_stack.huge)
+                    - unexplained.pages(seen.huge_mapped + seen.huge_no_stack)
+            } else {
+                scales.base.pages(whole(seen.huge_alone))
+            };
+            let group_of = Group {
+                new_pages: seen.new_base + seen.new_huge,
+                stayed_pages: seen.stayed,
+                attributed: own,
+                no_stack,
+                unseen: scales.pages(seen.unseen),
+                huge,
+                freed_lazily: scales.pages(seen.freed_lazily),
+                by_others: scales.pages(seen.by_others),
+            };
+            (*group, group_of)
+        });
+        Settled {
+            groups: groups.collect(),
+            sites: self
+                .sites
+                .iter()
+                .map(|(site, seen)| {
+                    let mut kept = Kept {
+                        touched: scales.estimate(seen.touched),
+                        mapped: scales.estimate(seen.mapped),
+                    };
+                    kept.mapped.join(unexplained.of_mapped(seen.huge_mapped));
+                    (*site, kept)
+                })
+                .collect(),
+        }
+    }
+
+    fn flush(&mut self) {
+        let Some(block) = self.block.take() else { return };
+        let first = block.chunk * CHUNK_PAGES;
+        let before = self.pages.before.words(block.chunk);
+        let mut rest = block.present;
+        let mut stayed = 0;
+        for (word, before) in rest.iter_mut().zip(before) {
+            stayed += u64::from((*word & before).count_ones());
+            *word &= !before;
+        }
+        let fresh = count(&rest);
+        let owners: Vec<(u64, Touch)> = self
+            .pages
+            .pages
+            .range(first..first + CHUNK_PAGES)
+            .map(|(page, touch)| (*page, *touch))
+            .filter(|(page, _)| has(&rest, page - first))
+            .collect();
+        for (page, _) in &owners {
+            clear(&mut rest, page - first);
+        }
+        // Every page in the sample: none has to stand for others. A block is huge as a whole or not at all.
+        let sampled = self.pages.threshold < SAMPLE_ALL;
+        let huge = sampled && (count(&block.huge) > 0 || owners.iter().any(|(_, touch)| touch.weight > 1));
+        let mut seen = Seen {
+            stayed,
+            ..Seen::default()
+        };
+        if huge {
+            seen.new_huge = fresh;
+            for (_, touch) in &owners {
+                // Of what came along some may have been given up since.
+                let weight = u64::from(touch.weight).min(fresh);
+                self.touched(touch.site, Drawn::of_huge(weight), &mut seen);
+            }
+            if owners.is_empty() {
+                self.huge_untouched(first, fresh, &rest, &mut seen);
+            }
+        } else {
+            seen.new_base = fresh;
+            for (_, touch) in &owners {
+                self.touched(touch.site, Drawn::of_base(1), &mut seen);
+            }
+            for run in runs_of(&rest) {
+                self.untouched_run(&block, first, &run, &owners, &mut seen);
+            }
+        }
+        let sum = self.groups.entry(block.group).or_default();
+        *sum = sum.join(&seen);
+    }
+
+    /// New pages that nobody was seen to touch; `run` counts from the chunk's first page.
+    fn untouched_run(
+        &mut self,
+        block: &Block<G>,
+        first: u64,
+        run: &Range<u64>,
+        owners: &[(u64, Touch)],
+        seen: &mut Seen,
+    ) {
+        let huge = has(&block.huge, run.start);
+        // The pages that came along with the one that was touched.
+        if (huge || self.multi_size)
+            && self.pages.threshold >= SAMPLE_ALL
+            && let Some(touch) = neighbour(owners, first + run.start)
+        {
+            self.touched(touch.site, Drawn::of_base(run.end - run.start), seen);
+            return;
+        }
+        for page in first + run.start..first + run.end {
+            if page_in_sample(page, self.pages.threshold) {
+                self.untouched(page, huge || self.multi_size, seen);
+            }
+        }
+    }
+
+    /// A block of huge pages whose first toucher is not in the sample. One mapping has it all, but for rare cases.
+    fn huge_untouched(&mut self, first: u64, fresh: u64, rest: &[u64; WORDS], seen: &mut Seen) {
+        let page = runs_of(rest).first().map_or(first, |run| first + run.start);
+        let piece = self.ledger.piece_at(page << self.pages.page_shift);
+        match piece.map(|piece| piece.owner) {
+            Some(Owner::Site(site)) if (self.has_stack)(site) => {
+                seen.huge_mapped += fresh;
+                self.sites.entry(site).or_default().huge_mapped += fresh;
+            }
+            Some(Owner::Site(_)) => seen.huge_no_stack += fresh,
+            _ => seen.huge_other += fresh,
+        }
+    }
+
+    fn touched(&mut self, site: SiteId, drawn: Drawn, seen: &mut Seen) {
+        self.sites.entry(site).or_default().touched.join(drawn);
+        self.book(site, drawn, seen);
+    }
+
+    fn book(&self, site: SiteId, drawn: Drawn, seen: &mut Seen) {
+        if (self.has_stack)(site) {
+            seen.attributed.join(drawn);
+        } else {
+            seen.no_stack.join(drawn);
+        }
+    }
+
+    /// A new page of the sample that nobody was seen to touch.
+    fn untouched(&mut self, page: u64, may_be_huge: bool, seen: &mut Seen) {
+        let one = Drawn::of_base(1);
+        let piece = self.ledger.piece_at(page << self.pages.page_shift);
+        match piece.map(|piece| piece.owner) {
+            Some(Owner::Site(site)) => {
+                self.sites.entry(site).or_default().mapped.join(one);
+                self.book(site, one, seen);
+            }
+            Some(Owner::Discarded) => seen.freed_lazily.join(one),
+            Some(Owner::Unseen) => seen.unseen.join(one),
+            // Whether it is new at all nobody knows.
+            Some(Owner::BeforeAttach) | None if !self.pages.before_known => {
+                seen.new_base = seen.new_base.saturating_sub(1);
+            }
+            Some(Owner::BeforeAttach) | None if may_be_huge => seen.huge_alone += 1,
+            Some(Owner::BeforeAttach) | None => seen.by_others.join(one),
+        }
+    }
+}
+
+impl Seen {
+    fn join(&self, other: &Self) -> Self {
+        Self {
+            stayed: self.stayed + other.stayed,
+            new_base: self.new_base + other.new_base,
+            new_huge: self.new_huge + other.new_huge,
+            attributed: self.attributed.and(other.attributed),
+            no_stack: self.no_stack.and(other.no_stack),
+            unseen: self.unseen.and(other.unseen),
+            freed_lazily: self.freed_lazily.and(other.freed_lazily),
+            by_others: self.by_others.and(other.by_others),
+            huge_alone: self.huge_alone + other.huge_alone,
+            huge_mapped: self.huge_mapped + other.huge_mapped,
+            huge_no_stack: self.huge_no_stack + other.huge_no_stack,
+            huge_other: self.huge_other + other.huge_other,
+        }
+    }
+
+    /// Sampled pages of blocks that are not huge.
+    fn base_drawn(&self) -> f64 {
+        self.attributed.base
+            + self.no_stack.base
+            + self.unseen.base
+            + self.freed_lazily.base
+            + self.by_others.base
+            + whole(self.huge_alone)
+    }
+}
+
+/// Huge pages that the sample's first touchers do not stand for, shared out over the blocks without one.
+struct Unexplained {
+    factor: f64,
+    /// Square of the error of the whole, over the square of the whole.
+    variance: f64,
+}
+
+impl Unexplained {
+    fn of(all: &Seen, scales: &Scales, sampled: bool) -> Self {
+        let drawn = all.attributed.and(all.no_stack);
+        let rest = whole(all.new_huge) - scales.huge.pages(drawn.huge);
+        let blocks = whole(all.huge_mapped + all.huge_no_stack + all.huge_other);
+        if !sampled || rest <= 0.0 || scales.huge.is_share() {
+            return Self {
+                factor: 0.0,
+                variance: 0.0,
+            };
+        }
+        Self {
+            factor: ratio(rest, blocks).min(1.0),
+            variance: ratio(scales.huge_error(drawn), rest * rest),
+        }
+    }
+
+    fn pages(&self, drawn: u64) -> f64 {
+        whole(drawn) * self.factor
+    }
+
+    fn of_mapped(&self, drawn: u64) -> Estimate {
+        let pages = self.pages(drawn);
+        Estimate {
+            pages,
+            variance: self.variance * pages * pages,
+        }
+    }
+}
+
+/// Whose huge page it is: the owner of the nearest page before it in the block, else after it.
+fn neighbour(owners: &[(u64, Touch)], page: u64) -> Option<Touch> {
+    let heavy = owners.iter().find(|(_, touch)| touch.weight > 1);
+    let before = owners.iter().rev().find(|(owned, _)| *owned < page);
+    heavy
+        .or(before)
+        .or_else(|| owners.first())
+        .map(|(_, touch)| *touch)
+}
+
+fn set(words: &mut [u64; WORDS], pages: Range<u64>) {
+    each_word(pages, |index, mask| {
+        if let Some(word) = words.get_mut(index) {
+            *word |= mask;
+        }
+    });
+}
+
+/// `page` counts from the chunk's first.
+fn has(words: &[u64; WORDS], page: u64) -> bool {
+    usize::try_from(page / 64)
+        .ok()
+        .and_then(|index| words.get(index))
+        .is_some_and(|word| word & (1 << (page % 64)) != 0)
+}
+
+fn clear(words: &mut [u64; WORDS], page: u64) {
+    if let Some(word) = usize::try_from(page / 64)
+        .ok()
+        .and_then(|index| words.get_mut(index))
+    {
+        *word &= !(1 << (page % 64));
+    }
+}
+
+fn count(words: &[u64; WORDS]) -> u64 {
+    words.iter().map(|word| u64::from(word.count_ones())).sum()
+}
+
+#[cfg(test)]
+#[path = "settle_tests.rs"]
+mod tests;

@@ -1,0 +1,196 @@
+//! The pages of one process: what was there at the start, and whose is what is there at the end.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use super::process::{Process, monotonic_ns};
+use crate::ledger::pages::presence::Presence;
+use crate::ledger::pages::settle::{Settled, Settlement};
+use crate::ledger::{Owner, SiteId};
+use crate::sampler::ProcRoot;
+use crate::sampler::maps::Mapping;
+use crate::sampler::region::{Region, regions};
+use crate::sampler::resident::anonymous::{HugeLookup, Run, anonymous_pages};
+use crate::sampler::smaps::SmapsReading;
+
+/// Pages of a huge page (PMD-mapped) with base pages of 4 KiB, and what a fault on one weighs.
+const HUGE_PAGES: u32 = 512;
+/// First touches that wait to be looked up at most; what comes beyond is judged at the end.
+const LOOKUPS_MAX: usize = 4096;
+/// A fault that brings a huge page takes some 0.1 ms: after so long it is done.
+const RIPE_AFTER: Duration = Duration::from_millis(3);
+/// Sampled pages nearer to each other than this are looked up in one span.
+const GAP_PAGES: u64 = 64;
+
+/// Address ranges with the region that each counts for; `None` where regions are not told apart.
+pub(super) type Spans = Vec<(Range<u64>, Option<Region>)>;
+
+/// The anonymous pages that a process had at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Baseline {
+    pub pages: Presence,
+    pub by_region: BTreeMap<Option<Region>, u64>,
+    /// When smaps had been read, and this not yet: nanoseconds of `CLOCK_MONOTONIC`.
+    pub read: u64,
+}
+
+impl Baseline {
+    /// Reads what is there of `spans` now.
+    pub fn read(root: &ProcRoot, pid: u32, spans: &Spans) -> io::Result<Self> {
+        let mut baseline = Self {
+            read: monotonic_ns(),
+            ..Self::default()
+        };
+        each_run(root, pid, spans, &mut |region, run| {
+            *baseline.by_region.entry(region).or_default() += run.pages.end - run.pages.start;
+            baseline.pages.insert(run.pages);
+        })?;
+        Ok(baseline)
+    }
+}
+
+/// The mappings of a reading that have anonymous pages.
+pub(super) fn spans_of_smaps(reading: &SmapsReading) -> Spans {
+    reading
+        .mappings
+        .iter()
+        .zip(regions(&reading.mappings))
+        .filter(|(sizes, _)| !sizes.mapping.shared && sizes.anonymous.saturating_add(sizes.swap) > 0)
+        .map(|(sizes, region)| (sizes.mapping.range.clone(), Some(region)))
+        .collect()
+}
+
+/// The mappings that may have anonymous pages, where nothing more is known of them. Memory that was made inaccessible
+/// may too, but reservations are inaccessible as well and can be terabytes.
+pub(super) fn spans_of_maps(mappings: &[Mapping]) -> Spans {
+    mappings
+        .iter()
+        .filter(|mapping| !mapping.shared && !mapping.inaccessible())
+        // The kernel's own: no pages of the process, though they look so.
+        .filter(|mapping| !mapping.path_bytes().starts_with(b"[v"))
+        .map(|mapping| (mapping.range.clone(), None))
+        .collect()
+}
+
+fn each_run(
+    root: &ProcRoot,
+    pid: u32,
+    spans: &Spans,
+    visit: &mut dyn FnMut(Option<Region>, Run),
+) -> io::Result<()> {
+    let ranges: Vec<Range<u64>> = spans.iter().map(|(range, _)| range.clone()).collect();
+    anonymous_pages(root, pid, &ranges, &mut |index, run| {
+        let region = spans.get(index).and_then(|(_, region)| *region);
+        visit(region, run);
+    })
+    .map(drop)
+}
+
+/// First touches in a block that a huge page could fill, to be looked up once the fault is done.
+pub(super) struct HugeWatch {
+    /// `None` where the kernel cannot tell.
+    lookup: Option<HugeLookup>,
+    /// Their faults may be under way still.
+    waiting: Vec<u64>,
+    /// Noted before `turned`.
+    ripe: Vec<u64>,
+    turned: Instant,
+}
+
+impl HugeWatch {
+    pub fn new(root: &ProcRoot, pid: u32) -> Self {
+        Self {
+            lookup: HugeLookup::open(root, pid).ok(),
+            waiting: Vec::new(),
+            ripe: Vec::new(),
+            turned: Instant::now(),
+        }
+    }
+
+    pub fn note(&mut self, page: u64) {
+        if self.lookup.is_some() && self.waiting.len() < LOOKUPS_MAX {
+            self.waiting.push(page);
+        }
+    }
+}
+
+impl Process {
+    /// Weighs the touches that turned out to have brought huge pages. Soon after the fault, since the kernel also
+    /// collapses pages into huge ones that came one by one.
+    pub fn weigh_huge_pages(&mut self) {
+        let Some(watch) = &mut self.huge else { return };
+        if watch.turned.elapsed() < RIPE_AFTER || (watch.waiting.is_empty() && watch.ripe.is_empty()) {
+            return;
+        }
+        watch.turned = Instant::now();
+        let next = std::mem::take(&mut watch.waiting);
+        let pages = std::mem::replace(&mut watch.ripe, next);
+        if pages.is_empty() {
+            return;
+        }
+        let Some(lookup) = &mut watch.lookup else { return };
+        match lookup.are_huge(&pages) {
+            Ok(answers) => {
+                for (page, huge) in pages.iter().zip(answers) {
+                    if huge {
+                        self.pages.weigh(*page, HUGE_PAGES);
+                    }
+                }
+            }
+            // Not this kernel, or the process is gone: the end's reading has the last word.
+            Err(_) => watch.lookup = None,
+        }
+    }
+
+    /// Gives the pages that are there to their owners; `None` where they cannot be looked up any more.
+    pub fn settle(
+        &self,
+        root: &ProcRoot,
+        has_stack: &dyn Fn(SiteId) -> bool,
+        multi_size: bool,
+    ) -> Option<Settled<Option<Region>>> {
+        let mut settlement = Settlement::new(&self.pages, &self.ledger, has_stack, multi_size);
+        each_run(root, self.pid, &self.final_spans(), &mut |region, run| {
+            settlement.add(region, run.pages, run.huge);
+        })
+        .ok()?;
+        Some(settlement.finish())
+    }
+
+    /// All anonymous memory where that is known and was affordable, else what the window is known to have added.
+    fn final_spans(&self) -> Spans {
+        if let Some(smaps) = &self.end.smaps
+            && self.pages.before_known()
+        {
+            return spans_of_smaps(smaps);
+        }
+        let page = super::process::page_bytes();
+        let touched = self.pages.owners().map(|(number, _)| number..number + 1);
+        let mapped = self.ledger.pieces().filter_map(|(range, piece)| {
+            (matches!(piece.owner, Owner::Site(_)) && piece.committed())
+                .then(|| range.start / page..range.end.div_ceil(page))
+        });
+        let mut ranges: Vec<Range<u64>> = touched.chain(mapped).collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        let mut spans: Vec<Range<u64>> = Vec::new();
+        for range in ranges {
+            match spans.last_mut() {
+                Some(last) if range.start <= last.end.saturating_add(GAP_PAGES) => {
+                    last.end = last.end.max(range.end);
+                }
+                _ => spans.push(range),
+            }
+        }
+        spans
+            .into_iter()
+            .map(|range| {
+                (
+                    range.start.saturating_mul(page)..range.end.saturating_mul(page),
+                    None,
+                )
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,29 @@
+/* One thread that takes and frees small blocks as fast as it can, without growth: what it holds was touched when it
+ * warmed up. A unit of work is a malloc with the free of an older block. */
+
+#define _GNU_SOURCE
+#include "counters.h"
+
+enum { HELD = 4096, PUBLISHED_EACH = 256, WARM_UP_ROUNDS = 2000 };
+
+static char *held[HELD];
+
+int main(int count, char **arguments) {
+    if (count != 2) return 2;
+    counters_open(arguments[1]);
+    uint64_t state = 0x9E3779B97F4A7C15;
+    for (uint64_t round = 0;; round++) {
+        for (int index = 0; index < PUBLISHED_EACH; index++) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            char **slot = &held[state % HELD];
+            free(*slot);
+            *slot = (char *)malloc(16 + (state >> 32) % 496);
+            if (*slot == NULL) return 1;
+            *(volatile char *)*slot = 1;
+        }
+        counters_add(0, PUBLISHED_EACH, 0);
+        if (round == WARM_UP_ROUNDS) counters_warm();
+    }
+}

@@ -1,0 +1,157 @@
+//! `cargo xtask bench`: what a tracer costs the traced program, as a ratio to the same program untraced.
+//!
+//! One process of each workload runs through all of its rounds. A traced window stands between two untraced ones and
+//! is compared with their mean: machines drift, and a ratio of neighbours drifts little. Attaching is not in a window.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+
+use crate::run;
+
+mod counters;
+mod filter;
+mod priority;
+mod programs;
+mod ratio;
+mod recording;
+mod rounds;
+mod table;
+mod tracers;
+mod workloads;
+
+use priority::Raised;
+use rounds::Plan;
+use table::Line;
+use tracers::{Peer, Tracer};
+use workloads::Measure;
+
+/// Arguments of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Short windows: to see that it works, not to measure.
+    #[arg(long)]
+    quick: bool,
+
+    /// One workload only.
+    #[arg(long, value_name = "NAME")]
+    only: Option<Workload>,
+
+    /// How often each workload is measured with each tracer.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+
+    /// leakwatch alone, without bpftrace and perf.
+    #[arg(long)]
+    no_peers: bool,
+
+    /// Instead: what the fault event costs that lets no page through, on the fault storm.
+    #[arg(long, conflicts_with_all = ["only", "no_peers"])]
+    filter: bool,
+}
+
+/// What `--only` chooses from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    /// A C++ server: its throughput at full speed, its latency at a fixed rate.
+    Server,
+    /// One thread touches fresh pages as fast as it can.
+    FaultStorm,
+    /// One thread maps, touches and unmaps 16 pages as fast as it can.
+    MappingStorm,
+    /// One thread mallocs and frees small blocks as fast as it can.
+    MallocStorm,
+    /// Another process than the target.
+    Bystander,
+}
+
+const FULL: Plan = Plan {
+    rounds: 4,
+    window: Duration::from_millis(1200),
+    settle: Duration::from_millis(250),
+};
+const QUICK: Plan = Plan {
+    rounds: 1,
+    window: Duration::from_millis(400),
+    settle: Duration::from_millis(100),
+};
+
+/// Builds everything, measures, and prints a Markdown table to stdout; all else goes to stderr.
+///
+/// # Errors
+/// Without root or a C compiler, and when a program or leakwatch fails. A peer that is missing or fails is told of in
+/// the table instead.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "leakwatch and its peers need root: `sudo -E env PATH=\"$PATH\" cargo xtask bench`"
+    );
+    // Before the builds and the bench itself add to it.
+    let load = table::load();
+    let mut plan = if arguments.quick { QUICK } else { FULL };
+    if let Some(rounds) = arguments.rounds {
+        plan.rounds = rounds;
+    }
+    if arguments.filter {
+        let example = filter::build()?;
+        let _raised = Raised::now();
+        return filter::run(&example, &plan, &load);
+    }
+
+    run::run(&mut run::cargo(&["build", "--release", "--package", "leakwatch"]))?;
+    let leakwatch = run::target_directory()?.join("release/leakwatch");
+    let _raised = Raised::now();
+    let tracers = tracers(&leakwatch, arguments.no_peers);
+    let mut lines = Vec::new();
+    let chosen = Workload::value_variants()
+        .iter()
+        .filter(|workload| arguments.only.is_none_or(|only| only == **workload));
+    for workload in chosen {
+        lines.extend(lines_of(*workload, &tracers, &plan)?);
+    }
+    let names: Vec<&str> = tracers.iter().map(Tracer::name).collect();
+    table::print(
+        &table::head(&plan, &tracers, &load),
+        &table::markdown(&names, &lines),
+    );
+    Ok(())
+}
+
+fn tracers(leakwatch: &Path, no_peers: bool) -> Vec<Tracer> {
+    let mut tracers = vec![Tracer::Leakwatch(leakwatch.to_owned())];
+    if no_peers {
+        return tracers;
+    }
+    for peer in [Peer::Bpftrace, Peer::Perf] {
+        if let Some(missing) = peer.missing() {
+            eprintln!("{missing}");
+            tracers.push(Tracer::Missing(peer));
+        } else {
+            tracers.push(Tracer::Peer(peer));
+        }
+    }
+    tracers
+}
+
+fn lines_of(workload: Workload, tracers: &[Tracer], plan: &Plan) -> Result<Vec<Line>> {
+    let measure = |measure: &Measure| -> Result<Vec<Line>> {
+        run::heading(measure.title);
+        let mut subject = measure.start()?;
+        let outcomes = rounds::run(&mut subject, measure, tracers, plan)?;
+        Ok(table::lines(measure, tracers, &outcomes))
+    };
+    match workload {
+        Workload::Server => {
+            let mut lines = measure(&workloads::server_at_full_speed())?;
+            let full = lines.first().and_then(|line| line.untraced).unwrap_or(0.0);
+            lines.extend(measure(&workloads::server_at_rate(full))?);
+            Ok(lines)
+        }
+        Workload::FaultStorm => measure(&workloads::fault_storm()),
+        Workload::MappingStorm => measure(&workloads::mapping_storm()),
+        Workload::MallocStorm => measure(&workloads::malloc_storm()),
+        Workload::Bystander => measure(&workloads::bystander()),
+    }
+}

@@ -1,0 +1,76 @@
+//! From measured values to a slowdown.
+
+/// Which way a value goes when the program becomes slower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// A rate: it falls.
+    Falls,
+    /// A time: it rises.
+    Rises,
+}
+
+/// How many times slower the traced window was than the mean of the untraced ones around it. 1 is no slowdown.
+pub fn slowdown(direction: Direction, before: f64, traced: f64, after: f64) -> f64 {
+    let untraced = f64::midpoint(before, after);
+    match direction {
+        Direction::Falls => untraced / traced,
+        Direction::Rises => traced / untraced,
+    }
+}
+
+/// The middle value; between the two middle ones of an even number.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let upper = sorted.get(sorted.len() / 2)?;
+    if sorted.len() % 2 == 1 {
+        return Some(*upper);
+    }
+    let lower = sorted.get((sorted.len() / 2).checked_sub(1)?)?;
+    Some(f64::midpoint(*lower, *upper))
+}
+
+/// Several measurements of one thing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    pub median: f64,
+    pub lowest: f64,
+    pub highest: f64,
+}
+
+impl Spread {
+    pub fn of(values: &[f64]) -> Option<Self> {
+        Some(Self {
+            median: median(values)?,
+            lowest: values.iter().copied().min_by(f64::total_cmp)?,
+            highest: values.iter().copied().max_by(f64::total_cmp)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0]), Some(3.0));
+        assert_eq!(median(&[9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 9.0, 2.0]), Some(3.0));
+    }
+
+    #[test]
+    fn slower_is_above_one_for_rates_and_for_times() {
+        assert_eq!(slowdown(Direction::Falls, 90.0, 50.0, 110.0), 2.0);
+        assert_eq!(slowdown(Direction::Rises, 90.0, 150.0, 110.0), 1.5);
+        assert_eq!(slowdown(Direction::Falls, 100.0, 100.0, 100.0), 1.0);
+    }
+
+    #[test]
+    fn a_spread_holds_its_ends() {
+        let spread = Spread::of(&[1.2, 1.0, 1.1]).unwrap();
+        assert_eq!((spread.lowest, spread.median, spread.highest), (1.0, 1.1, 1.2));
+        assert_eq!(Spread::of(&[]), None);
+    }
+}

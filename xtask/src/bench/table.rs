@@ -1,0 +1,357 @@
+//! The table, as Markdown that reads well as plain text too.
+
+use std::fmt::Write as _;
+
+use super::ratio::{Spread, median};
+use super::rounds::{Outcome, Pass, Plan};
+use super::tracers::{Peer, Tracer};
+use super::workloads::Measure;
+
+/// One line of the table.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub name: &'static str,
+    /// The median of the untraced windows, in `unit`.
+    pub untraced: Option<f64>,
+    pub unit: &'static str,
+    /// One for each tracer.
+    pub cells: Vec<Cell>,
+    pub own: Own,
+}
+
+/// What is told of leakwatch beside the slowdown. Nothing where it is not among the tracers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Own {
+    /// Its processor time, as a part of one CPU: the mean, since the kernel counts it in hundredths of a second.
+    pub cpu: Option<f64>,
+    /// The medians of what its recordings say.
+    pub sampling_rate: Option<f64>,
+    pub coverage: Option<f64>,
+}
+
+/// What one tracer did to one figure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cell {
+    Slowdown(Spread),
+    NoFigure,
+    NotInstalled,
+    Failed,
+}
+
+/// The lines of one measurement; an outcome for each tracer.
+pub fn lines(measure: &Measure, tracers: &[Tracer], outcomes: &[Outcome]) -> Vec<Line> {
+    let own = tracers
+        .iter()
+        .zip(outcomes)
+        .find_map(|(tracer, outcome)| match (tracer, outcome) {
+            (Tracer::Leakwatch(_), Outcome::Passes(passes)) => Some(own(passes)),
+            _ => None,
+        });
+    let figures = measure.figures.iter().enumerate();
+    figures
+        .map(|(index, figure)| Line {
+            name: figure.name,
+            untraced: median(&values(outcomes.iter().flat_map(passes), |pass| {
+                pass.untraced.get(index).copied().flatten()
+            })),
+            unit: figure.unit,
+            cells: outcomes.iter().map(|outcome| cell(outcome, index)).collect(),
+            own: own.unwrap_or_default(),
+        })
+        .collect()
+}
+
+fn passes(outcome: &Outcome) -> &[Pass] {
+    match outcome {
+        Outcome::Passes(passes) => passes,
+        Outcome::Missing | Outcome::Failed => &[],
+    }
+}
+
+fn values<'a>(passes: impl IntoIterator<Item = &'a Pass>, read: impl Fn(&Pass) -> Option<f64>) -> Vec<f64> {
+    passes.into_iter().filter_map(read).collect()
+}
+
+fn own(passes: &[Pass]) -> Own {
+    let cpu: f64 = passes.iter().map(|pass| pass.cpu).sum();
+    Own {
+        cpu: (!passes.is_empty()).then(|| cpu / passes.len() as f64),
+        sampling_rate: median(&values(passes, |pass| pass.account.sampling_rate)),
+        coverage: median(&values(passes, |pass| pass.account.coverage)),
+    }
+}
+
+fn cell(outcome: &Outcome, figure: usize) -> Cell {
+    match outcome {
+        Outcome::Missing => Cell::NotInstalled,
+        Outcome::Failed => Cell::Failed,
+        Outcome::Passes(passes) => {
+            let slowdowns = values(passes, |pass| pass.slowdowns.get(figure).copied().flatten());
+            Spread::of(&slowdowns).map_or(Cell::NoFigure, Cell::Slowdown)
+        }
+    }
+}
+
+/// How many threads want to run, the mean of the last minute: on a machine that is busy with other things the table
+/// has noise.
+pub fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// One line that says where and how it was measured.
+pub fn head(plan: &Plan, tracers: &[Tracer], load: &str) -> String {
+    let system = rustix::system::uname();
+    let mut text = format!(
+        "{} {} {}, {}, load {load} before",
+        system.sysname().to_string_lossy(),
+        system.release().to_string_lossy(),
+        system.machine().to_string_lossy(),
+        processors(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+    );
+    let peers = tracers.iter().filter_map(|tracer| match tracer {
+        Tracer::Peer(peer) => Some(*peer),
+        _ => None,
+    });
+    for version in peers.filter_map(Peer::version) {
+        let _ = write!(text, ", {version}");
+    }
+    let _ = write!(
+        text,
+        ". Times slower than the same program untraced: median (lowest to highest) of {} {} of {:.1} s.",
+        plan.rounds,
+        if plan.rounds == 1 { "window" } else { "windows" },
+        plan.window.as_secs_f64()
+    );
+    text
+}
+
+/// The number of CPUs, and their name where `/proc/cpuinfo` has one (it has not on aarch64).
+fn processors(cpuinfo: &str) -> String {
+    let value = |line: &str| line.split_once(':').map(|(_, value)| value.trim().to_owned());
+    let count = cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    let name = cpuinfo
+        .lines()
+        .find(|line| line.starts_with("model name"))
+        .and_then(value);
+    let cpus = format!("{count} {}", if count == 1 { "CPU" } else { "CPUs" });
+    name.map_or_else(|| cpus.clone(), |name| format!("{cpus} ({name})"))
+}
+
+/// The table itself. `tracers` head its columns; leakwatch's own columns are left out where no line has them.
+pub fn markdown(tracers: &[&str], lines: &[Line]) -> String {
+    let with_own = lines.iter().any(|line| line.own != Own::default());
+    let mut rows = vec![
+        [&["workload", "untraced"], tracers]
+            .concat()
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+    ];
+    if with_own {
+        rows.iter_mut().for_each(|row: &mut Vec<String>| {
+            row.extend(["leakwatch's CPU", "sampling rate", "coverage"].map(str::to_owned));
+        });
+    }
+    for line in lines {
+        let untraced = line
+            .untraced
+            .map_or_else(unknown, |value| format!("{} {}", figure(value), line.unit));
+        let mut row = vec![line.name.to_owned(), untraced];
+        row.extend(line.cells.iter().map(shown));
+        if with_own {
+            row.push(
+                line.own
+                    .cpu
+                    .map_or_else(unknown, |part| format!("{:.1} %", part * 100.0)),
+            );
+            row.push(line.own.sampling_rate.map_or_else(unknown, sampling_rate));
+            row.push(
+                line.own
+                    .coverage
+                    .map_or_else(unknown, |part| format!("{part:.2}")),
+            );
+        }
+        rows.push(row);
+    }
+    aligned(&rows)
+}
+
+fn unknown() -> String {
+    "-".to_owned()
+}
+
+fn shown(cell: &Cell) -> String {
+    match cell {
+        Cell::Slowdown(Spread {
+            median,
+            lowest,
+            highest,
+        }) => format!("{median:.2} ({lowest:.2} to {highest:.2})"),
+        Cell::NoFigure => unknown(),
+        Cell::NotInstalled => "not installed".to_owned(),
+        Cell::Failed => "failed".to_owned(),
+    }
+}
+
+/// It only ever halves, so that a fraction says more than a decimal.
+fn sampling_rate(rate: f64) -> String {
+    if rate <= 0.0 || rate >= 1.0 {
+        return format!("{rate:.0}");
+    }
+    let each = 1.0 / rate;
+    format!(
+        "1/{}",
+        if each < 10.0 && each.fract() > 0.05 {
+            format!("{each:.1}")
+        } else {
+            format!("{each:.0}")
+        }
+    )
+}
+
+/// Three digits that count, and thousands apart.
+fn figure(value: f64) -> String {
+    if value < 100.0 {
+        return format!("{value:.1}");
+    }
+    let unit = 10f64.powf(value.log10().floor() - 2.0);
+    let digits = format!("{:.0}", (value / unit).round() * unit);
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Columns of one width: names to the left, all else to the right.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(3)
+        })
+        .collect();
+    let mut text = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let _ = if column == 0 {
+                write!(text, "| {cell:<width$} ")
+            } else {
+                write!(text, "| {cell:>width$} ")
+            };
+        }
+        text.push_str("|\n");
+        if number == 0 {
+            for (column, width) in widths.iter().enumerate() {
+                let dashes = "-".repeat(width + 1);
+                let _ = if column == 0 {
+                    write!(text, "|{dashes}-")
+                } else {
+                    write!(text, "|{dashes}:")
+                };
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
+/// To stdout, where nothing else goes.
+#[expect(clippy::print_stdout, reason = "the table is what the command is for")]
+pub fn print(head: &str, table: &str) {
+    print!("{head}\n\n{table}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spread(median: f64, lowest: f64, highest: f64) -> Cell {
+        Cell::Slowdown(Spread {
+            median,
+            lowest,
+            highest,
+        })
+    }
+
+    #[test]
+    fn the_table_is_markdown_in_columns() {
+        let line = Line {
+            name: "fault storm",
+            untraced: Some(412_345.0),
+            unit: "pages/s",
+            cells: vec![
+                spread(1.034, 1.0, 1.1),
+                spread(2.5, 2.25, 3.0),
+                Cell::NotInstalled,
+            ],
+            own: Own {
+                cpu: Some(0.0712),
+                sampling_rate: Some(1.0 / 64.0),
+                coverage: None,
+            },
+        };
+        let other = Line {
+            name: "x",
+            untraced: None,
+            cells: vec![Cell::NoFigure, Cell::Failed, Cell::NotInstalled],
+            own: Own::default(),
+            ..line.clone()
+        };
+        let text = markdown(&["leakwatch", "bpftrace", "perf record"], &[line, other]);
+        assert_eq!(
+            text,
+            "\
+| workload    |        untraced |           leakwatch |            bpftrace |   perf record | leakwatch's CPU | sampling rate | coverage |
+|-------------|----------------:|--------------------:|--------------------:|--------------:|----------------:|--------------:|---------:|
+| fault storm | 412,000 pages/s | 1.03 (1.00 to 1.10) | 2.50 (2.25 to 3.00) | not installed |           7.1 % |          1/64 |        - |
+| x           |               - |                   - |              failed | not installed |               - |             - |        - |
+"
+        );
+    }
+
+    #[test]
+    fn own_columns_are_left_out_where_nobody_has_them() {
+        let line = Line {
+            name: "x",
+            untraced: Some(1.0),
+            unit: "s",
+            cells: vec![Cell::NoFigure],
+            own: Own::default(),
+        };
+        assert!(!markdown(&["y"], &[line]).contains("coverage"));
+    }
+
+    #[test]
+    fn figures_have_three_digits_and_thousands_apart() {
+        assert_eq!(figure(7.25), "7.2");
+        assert_eq!(figure(113.4), "113");
+        assert_eq!(figure(24_926_835.2), "24,900,000");
+        assert_eq!(figure(999.6), "1,000");
+    }
+
+    #[test]
+    fn sampling_rates_are_fractions() {
+        assert_eq!(sampling_rate(1.0), "1");
+        assert_eq!(sampling_rate(0.25), "1/4");
+        assert_eq!(sampling_rate(1.0 / 256.0), "1/256");
+        assert_eq!(sampling_rate(0.75), "1/1.3");
+    }
+
+    #[test]
+    fn processors_are_counted_and_named() {
+        assert_eq!(
+            processors("processor\t: 0\nmodel name\t: X y\n\nprocessor\t: 1\nmodel name\t: X y\n"),
+            "2 CPUs (X y)"
+        );
+        assert_eq!(processors("processor : 0\n"), "1 CPU");
+    }
+}
