@@ -139,9 +139,11 @@ mod tests {
         // 100,000 faults a second with whole stacks of 64 KiB would take half of its time.
         let mut sampling = Sampling::new(1_000_000);
         let mut spent = 0.0;
+        let mut owed = 0.0;
         for tick in 1..=2000u32 {
-            let snapshots = (100_000.0 * TICK.as_secs_f64() * sampling.rate()).round();
-            for _ in 0..snapshots as u32 {
+            owed += 100_000.0 * TICK.as_secs_f64() * sampling.rate();
+            while owed >= 1.0 {
+                owed -= 1.0;
                 sampling.spend(65536);
                 if tick > 1800 {
                     spent += 5e-6;
