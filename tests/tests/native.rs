@@ -41,7 +41,7 @@ fn small_blocks_on_the_heap() {
     let (truth, outcome) = names_the_leak(&Program::c("brk_leak"), &[]);
     expect::committed_within_a_page_per_call(&outcome, &truth);
     let recording = outcome.recording();
-    assert_eq!(recording.call_sites[0].via, "brk");
+    assert!(recording.call_sites[0].came_by("brk"), "{outcome}");
     assert_eq!(
         recording.held_by("leak_small"),
         truth.committed_bytes,
@@ -102,7 +102,7 @@ fn direct_mappings() {
     expect::committed_within_a_page_per_call(&outcome, &truth);
     expect::innocents_hold_at_most(&outcome, &truth, 0);
     let recording = outcome.recording();
-    assert_eq!(recording.call_sites[0].via, "mmap");
+    assert!(recording.call_sites[0].came_by("mmap"), "{outcome}");
     assert_eq!(
         recording.held_by("map_and_forget"),
         truth.committed_bytes,
@@ -123,7 +123,7 @@ fn a_table_that_grows_by_mremap() {
         return;
     }
     let (_, outcome) = names_the_leak(&Program::c("remap_growth"), &[]);
-    assert_eq!(outcome.recording().call_sites[0].via, "mremap");
+    assert!(outcome.recording().call_sites[0].came_by("mremap"), "{outcome}");
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn thread_arenas_that_grow_by_mprotect() {
     expect::complete_stacks(&outcome);
     expect::no_losses(&outcome);
     let recording = outcome.recording();
-    assert_eq!(recording.call_sites[0].via, "mprotect");
+    assert!(recording.call_sites[0].came_by("mprotect"), "{outcome}");
     // All sites together are the kernel's own count: no reservation was taken for growth.
     let held = recording.held();
     assert!(
@@ -289,9 +289,10 @@ fn a_python_service() {
     expect::complete_stacks(&outcome);
     expect::no_losses(&outcome);
     let first = &outcome.recording().call_sites[0];
+    let live = first.live_bytes.expect("it was looked up");
     assert!(
-        first.held_bytes.abs_diff(truth.committed_bytes) <= truth.calls * 4 * KIB,
-        "the first site should hold {} bytes\n{outcome}",
+        live.abs_diff(truth.committed_bytes) <= truth.committed_bytes / 20,
+        "the first site keeps {live} bytes by the report, {} by its own count\n{outcome}",
         truth.committed_bytes
     );
     let culprit = first.culprit.clone().expect("the interpreter is named");
