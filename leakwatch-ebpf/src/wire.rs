@@ -98,6 +98,9 @@ pub mod flags {
 /// [`page_in_sample`] of every page: nothing is thinned.
 pub const SAMPLE_ALL: u64 = 1 << 32;
 
+/// The threshold falls no lower: one page in a million.
+pub const SAMPLE_MIN: u64 = SAMPLE_ALL >> 20;
+
 /// Ranges of more pages than this always carry a stack, whatever the threshold.
 pub const THIN_PAGES_MAX: u64 = 64;
 
@@ -281,7 +284,7 @@ pub enum Counter {
     TargetsFull = 9,
     /// Events dropped because the CPU has no scratch slot (a CPU that came online later).
     NoScratch = 10,
-    /// Page faults seen, in the sample or not.
+    /// Page faults of watched processes that were in the sample.
     Faults = 11,
     /// Fault records lost because the ring was full.
     LostFaults = 12,

@@ -187,12 +187,6 @@ impl CallSite {
             .is_some_and(|name| names(name, function))
     }
 
-    /// Did some of it come by this call, or by page faults?
-    #[must_use]
-    pub fn came_by(&self, via: &str) -> bool {
-        self.via == via || self.vias.iter().any(|other| other == via)
-    }
-
     /// Does any frame carry this name?
     #[must_use]
     pub fn runs_through(&self, function: &str) -> bool {

@@ -16,10 +16,6 @@ use crate::{counters, emit, kernel, setting};
 
 #[perf_event]
 pub fn page_fault(context: PerfEventContext) -> u32 {
-    // A child that the target forks inherits the event, watched or not.
-    if emit::watched().is_none() {
-        return 0;
-    }
     // SAFETY: the kernel hands a perf event program this very structure.
     let address = unsafe { (*context.as_ptr().cast::<bpf_perf_event_data>()).addr };
     fault_at(address);
@@ -28,23 +24,25 @@ pub fn page_fault(context: PerfEventContext) -> u32 {
 
 #[tracepoint]
 pub fn page_fault_user(context: TracePointContext) -> u32 {
-    if emit::watched().is_none() {
-        return 0;
-    }
     if let Some(address) = kernel::read::<u64>(context.as_ptr() as u64, setting!(fault_address)) {
         fault_at(address);
     }
     0
 }
 
-/// A fault of a watched process at this address.
+/// A fault of any process at this address. Most are out of the sample in a storm, so that is asked first.
 #[inline(always)]
 fn fault_at(address: u64) {
-    counters::add(Counter::Faults, 1);
     let page = address >> setting!(page_shift);
     if !page_in_sample(page, emit::sample_threshold()) {
         return;
     }
+    // A child that the target forks inherits the event, watched or not; and the tracepoint fires for all.
+    if emit::watched().is_none() {
+        return;
+    }
+    counters::add(Counter::Faults, 1);
+    emit::relieve_ring();
     let mut header = emit::header(Kind::Fault);
     header.address = address;
     // Not the event's own registers: those are the kernel's when the fault was taken there. Who called the kernel is

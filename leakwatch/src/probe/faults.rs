@@ -61,7 +61,8 @@ pub struct FaultCoverage {
     pub source: Option<FaultSource>,
     /// Threads that the event was opened on. The tracepoint needs none.
     pub threads: usize,
-    /// Threads that it could not be opened on, other than because they were gone.
+    /// Threads that it could not be opened on, other than because they were gone: their faults are not seen. 0 with the
+    /// tracepoint.
     pub refused: usize,
     /// Whether no thread has been missed: the last listing showed no new one, or the tracepoint sees them all.
     pub complete: bool,
@@ -87,8 +88,8 @@ impl Probe {
     ) -> Result<FaultCoverage, ProbeError> {
         match choice {
             FaultChoice::Never => return Ok(FaultCoverage::default()),
-            FaultChoice::Tracepoint => return self.watch_faults_of_all(0),
-            FaultChoice::Auto if self.fault_tracepoint => return self.watch_faults_of_all(0),
+            FaultChoice::Tracepoint => return self.watch_faults_of_all(),
+            FaultChoice::Auto if self.fault_tracepoint => return self.watch_faults_of_all(),
             FaultChoice::Auto | FaultChoice::Event => {}
         }
         raise_descriptor_limit();
@@ -105,7 +106,7 @@ impl Probe {
             return Err(refused);
         }
         // What stood in the way of the event is the better story: the tracepoint is missing on some machines by design.
-        self.watch_faults_of_all(coverage.refused).map_err(|_| refused)
+        self.watch_faults_of_all().map_err(|_| refused)
     }
 
     /// The event of every `period`-th fault only, on all threads. To measure what the program costs: which pages would be
@@ -126,7 +127,7 @@ impl Probe {
         }
     }
 
-    fn watch_faults_of_all(&mut self, refused: usize) -> Result<FaultCoverage, ProbeError> {
+    fn watch_faults_of_all(&mut self) -> Result<FaultCoverage, ProbeError> {
         if !self.fault_tracepoint {
             attach::one(&mut self.ebpf, &TRACEPOINT)?;
             self.fault_tracepoint = true;
@@ -134,7 +135,7 @@ impl Probe {
         Ok(FaultCoverage {
             source: Some(FaultSource::Tracepoint),
             threads: 0,
-            refused,
+            refused: 0,
             complete: true,
         })
     }
@@ -153,6 +154,17 @@ impl Probe {
                 true,
             )
             .map(drop)
+    }
+
+    /// Which pages are in the sample now. The kernel side lowers it by itself while the ring fills beyond its half.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the read.
+    pub fn sample_threshold(&self) -> Result<u64, ProbeError> {
+        self.sample
+            .get(&0, 0)
+            .map_err(|error| super::map_error("SAMPLE", &error))
     }
 
     /// Sets which pages are in the sample: those with `page_hash < threshold`.

@@ -212,7 +212,7 @@ fn the_tracepoint_stands_in_where_the_event_is_refused() {
             Err(error) => panic!("{error}"),
         };
         assert_eq!(coverage.source, Some(FaultSource::Tracepoint));
-        assert!(coverage.complete);
+        assert_eq!((coverage.refused, coverage.complete), (0, true));
         // It is remembered: what could be opened is not.
         let again = probe
             .watch_faults(FaultChoice::Auto, || Ok(vec![child.pid]))

@@ -3,10 +3,7 @@
 
 use std::time::Duration;
 
-use leakwatch_ebpf::wire::SAMPLE_ALL;
-
-/// The rate falls no further: one page in a million.
-const THRESHOLD_MIN: u64 = SAMPLE_ALL >> 20;
+use leakwatch_ebpf::wire::{SAMPLE_ALL, SAMPLE_MIN};
 
 /// The target may spend one part in so many of its time on snapshots, whatever the budget.
 const TIME_SHARE: f64 = 100.0;
@@ -73,7 +70,7 @@ impl Sampling {
 
     /// Halves the rate for another reason: more sampled pages than can be kept.
     pub fn lower(&mut self) -> bool {
-        let lower = (self.threshold / 2).max(THRESHOLD_MIN);
+        let lower = (self.threshold / 2).max(SAMPLE_MIN);
         let fell = lower < self.threshold;
         self.threshold = lower;
         fell
@@ -159,6 +156,6 @@ mod tests {
     fn the_rate_has_a_floor() {
         let mut sampling = Sampling::new(1);
         while sampling.lower() {}
-        assert_eq!(sampling.threshold(), THRESHOLD_MIN);
+        assert_eq!(sampling.threshold(), SAMPLE_MIN);
     }
 }
