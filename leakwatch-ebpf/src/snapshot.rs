@@ -102,12 +102,14 @@ pub fn take(scratch: *mut u8, registers: u64) -> usize {
             // known a second hole is the end of what can be read.
             // SAFETY: as above.
             let seen = unsafe { (&raw const (*header).flags).read_volatile() };
-            if !whole && seen & flags::STACK_UNREADABLE != 0 {
-                break;
+            if !whole {
+                if seen & flags::STACK_UNREADABLE != 0 {
+                    break;
+                }
+                counters::add(Counter::StacksUnreadable, 1);
             }
             // SAFETY: as above.
             unsafe { (&raw mut (*header).flags).write_volatile(seen | flags::STACK_UNREADABLE) };
-            counters::add(Counter::StacksUnreadable, 1);
         }
         // SAFETY: as above.
         unsafe { (&raw mut (*header).stack_length).write_volatile((taken + chunk) as u32) };
