@@ -2,18 +2,21 @@
 
 use aya_ebpf::maps::Array;
 use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
         generated::bpf_ringbuf_output,
     },
 };
 use leakwatch_ebpf::wire::{
-    COMM_BYTES, Counter, HEADER_BYTES, Header, Kind, RECORD_BYTES_MAX, SAMPLE_ALL, THIN_PAGES_MAX, flags,
-    page_in_sample,
+    COMM_BYTES, Counter, HEADER_BYTES, Header, Kind, RECORD_BYTES_MAX, SAMPLE_ALL, SAMPLE_MIN,
+    THIN_PAGES_MAX, flags, page_in_sample,
 };
 
 use crate::{EVENTS, FAULT_SCRATCH, SAMPLE, SCRATCH, Scratch, TARGETS, counters, setting, snapshot};
+
+/// Sixteenths of the ring that may wait before the sample is thinned.
+const RELIEF_FROM: u64 = 8;
 
 /// The current process if it is watched, with its bits. The first thing that every program asks.
 #[inline(always)]
@@ -97,6 +100,29 @@ pub fn send_range(mut header: Header, registers: u64) {
 #[inline(always)]
 pub fn sample_threshold() -> u64 {
     SAMPLE.get(0).copied().unwrap_or(SAMPLE_ALL)
+}
+
+/// Lowers the sample's threshold while the ring fills beyond its half: once for every sixteenth more. The reader cannot
+/// do it then, for it is late; and a lower rate says what is not known, where lost records leave it open. The room that
+/// is so kept is for the mapping calls.
+#[inline(always)]
+pub fn relieve_ring() {
+    let waiting = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    let size = EVENTS.query(u64::from(BPF_RB_RING_SIZE)).max(1);
+    let step = (waiting.saturating_mul(16) / size).saturating_sub(RELIEF_FROM);
+    let (Some(threshold), Some(taken)) = (SAMPLE.get_ptr_mut(0), SAMPLE.get_ptr_mut(1)) else {
+        return;
+    };
+    // SAFETY: values of a map, aligned; CPUs that race here lower the threshold once more or once less.
+    unsafe {
+        let done = taken.read_volatile();
+        if step != done {
+            taken.write_volatile(step);
+        }
+        if step > done {
+            threshold.write_volatile((threshold.read_volatile() / 2).max(SAMPLE_MIN));
+        }
+    }
 }
 
 #[inline(always)]

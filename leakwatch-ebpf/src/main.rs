@@ -46,9 +46,10 @@ static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
 #[map]
 static FAULT_SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
 
-/// The sample's threshold, set and lowered from userspace while the programs run.
+/// The sample's threshold, set and lowered from userspace while the programs run, and lowered here when the ring fills;
+/// then how often that was done since the ring was last half empty.
 #[map]
-static SAMPLE: Array<u64> = Array::with_max_entries(1, 0);
+static SAMPLE: Array<u64> = Array::with_max_entries(2, 0);
 
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);

@@ -97,17 +97,19 @@ pub fn take(scratch: *mut u8, registers: u64) -> usize {
             )
         };
         if result != 0 {
-            // A page of the stack that is being touched for the first time is not there yet and holds nothing; the
-            // helper leaves zeros in its place, and the frames above it are whole. A second hole is the end of what
-            // can be read.
+            // A page of the stack that was never touched is not there and holds nothing; the helper leaves zeros in
+            // its place, and the frames above it are whole: a large frame has many such. Where the stack's end is not
+            // known a second hole is the end of what can be read.
             // SAFETY: as above.
             let seen = unsafe { (&raw const (*header).flags).read_volatile() };
-            if seen & flags::STACK_UNREADABLE != 0 {
-                break;
+            if !whole {
+                if seen & flags::STACK_UNREADABLE != 0 {
+                    break;
+                }
+                counters::add(Counter::StacksUnreadable, 1);
             }
             // SAFETY: as above.
             unsafe { (&raw mut (*header).flags).write_volatile(seen | flags::STACK_UNREADABLE) };
-            counters::add(Counter::StacksUnreadable, 1);
         }
         // SAFETY: as above.
         unsafe { (&raw mut (*header).stack_length).write_volatile((taken + chunk) as u32) };

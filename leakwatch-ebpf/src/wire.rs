@@ -98,6 +98,9 @@ pub mod flags {
 /// [`page_in_sample`] of every page: nothing is thinned.
 pub const SAMPLE_ALL: u64 = 1 << 32;
 
+/// The threshold falls no lower: one page in a million.
+pub const SAMPLE_MIN: u64 = SAMPLE_ALL >> 20;
+
 /// Ranges of more pages than this always carry a stack, whatever the threshold.
 pub const THIN_PAGES_MAX: u64 = 64;
 
@@ -218,7 +221,8 @@ pub struct Settings {
     pub enter: [[u32; ARGUMENTS]; SYSCALLS],
     /// The return value in each `sys_exit_*` record.
     pub exit_return: [u32; SYSCALLS],
-    pub padding_tail: u32,
+    /// The faulting address in `page_fault_user`'s record; 0 on kernels that lack it.
+    pub fault_address: u32,
 }
 
 impl Settings {
@@ -239,7 +243,7 @@ impl Settings {
         page_shift: 0,
         enter: [[0; ARGUMENTS]; SYSCALLS],
         exit_return: [0; SYSCALLS],
-        padding_tail: 0,
+        fault_address: 0,
     };
 }
 
@@ -280,7 +284,7 @@ pub enum Counter {
     TargetsFull = 9,
     /// Events dropped because the CPU has no scratch slot (a CPU that came online later).
     NoScratch = 10,
-    /// Page faults seen, in the sample or not.
+    /// Page faults of watched processes that were in the sample.
     Faults = 11,
     /// Fault records lost because the ring was full.
     LostFaults = 12,

@@ -12,7 +12,7 @@
 #include <malloc.h>
 #include "pages.h"
 
-enum { HUGE_PAGES = 4, SMALL_PAGES = 384, MOST = 512 };
+enum { HUGE_PAGES = 2, SMALL_PAGES = 384, LARGE_PAGES = 1280, MOST = 512 };
 
 enum mode { ALWAYS, MADVISE, NEVER };
 
@@ -65,12 +65,12 @@ SITE void leak_small_pages(struct kept *kept) {
 }
 
 SITE void leak_large_blocks(struct kept *kept) {
-    size_t bytes = 3 * HUGE_PAGE_BYTES / 2 - 32;
+    size_t bytes = LARGE_PAGES * PAGE_BYTES - 32;
     char *block = (char *)malloc(bytes);
     if (block == NULL) _exit(5);
     ask_for_huge(block - 16, bytes + 32, 0);
     memset(block, 'l', bytes);
-    *kept = (struct kept){block - 16, (bytes + 32) / PAGE_BYTES};
+    *kept = (struct kept){block - 16, LARGE_PAGES};
     KEEP_FRAME();
 }
 

@@ -100,7 +100,9 @@ fn a_target_that_exits_at_once() {
     let outcome = running.finish();
     let recording = outcome.recording();
     assert_eq!(recording.window.ended_by, "target_exit", "{outcome}");
-    assert!(recording.call_sites.is_empty(), "{outcome}");
+    // A page of its stack or of libc's own may be touched on the way out: no memory was taken for it.
+    assert_eq!(recording.held(), 0, "{outcome}");
+    assert!(recording.live() <= 16 * 4096, "{outcome}");
 }
 
 #[test]

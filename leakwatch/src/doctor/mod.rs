@@ -2,6 +2,7 @@
 //!
 //! Every need is a [`Finding`]; what they say is put together in [`render`], which is pure.
 
+mod faults;
 mod host;
 mod process;
 mod render;
@@ -70,6 +71,7 @@ pub fn examine(pid: Option<u32>) -> Vec<Finding> {
     if let Some(pid) = pid {
         findings.extend(process::examine(&proc, pid));
     }
+    findings.extend(faults::examine(pid));
     findings.push(match run_self_test() {
         Ok(detail) => Finding::ok("self-test", detail),
         Err(error) => Finding::missing(

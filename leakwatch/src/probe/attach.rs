@@ -116,7 +116,8 @@ fn load_faults(ebpf: &mut Ebpf) -> Result<(), ProbeError> {
     program.load().map_err(|error| failed(&error))
 }
 
-fn one(ebpf: &mut Ebpf, point: &AttachPoint) -> Result<(), ProbeError> {
+/// Loads and attaches one program.
+pub(super) fn one(ebpf: &mut Ebpf, point: &AttachPoint) -> Result<(), ProbeError> {
     let program = ebpf
         .program_mut(point.program)
         .ok_or_else(|| ProbeError::Object(format!("it has no program {}", point.program)))?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use btf_rs::{Btf, Type};
 use leakwatch_ebpf::wire::{ARGUMENTS, SYSCALLS, Settings, Syscall};
 
-use super::{ProbeError, ProbeOptions};
+use super::{ProbeError, ProbeOptions, faults};
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
@@ -76,6 +76,11 @@ pub(super) fn settings(tracefs: &Path, options: &ProbeOptions) -> Result<Setting
     }
     settings.exit_group_dead = Format::read(tracefs, "sched", "sched_process_exit")?
         .offset("group_dead")
+        .unwrap_or(0);
+    // Not there on every architecture, and needed only in place of the page-fault event.
+    let faults = faults::TRACEPOINT;
+    settings.fault_address = Format::read(tracefs, faults.category, faults.name)
+        .and_then(|format| format.offset("address"))
         .unwrap_or(0);
     Ok(settings)
 }

@@ -9,6 +9,8 @@ mod faults;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod layout;
+#[cfg(test)]
+mod live_tests;
 mod object;
 mod selftest;
 pub mod tracefs;
@@ -23,7 +25,9 @@ use leakwatch_ebpf::wire::{COUNTERS, Counter, RECORD_BYTES_MAX, SAMPLE_ALL, STAC
 
 pub use attach::{ATTACH_POINTS, AttachKind, AttachPoint};
 pub use event::Event;
-pub use faults::FaultCoverage;
+pub use faults::{
+    FaultChoice, FaultCoverage, FaultSource, TRACEPOINT as FAULT_TRACEPOINT, fault_event_opens,
+};
 pub use selftest::SelfTest;
 
 /// Limits of one run of the probe.
@@ -83,6 +87,8 @@ pub struct Probe {
     kernel_log: kernel_log::KernelLog,
     /// Attach points that this kernel lacks and that leakwatch can do without.
     missing: Vec<&'static str>,
+    /// The faults' tracepoint is attached: it covers every watched process.
+    fault_tracepoint: bool,
 }
 
 impl Probe {
@@ -125,6 +131,7 @@ impl Probe {
             #[cfg(feature = "kernel-log")]
             kernel_log,
             missing,
+            fault_tracepoint: false,
         })
     }
 

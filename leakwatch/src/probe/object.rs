@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use object::{Architecture, Object as _, ObjectSection as _, ObjectSymbol as _};
 
-use super::{ATTACH_POINTS, ProbeError};
+use super::{ATTACH_POINTS, ProbeError, faults};
 
 static EMBEDDED: &[u8] = aya::include_bytes_aligned!("../../bpf/leakwatch.bpf.o");
 
@@ -39,12 +39,13 @@ fn check(bytes: &[u8]) -> Result<(), String> {
             return Err(format!("it has no section {section}"));
         }
     }
-    for point in ATTACH_POINTS {
+    let tracepoints = ATTACH_POINTS.iter().map(|point| point.program);
+    for program in tracepoints.chain([faults::PROGRAM, faults::TRACEPOINT.program]) {
         if !file
             .symbols()
-            .any(|symbol| symbol.name().is_ok_and(|name| name == point.program))
+            .any(|symbol| symbol.name().is_ok_and(|name| name == program))
         {
-            return Err(format!("it has no program {}", point.program));
+            return Err(format!("it has no program {program}"));
         }
     }
     Ok(())

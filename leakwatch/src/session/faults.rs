@@ -8,6 +8,7 @@ use leakwatch_ebpf::wire::SAMPLE_ALL;
 use super::sampling::Sampling;
 use super::watch::Watch;
 use super::{FaultChoice, RecordOptions};
+use crate::probe::FaultSource;
 use crate::sampler::ProcRoot;
 
 impl Watch {
@@ -28,10 +29,16 @@ impl Watch {
         // A busy target would fill the ring while its threads are listed.
         self.probe.set_sample_threshold(0)?;
         let (root, pid) = (self.state.root().clone(), options.target.pid);
-        match self.probe.watch_faults(|| threads(&root, pid)) {
+        match self.probe.watch_faults(options.faults, || threads(&root, pid)) {
             Ok(coverage) => {
                 self.state.sampling = Some(Sampling::new(options.sample_budget));
-                if coverage.refused > 0 || !coverage.complete {
+                if coverage.source == Some(FaultSource::Tracepoint) {
+                    self.state.faults_note = Some(
+                        "Page faults are watched by the tracepoint: those that the kernel takes on the target's behalf \
+                         (a read into fresh memory) have no call site."
+                            .to_owned(),
+                    );
+                } else if coverage.refused > 0 || !coverage.complete {
                     self.state.faults_note = Some(format!(
                         "Page faults of some threads were not seen: {} are watched, {} could not be{}.",
                         coverage.threads,

@@ -30,22 +30,13 @@ use crate::target::Target;
 use crate::unwind::{Ending, Snapshot, Unwinder};
 
 pub use crate::diagnose::rank::GroupBy;
+pub use crate::probe::FaultChoice;
 
 use process::{Measure, Process};
 use watch::{Signals, State, Watch};
 
 /// How long the self-test waits for its event: a busy machine may let it wait, a broken path never brings it.
 const SELF_TEST_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How page faults are to be watched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FaultChoice {
-    #[default]
-    Auto,
-    Event,
-    Tracepoint,
-    Never,
-}
 
 /// What is asked of a recording.
 #[derive(Debug)]

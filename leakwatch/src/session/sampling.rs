@@ -3,10 +3,7 @@
 
 use std::time::Duration;
 
-use leakwatch_ebpf::wire::SAMPLE_ALL;
-
-/// The rate falls no further: one page in a million.
-const THRESHOLD_MIN: u64 = SAMPLE_ALL >> 20;
+use leakwatch_ebpf::wire::{SAMPLE_ALL, SAMPLE_MIN};
 
 /// The target may spend one part in so many of its time on snapshots, whatever the budget.
 const TIME_SHARE: f64 = 100.0;
@@ -73,7 +70,7 @@ impl Sampling {
 
     /// Halves the rate for another reason: more sampled pages than can be kept.
     pub fn lower(&mut self) -> bool {
-        let lower = (self.threshold / 2).max(THRESHOLD_MIN);
+        let lower = (self.threshold / 2).max(SAMPLE_MIN);
         let fell = lower < self.threshold;
         self.threshold = lower;
         fell
@@ -142,9 +139,11 @@ mod tests {
         // 100,000 faults a second with whole stacks of 64 KiB would take half of its time.
         let mut sampling = Sampling::new(1_000_000);
         let mut spent = 0.0;
+        let mut owed = 0.0;
         for tick in 1..=2000u32 {
-            let snapshots = (100_000.0 * TICK.as_secs_f64() * sampling.rate()).round();
-            for _ in 0..snapshots as u32 {
+            owed += 100_000.0 * TICK.as_secs_f64() * sampling.rate();
+            while owed >= 1.0 {
+                owed -= 1.0;
                 sampling.spend(65536);
                 if tick > 1800 {
                     spent += 5e-6;
@@ -159,6 +158,6 @@ mod tests {
     fn the_rate_has_a_floor() {
         let mut sampling = Sampling::new(1);
         while sampling.lower() {}
-        assert_eq!(sampling.threshold(), THRESHOLD_MIN);
+        assert_eq!(sampling.threshold(), SAMPLE_MIN);
     }
 }

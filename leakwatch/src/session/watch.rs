@@ -20,7 +20,7 @@ use super::translate::{changes, untagged};
 use super::{Progress, RecordOptions};
 use crate::ledger::SiteId;
 use crate::ledger::pages::{Fault, PAGES_MAX};
-use crate::probe::{Counts, Event, Probe};
+use crate::probe::{Counts, Event, Probe, ProbeError};
 use crate::report::model::EndedBy;
 use crate::sampler::paging::Paging;
 use crate::sampler::{ProcRoot, maps, totals};
@@ -200,19 +200,27 @@ impl State {
         }
     }
 
-    /// Lowers the sampling rate where the budget is spent, or there are more sampled pages than can be kept. Returns
-    /// the new threshold when it changed.
-    fn adjust_sampling(&mut self) -> Option<u64> {
-        let sampling = self.sampling.as_mut()?;
+    /// Lowers the sampling rate where the budget is spent, there are more sampled pages than can be kept, or the kernel
+    /// side has lowered it for want of room.
+    fn follow_sampling(&mut self, probe: &mut Probe) -> Result<(), ProbeError> {
+        let Some(sampling) = &mut self.sampling else {
+            return Ok(());
+        };
         let pages: usize = self.processes.values().map(|process| process.pages.len()).sum();
         let fell = sampling.halve(self.began.elapsed()) || (pages > PAGES_MAX && sampling.lower());
-        if !fell {
-            return None;
+        // 0 until the window begins.
+        let in_kernel = probe.sample_threshold()?;
+        while in_kernel > 0 && sampling.threshold() > in_kernel && sampling.lower() {}
+        let threshold = sampling.threshold();
+        if fell && threshold < in_kernel {
+            probe.set_sample_threshold(threshold)?;
         }
         for process in self.processes.values_mut() {
-            process.pages.halve();
+            while process.pages.threshold() > threshold {
+                process.pages.halve();
+            }
         }
-        Some(sampling.threshold())
+        Ok(())
     }
 
     fn forked(&mut self, event: &Event<'_>) {
@@ -386,10 +394,9 @@ impl Watch {
     pub fn drain(&mut self, limit: usize) -> usize {
         let Self { probe, state, .. } = self;
         let taken = probe.drain(limit, |event| state.take(&event));
-        if let Some(threshold) = state.adjust_sampling()
-            && let Err(error) = probe.set_sample_threshold(threshold)
+        if state.sampling.is_some()
+            && let Err(error) = state.follow_sampling(probe)
         {
-            // The kernel goes on at the old rate, and what is over the new one is left out here.
             state.sampling_error.get_or_insert_with(|| error.to_string());
         }
         for process in state.processes.values_mut() {

@@ -149,8 +149,7 @@ impl Scales {
     pub fn estimate(&self, drawn: Drawn) -> Estimate {
         Estimate {
             pages: self.pages(drawn),
-            variance: self.base.variance(drawn.base, drawn.base, drawn.base)
-                + self.huge_error(drawn),
+            variance: self.base.variance(drawn.base, drawn.base, drawn.base) + self.huge_error(drawn),
         }
     }
 }
