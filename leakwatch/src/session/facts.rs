@@ -49,6 +49,8 @@ pub(super) struct Facts {
     pub ledger_losses: Vec<crate::ledger::Losses>,
     pub page_losses: Vec<crate::ledger::pages::PageLosses>,
     pub smaps_cost: (u64, Duration),
+    /// Held bytes of mapping calls whose stacks were thinned, where no site like them is known.
+    pub unshared_bytes: u64,
 }
 
 /// Live bytes by region; `None` where regions are not told apart, or nothing is mapped any more.
@@ -66,10 +68,11 @@ impl Facts {
         let by_pages = state.sampling.is_some();
         let (mut sites, found) = if by_pages {
             let kept = process.settled.as_ref().map(|settled| &settled.sites);
-            let mut sites = mapping_sites(process, state, names, &|id| {
+            let (mut sites, unshared) = mapping_sites(process, state, names, &|id| {
                 let kept = kept.and_then(|kept| kept.get(&id));
                 Some(Live::of(kept.map(|kept| kept.mapped)))
             });
+            self.unshared_bytes = self.unshared_bytes.saturating_add(unshared);
             for site in &mut sites {
                 site.touched = site.live;
                 // Its pages are told by those who touched them.
@@ -81,7 +84,8 @@ impl Facts {
             (sites, found_by_pages(process, lost_faults))
         } else {
             let (live, found) = found_by_mappings(process, state);
-            let sites = mapping_sites(process, state, names, &|id| {
+            // Nothing is thinned then.
+            let (sites, _) = mapping_sites(process, state, names, &|id| {
                 let live = live.as_ref()?.get(&id).copied().unwrap_or(0);
                 Some(Live {
                     bytes: live,
@@ -163,13 +167,14 @@ fn signed(pages: f64) -> i64 {
     if pages < 0.0 { -bytes } else { bytes }
 }
 
-/// The sites that extended memory, with what is live of it by `live`.
+/// The sites that extended memory, with what is live of it by `live`; and the held bytes of thinned events that no site
+/// is known for.
 fn mapping_sites(
     process: &Process,
     state: &State,
     names: &mut Names,
     live: &dyn Fn(SiteId) -> Option<Live>,
-) -> Vec<SiteFacts> {
+) -> (Vec<SiteFacts>, u64) {
     let mut sites: Vec<SiteFacts> = Vec::new();
     let mut known: HashMap<(StackId, Via), usize> = HashMap::new();
     // What small ranges committed and hold, by index.
@@ -207,10 +212,11 @@ fn mapping_sites(
             small.push((index, account.committed_bytes, account.held_bytes()));
         }
     }
-    if let Some(thinned) = process.ledger.account(SiteId::THINNED) {
-        share_thinned(process, state, thinned, &small, &mut sites);
-    }
-    sites
+    let unshared = process
+        .ledger
+        .account(SiteId::THINNED)
+        .map_or(0, |thinned| share_thinned(thinned, &small, &mut sites));
+    (sites, unshared)
 }
 
 /// One stack whose ranges were counted apart.
@@ -235,14 +241,8 @@ fn join(site: &mut SiteFacts, other: &SiteFacts) {
 }
 
 /// Gives what was acquired by events whose stacks were left out to the sites that small ranges are known of: in
-/// proportion to what those committed, and to what they hold.
-fn share_thinned(
-    process: &Process,
-    state: &State,
-    thinned: &Account,
-    small: &[(usize, u64, u64)],
-    sites: &mut Vec<SiteFacts>,
-) {
+/// proportion to what those committed, and to what they hold. Returns the held bytes that no site is known for.
+fn share_thinned(thinned: &Account, small: &[(usize, u64, u64)], sites: &mut [SiteFacts]) -> u64 {
     let committed: u64 = small.iter().map(|(_, committed, _)| committed).sum();
     let held: u64 = small.iter().map(|(_, _, held)| held).sum();
     let share = |bytes: u64, part: u64, all: u64| {
@@ -260,28 +260,7 @@ fn share_thinned(
         site.released = site.committed.saturating_sub(site.held);
         site.estimated = true;
     }
-    if held == 0 && thinned.held_bytes() > 0 {
-        // Nothing like it is known.
-        sites.push(SiteFacts {
-            via: Via::Mmap,
-            frames: Vec::new(),
-            complete: false,
-            committed: thinned.held_bytes(),
-            released: 0,
-            held: thinned.held_bytes(),
-            events: thinned.events,
-            first_seen: state.seconds_at(thinned.first_seen),
-            last_seen: state.seconds_at(thinned.last_seen),
-            series: Vec::new(),
-            live: Some(0),
-            live_variance: 0.0,
-            touched: None,
-            evidence: Evidence::Mappings,
-            estimated: true,
-            threads: Vec::new(),
-            process: process.pid,
-        });
-    }
+    if held == 0 { thinned.held_bytes() } else { 0 }
 }
 
 /// The sites that touched pages first.

@@ -66,6 +66,7 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
     for process in state.processes.values() {
         facts.add(process, &state, &mut names, lost_faults > 0);
     }
+    let losses = losses::losses(&state, counts.as_ref(), &facts, &names.symbolizer);
     let seconds = recorded.duration.as_secs_f64();
     let ranked = rank(facts.sites, options.group_by, seconds);
     let target = state.processes.remove(&options.target.pid);
@@ -113,13 +114,7 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         series: series(&state),
         correlations: None,
         processes: options.follow_children.then_some(facts.processes),
-        losses: losses::losses(
-            &state,
-            counts.as_ref(),
-            &facts.ledger_losses,
-            &facts.page_losses,
-            &names.symbolizer,
-        ),
+        losses,
         cost: model::Cost {
             events: counts.as_ref().map(|counts| counts.get(Counter::Events)),
             cpu_seconds: usage.cpu_seconds,

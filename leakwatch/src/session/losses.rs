@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use leakwatch_ebpf::wire::Counter;
 
+use super::facts::Facts;
 use super::watch::State;
 use crate::ledger::Losses as LedgerLosses;
 use crate::ledger::pages::PageLosses;
@@ -16,8 +17,7 @@ use crate::unwind::Truncation;
 pub(super) fn losses(
     state: &State,
     counts: Option<&Counts>,
-    ledgers: &[LedgerLosses],
-    pages: &[PageLosses],
+    facts: &Facts,
     symbolizer: &Symbolizer,
 ) -> Losses {
     let unwinding = state.unwinder.losses();
@@ -57,7 +57,8 @@ pub(super) fn losses(
             add(&format!("frames_without_name: {reason}"), *count);
         }
     }
-    for pages in pages {
+    add("thinned_bytes_without_site", facts.unshared_bytes);
+    for pages in &facts.page_losses {
         // Faults on pages that were there before, or that came before the window, are no loss.
         let PageLosses {
             known_pages: _,
@@ -68,7 +69,7 @@ pub(super) fn losses(
         add("faults_over_site_limit", *over_site_limit);
         add("page_moves_dropped", *moves_dropped);
     }
-    for ledger in ledgers {
+    for ledger in &facts.ledger_losses {
         for (name, count) in of_ledger(ledger) {
             add(name, count);
         }

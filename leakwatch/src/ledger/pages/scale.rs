@@ -124,7 +124,8 @@ impl Scale {
                 let share = (draws + 1.0) / (all + 2.0);
                 population * population * share * (1.0 - share) / (all + 2.0) * self.left_out
             }
-            None => squares * self.inverse * (self.inverse - 1.0),
+            // A handful of draws says little of how much they scatter: as if there had been one more.
+            None => squares * (1.0 + 1.0 / draws) * self.inverse * (self.inverse - 1.0),
         }
     }
 }

@@ -245,9 +245,9 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
         for (page, _) in &owners {
             clear(&mut rest, page - first);
         }
-        // Every page in the sample: none has to stand for others. A block is huge as a whole or not at all.
-        let sampled = self.pages.threshold < SAMPLE_ALL;
-        let huge = sampled && (count(&block.huge) > 0 || owners.iter().any(|(_, touch)| touch.weight > 1));
+        // Every page in the sample: none has to stand for others. A block is huge as a whole or not at all: one that was
+        // split since is like any other.
+        let huge = self.pages.threshold < SAMPLE_ALL && count(&block.huge) > 0;
         let mut seen = Seen {
             stayed,
             ..Seen::default()
@@ -285,17 +285,20 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
         seen: &mut Seen,
     ) {
         let huge = has(&block.huge, run.start);
-        // The pages that came along with the one that was touched.
-        if (huge || self.multi_size)
-            && self.pages.threshold >= SAMPLE_ALL
-            && let Some(touch) = neighbour(owners, first + run.start)
-        {
-            self.touched(touch.site, Drawn::of_base(run.end - run.start), seen);
-            return;
-        }
+        // The pages that came along with one that was touched: known of a block that came whole, likely at least where
+        // every touch is known.
+        let whole_block = owners.iter().find(|(_, touch)| touch.weight > 1);
+        let near = (huge || self.multi_size) && self.pages.threshold >= SAMPLE_ALL;
+        let along = whole_block
+            .map(|(_, touch)| *touch)
+            .or_else(|| near.then(|| neighbour(owners, first + run.start)).flatten());
         for page in first + run.start..first + run.end {
-            if page_in_sample(page, self.pages.threshold) {
-                self.untouched(page, huge || self.multi_size, seen);
+            if !page_in_sample(page, self.pages.threshold) {
+                continue;
+            }
+            match along {
+                Some(touch) => self.touched(touch.site, Drawn::of_base(1), seen),
+                None => self.untouched(page, huge || self.multi_size, seen),
             }
         }
     }
@@ -416,12 +419,8 @@ impl Unexplained {
 
 /// Whose huge page it is: the owner of the nearest page before it in the block, else after it.
 fn neighbour(owners: &[(u64, Touch)], page: u64) -> Option<Touch> {
-    let heavy = owners.iter().find(|(_, touch)| touch.weight > 1);
     let before = owners.iter().rev().find(|(owned, _)| *owned < page);
-    heavy
-        .or(before)
-        .or_else(|| owners.first())
-        .map(|(_, touch)| *touch)
+    before.or_else(|| owners.first()).map(|(_, touch)| *touch)
 }
 
 fn set(words: &mut [u64; WORDS], pages: Range<u64>) {
