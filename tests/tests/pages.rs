@@ -174,6 +174,12 @@ fn pages_copied_after_a_fork() {
     let (truth, outcome) = watch(&fork_cow(), &[]);
     account::truth_is_sound(&truth);
     agree(&truth, &outcome);
+    // Nor is it churn that came and went.
+    let touched = outcome.recording().touched_by("overwrite_old");
+    assert!(
+        touched <= 16 * 4096,
+        "{touched} bytes that were copied count as touched\n{outcome}"
+    );
     expect::no_losses_but(&outcome, OF_THE_CHILD);
 }
 
