@@ -111,16 +111,18 @@ fn found_by_name() {
     // A name of its own, so that no other process of the machine answers to it.
     let name = format!("lw{}", std::process::id());
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let copy = folder.path().join(&name);
+    let link = folder.path().join(&name);
     let program = programs::Program::c("mmap_leak");
-    std::fs::copy(&program.path, &copy).expect("the program can be copied");
-    let mut target = Target::start_command(std::process::Command::new(&copy));
+    // A link, no copy: a process that another test forks meanwhile would hold the copy open for writing, and a file so
+    // held cannot be executed.
+    std::os::unix::fs::symlink(&program.path, &link).expect("the program can be linked");
+    let mut target = Target::start_command(std::process::Command::new(&link));
     let (_, outcome) = Record::with(&["--name", &name]).watch(&mut target);
     assert_eq!(outcome.recording().target.pid, target.pid());
     expect::first(&outcome, "map_and_forget");
 
     // Two of that name: they are listed, none is chosen.
-    let other = Target::start_command(std::process::Command::new(&copy));
+    let other = Target::start_command(std::process::Command::new(&link));
     let refusal = leakwatch_tests::record::run(&["record", "--name", &name, "-d", "1s"]);
     assert!(!refusal.status.success(), "{refusal}");
     for pid in [target.pid(), other.pid()] {
