@@ -29,7 +29,7 @@ type Read<'r> = &'r mut dyn FnMut(u64) -> Result<u64, ()>;
 type Outcome = Result<Option<(General, Caller)>, ()>;
 
 /// A walk by the full rules. `sections` gives what covers a code address, and the address in that file.
-pub struct Dwarf<'a, M, F> {
+pub(super) struct Dwarf<'a, M, F> {
     context: &'a mut UnwindContext<usize>,
     sections: F,
     registers: General,

@@ -11,7 +11,9 @@ use leakwatch_ebpf::wire::flags;
 
 use super::dwarf::Dwarf;
 use super::elf::{Section, UnwindSections};
-use super::live_tests::{SLEEP, Target, assert_in_order, compiled_from, functions, named, sleeping_stacks};
+use super::live_tests::{
+    SLEEP, Target, assert_in_order, compiled_from, functions, named, sleeping_stacks, time,
+};
 use super::registers::{Aarch64, General, Host, Machine, X86_64};
 use super::vet::vet;
 use super::walk::{Code, FRAMES_MAX, Walked, walk};
@@ -62,6 +64,18 @@ fn a_realigned_stack() {
             "{names:?}"
         );
     }
+}
+
+/// Run with `--release --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn time_per_doubtful_stack() {
+    let directory = tempfile::tempdir().unwrap();
+    time(
+        &compiled_from(REALIGNED, directory.path(), "realigned", &[]),
+        1,
+        100_000,
+    );
 }
 
 /// A trap in the very first instruction of `trapped`: what lies one byte before it is another function's.

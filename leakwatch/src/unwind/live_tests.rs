@@ -528,8 +528,14 @@ fn the_vdso_is_a_module_with_names() {
 fn time_per_stack() {
     let directory = tempfile::tempdir().unwrap();
     let program = compiled(directory.path(), "sleepers", &[]);
-    let target = Target::spawn(&mut Command::new(&program));
-    let tasks = target.asleep(4, &SLEEP);
+    time(&program, 4, 1_000_000);
+    let framed = compiled(directory.path(), "framed", &["-fno-omit-frame-pointer"]);
+    time(&framed, 4, 1_000_000);
+}
+
+pub(super) fn time(program: &Path, tasks: usize, rounds: u32) {
+    let target = Target::spawn(&mut Command::new(program));
+    let tasks = target.asleep(tasks, &SLEEP);
     let stack = target.stack(&tasks[0]);
     let snapshot = Snapshot {
         registers: &tasks[0].registers,
@@ -539,17 +545,12 @@ fn time_per_stack() {
     };
     let mut unwinder = Unwinder::new();
     unwinder.refresh(target.pid(), &target.mappings());
-    let depth = {
-        let id = unwinder.unwind(target.pid(), &snapshot);
-        unwinder.stack(id).unwrap().frames.len()
-    };
+    let id = unwinder.unwind(target.pid(), &snapshot);
+    let depth = unwinder.stack(id).unwrap().frames.len();
     let started = Instant::now();
-    let rounds = 1_000_000;
     for _ in 0..rounds {
         unwinder.unwind(target.pid(), &snapshot);
     }
-    println!(
-        "{depth} frames: {} ns a stack",
-        started.elapsed().as_nanos() / rounds
-    );
+    let each = started.elapsed() / rounds;
+    println!("{}: {depth} frames, {each:?} a stack", program.display());
 }

@@ -68,7 +68,7 @@ pub enum Code {
 }
 
 /// A way from a frame to its caller.
-pub trait Climb {
+pub(super) trait Climb {
     /// Where the current frame stands.
     fn point(&self) -> Point;
 
@@ -103,7 +103,7 @@ pub struct Point {
 }
 
 /// The fast way. It follows stack and frame pointer only.
-pub struct Framehop<'a, M: Machine> {
+pub(super) struct Framehop<'a, M: Machine> {
     pub unwinder: &'a M::Unwinder,
     pub cache: &'a mut M::Cache,
     pub registers: M::Registers,
@@ -155,7 +155,7 @@ pub struct Walked {
 /// Walks a stack from `pc`, by one way. `frame` is called with each code address, innermost first, ready for lookup:
 /// lowered by one where it is behind a call, so that it lies inside the call. `code` says what an address is,
 /// `intricate` whether its rules are beyond this way.
-pub fn walk(
+pub(super) fn walk(
     mut way: impl Climb,
     snapshot: &Snapshot<'_>,
     pc: u64,
