@@ -4,10 +4,12 @@
 //! - [`elf`], [`modules`]: the files that code was mapped from, and what they tell.
 //! - `vet`: unwind information that would not end.
 //! - [`walk`]: one stack, and what its end means. Pure: the snapshot is all the memory there is.
+//! - [`functions`]: where functions begin, names or none.
 //! - [`table`]: distinct stacks, each kept once.
 //! - [`unwinder`]: all of it, for the processes of a session.
 
 pub mod elf;
+pub mod functions;
 pub mod modules;
 pub mod registers;
 pub mod table;
@@ -20,6 +22,7 @@ mod damage_tests;
 #[cfg(test)]
 pub(crate) mod live_tests;
 
+pub use functions::Functions;
 pub use modules::{Module, ModuleError, ModuleTable};
 pub use table::StackTable;
 pub use unwinder::{UnwindLosses, Unwinder};

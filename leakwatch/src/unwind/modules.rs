@@ -97,6 +97,11 @@ impl Module {
             .unwrap_or_else(|| start.wrapping_sub(mapping.offset))
     }
 
+    /// The content to unwind by.
+    pub(super) fn sections(&self) -> Option<&UnwindSections> {
+        self.image.as_ref().ok()?.unwind.as_ref().ok()
+    }
+
     /// What framehop unwinds by for one mapping of this module.
     pub(super) fn for_framehop(&self, mapping: &Mapping) -> Option<FramehopModule<Bytes>> {
         let image = self.image.as_ref().ok()?;
