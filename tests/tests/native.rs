@@ -297,9 +297,11 @@ fn a_python_service() {
     expect::complete_stacks(&outcome);
     expect::no_losses(&outcome);
     let first = &outcome.recording().call_sites[0];
+    // One of its functions maps the block, another writes it: what is kept is the writer's, and not held by its calls.
+    let live = first.live_bytes.expect("it was looked up");
     assert!(
-        first.held_bytes.abs_diff(truth.committed_bytes) <= truth.calls * 4 * KIB,
-        "the first site should hold {} bytes\n{outcome}",
+        live.abs_diff(truth.committed_bytes) <= truth.committed_bytes / 20,
+        "the first site keeps {live} bytes by the report, {} by its own count\n{outcome}",
         truth.committed_bytes
     );
     let culprit = first.culprit.clone().expect("the interpreter is named");

@@ -16,6 +16,10 @@ const STACK_BYTE_SECONDS: f64 = 4.3e-6 / 65536.0;
 /// Seconds of the budget that a burst may take at once: so much is seen whole.
 const BURST_SECONDS: f64 = 5.0;
 
+/// Seconds of the budget that are left to a rate that was just halved.
+const ROOM_SECONDS_MIN: f64 = 0.05;
+const ROOM_SECONDS_MAX: f64 = 0.5;
+
 /// A bucket that fills with the budget's rate and holds what a burst may take.
 #[derive(Clone, Debug)]
 pub(super) struct Sampling {
@@ -23,6 +27,7 @@ pub(super) struct Sampling {
     per_second: f64,
     tokens: f64,
     filled_at: Duration,
+    halved_at: Duration,
 }
 
 impl Sampling {
@@ -34,6 +39,7 @@ impl Sampling {
             per_second,
             tokens: per_second * BURST_SECONDS,
             filled_at: Duration::ZERO,
+            halved_at: Duration::ZERO,
         }
     }
 
@@ -63,8 +69,10 @@ impl Sampling {
         if self.tokens >= 0.0 {
             return false;
         }
-        // Room for what half the rate brings until that can be judged.
-        self.tokens = self.per_second / 2.0;
+        // Room for what half the rate brings until that can be judged: the less, the faster it was used up.
+        let lasted = now.saturating_sub(self.halved_at).as_secs_f64();
+        self.halved_at = now;
+        self.tokens = self.per_second * lasted.clamp(ROOM_SECONDS_MIN, ROOM_SECONDS_MAX);
         self.lower()
     }
 
@@ -117,7 +125,7 @@ mod tests {
     #[test]
     fn a_storm_is_held_to_the_budget_from_the_start() {
         let (snapshots, rate) = run(2000, 600_000.0, 10);
-        assert!(snapshots < 2000.0 * 10.0 + 20_000.0, "{snapshots}");
+        assert!(snapshots < 2000.0 * 10.0 + 16_000.0, "{snapshots}");
         assert!((0.0015..0.004).contains(&rate), "{rate}");
         let (snapshots, _) = run(50, 600_000.0, 10);
         assert!(snapshots < 8_000.0, "{snapshots}");

@@ -13,6 +13,9 @@ use object::elf;
 use object::read::ReadRef;
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _};
 
+use super::registers::followed;
+use super::vet::{Vetted, vet};
+
 type Header = elf::FileHeader64<Endianness>;
 
 /// A section larger than this is refused, bytes. The largest `.eh_frame` met in the field (a browser) has some 20 MiB.
@@ -70,6 +73,8 @@ pub struct UnwindSections {
     pub eh_frame: Option<Section>,
     pub eh_frame_hdr: Option<Section>,
     pub debug_frame: Option<Section>,
+    /// What [`read`] has found in them.
+    pub vetted: Vetted,
 }
 
 impl UnwindSections {
@@ -79,7 +84,9 @@ impl UnwindSections {
         [&self.eh_frame, &self.eh_frame_hdr, &self.debug_frame]
             .into_iter()
             .flatten()
-            .fold(0, |sum, section| sum + section.bytes.len() as u64)
+            .fold(self.vetted.bytes(), |sum, section| {
+                sum + section.bytes.len() as u64
+            })
     }
 }
 
@@ -200,9 +207,9 @@ pub fn read<'data, R: ReadRef<'data>>(data: R, machine: elf::Machine) -> Result<
     }
     image.unwind = if sections.eh_frame.is_some() || sections.debug_frame.is_some() {
         // gimli subtracts hostile pointers; built with overflow checks, that panics.
-        catch_unwind(AssertUnwindSafe(|| super::vet::vet(&sections)))
+        catch_unwind(AssertUnwindSafe(|| vet(&sections, followed(machine))))
             .unwrap_or(Err(ElfError::Damaged))
-            .map(|()| sections)
+            .map(|vetted| UnwindSections { vetted, ..sections })
     } else {
         Err(by_headers
             .and(by_segment)

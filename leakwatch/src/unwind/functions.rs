@@ -6,10 +6,11 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use gimli::{BaseAddresses, CieOrFde, DebugFrame, EhFrame, EndianSlice, LittleEndian, Reader, UnwindSection};
+use gimli::{BaseAddresses, CieOrFde, DebugFrame, EhFrame, LittleEndian, Reader, UnwindSection};
 
 use super::elf::UnwindSections;
 use super::modules::Module;
+use super::vet::{Slice, bases};
 
 /// Functions of a module that are told apart: 64 MiB. A browser has some 400,000.
 const FUNCTIONS_MAX: usize = 4 << 20;
@@ -49,27 +50,21 @@ impl Functions {
 }
 
 fn collect(sections: &UnwindSections, into: &mut Vec<Range<u64>>) {
-    let start = |range: Option<&Range<u64>>| range.map_or(0, |it| it.start);
+    let bases = bases(sections);
     if let Some(eh_frame) = &sections.eh_frame {
         let mut section = EhFrame::new(&eh_frame.bytes, LittleEndian);
         section.set_address_size(8);
-        let hdr = sections.eh_frame_hdr.as_ref();
-        let bases = BaseAddresses::default()
-            .set_eh_frame(eh_frame.addresses.start)
-            .set_eh_frame_hdr(start(hdr.map(|it| &it.addresses)))
-            .set_text(start(sections.text.as_ref()))
-            .set_got(start(sections.got.as_ref()));
         collect_all(&section, &bases, into);
     } else if let Some(debug_frame) = &sections.debug_frame {
         let mut section = DebugFrame::new(&debug_frame.bytes, LittleEndian);
         section.set_address_size(8);
-        collect_all(&section, &BaseAddresses::default(), into);
+        collect_all(&section, &bases, into);
     }
 }
 
 fn collect_all<'a, S>(section: &S, bases: &BaseAddresses, into: &mut Vec<Range<u64>>)
 where
-    S: UnwindSection<EndianSlice<'a, LittleEndian>>,
+    S: UnwindSection<Slice<'a>>,
 {
     // The entry that others refer to (CIE) is read again for each of them. Honest ones have 20 to 30 bytes, fewer than
     // what refers to them; a huge one would make the time grow with the square of the section.

@@ -44,17 +44,17 @@ impl Target {
         Self(command.spawn().unwrap())
     }
 
-    fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    fn mappings(&self) -> Vec<Mapping> {
+    pub(super) fn mappings(&self) -> Vec<Mapping> {
         let text = fs::read_to_string(format!("/proc/{}/maps", self.pid())).unwrap();
         text.lines().map(mapping).collect()
     }
 
     /// The tasks, once `count` of them are blocked in one of these system calls.
-    fn asleep(&self, count: usize, calls: &[libc::c_long]) -> Vec<Task> {
+    pub(super) fn asleep(&self, count: usize, calls: &[libc::c_long]) -> Vec<Task> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let tasks: Vec<_> = fs::read_dir(format!("/proc/{}/task", self.pid()))
@@ -73,7 +73,7 @@ impl Target {
         }
     }
 
-    fn stack(&self, task: &Task) -> Vec<u8> {
+    pub(super) fn stack(&self, task: &Task) -> Vec<u8> {
         let end = self
             .mappings()
             .into_iter()
@@ -95,9 +95,9 @@ impl Drop for Target {
     }
 }
 
-struct Task {
-    sp: u64,
-    registers: Vec<u8>,
+pub(super) struct Task {
+    pub(super) sp: u64,
+    pub(super) registers: Vec<u8>,
 }
 
 impl Task {
@@ -183,8 +183,12 @@ fn mapping(line: &str) -> Mapping {
 }
 
 pub(crate) fn compiled(directory: &Path, name: &str, arguments: &[&str]) -> PathBuf {
+    compiled_from(SLEEPERS, directory, name, arguments)
+}
+
+pub(super) fn compiled_from(code: &str, directory: &Path, name: &str, arguments: &[&str]) -> PathBuf {
     let source = directory.join("sleepers.c");
-    fs::write(&source, SLEEPERS).unwrap();
+    fs::write(&source, code).unwrap();
     let program = directory.join(name);
     let done = Command::new("cc")
         .args(["-O2", "-fomit-frame-pointer", "-pthread", "-o"])
@@ -239,7 +243,7 @@ pub(crate) fn functions(frames: &[SymbolizedFrame]) -> Vec<&str> {
 }
 
 #[track_caller]
-fn assert_in_order(functions: &[&str], wanted: &[&str]) {
+pub(super) fn assert_in_order(functions: &[&str], wanted: &[&str]) {
     let mut rest = functions.iter();
     for name in wanted {
         assert!(

@@ -2,23 +2,27 @@
 //!
 //! - [`registers`]: raw kernel registers, per architecture.
 //! - [`elf`], [`modules`]: the files that code was mapped from, and what they tell.
-//! - `vet`: unwind information that would not end.
+//! - [`vet`]: unwind information that would not end, or that framehop cannot follow.
 //! - [`walk`]: one stack, and what its end means. Pure: the snapshot is all the memory there is.
+//! - `dwarf`: the slow way from frame to frame, by all the rules there are.
 //! - [`functions`]: where functions begin, names or none.
 //! - [`table`]: distinct stacks, each kept once.
 //! - [`unwinder`]: all of it, for the processes of a session.
 
+mod dwarf;
 pub mod elf;
 pub mod functions;
 pub mod modules;
 pub mod registers;
 pub mod table;
 pub mod unwinder;
-mod vet;
+pub mod vet;
 pub mod walk;
 
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod dwarf_tests;
 #[cfg(test)]
 pub(crate) mod live_tests;
 
@@ -37,7 +41,7 @@ pub struct ModuleId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Frame {
     /// Code of a module: `offset` is the ELF virtual address (the one in the symbol table) that was executing; for
-    /// all but the innermost frame the return address less one, so that it lies inside the call.
+    /// a caller the return address less one, so that it lies inside the call.
     Module { module: ModuleId, offset: u64 },
     /// Code outside every file (JIT): the absolute address, lowered likewise.
     Anonymous { address: u64 },

@@ -6,8 +6,10 @@
 use framehop::aarch64::{CacheAarch64, PtrAuthMask, UnwindRegsAarch64, UnwinderAarch64};
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{Module, Unwinder};
+use gimli::{Register, Vendor};
 use object::elf;
 
+use super::vet::Followed;
 use super::walk::Bytes;
 
 /// An architecture that stacks can be unwound for.
@@ -28,6 +30,71 @@ pub trait Machine {
     fn frame_pointer(registers: &Self::Registers) -> u64;
     /// The same registers with another frame pointer.
     fn with_frame_pointer(registers: &Self::Registers, value: u64) -> Self::Registers;
+
+    /// What framehop follows of the registers.
+    const FOLLOWED: Followed;
+    /// Where the raw copy holds a register, in words, by its DWARF number.
+    const GENERAL: &'static [usize];
+    /// Whose reading of the unwind information's private instructions.
+    const VENDOR: Vendor;
+    /// A call leaves the return address in the register [`Followed::return_address`], and not on the stack.
+    const LINKS: bool;
+
+    /// Whether a called function must give this register back as it was.
+    fn survives_calls(register: Register) -> bool;
+    /// A return address without its signature, if the machine signs them.
+    fn strip(address: u64, code_end: u64) -> u64;
+
+    /// The general registers out of the kernel's raw copy; `None` as for [`Self::decode`].
+    fn general(raw: &[u8], code_end: u64) -> Option<General> {
+        Self::decode(raw, code_end)?;
+        let mut general = General::default();
+        for (register, index) in (0..).map(Register).zip(Self::GENERAL) {
+            general.set(register, word(raw, *index));
+        }
+        if Self::LINKS {
+            let link = Self::FOLLOWED.return_address;
+            general.set(link, general.get(link).map(|it| Self::strip(it, code_end)));
+        }
+        Some(general)
+    }
+}
+
+/// What framehop follows on this machine.
+#[must_use]
+pub fn followed(machine: elf::Machine) -> Followed {
+    if machine == Aarch64::ELF {
+        Aarch64::FOLLOWED
+    } else {
+        X86_64::FOLLOWED
+    }
+}
+
+/// The general registers of a frame as far as they are known, by their DWARF numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct General([Option<u64>; 32]);
+
+impl General {
+    #[must_use]
+    pub fn get(&self, register: Register) -> Option<u64> {
+        self.0.get(usize::from(register.0)).copied().flatten()
+    }
+
+    /// Registers of other kinds (vectors, flags) are ignored.
+    pub fn set(&mut self, register: Register, value: Option<u64>) {
+        if let Some(slot) = self.0.get_mut(usize::from(register.0)) {
+            *slot = value;
+        }
+    }
+
+    /// Forgets the registers that are not wanted.
+    pub fn keep(&mut self, wanted: impl Fn(Register) -> bool) {
+        for (register, slot) in (0..).map(Register).zip(&mut self.0) {
+            if !wanted(register) {
+                *slot = None;
+            }
+        }
+    }
 }
 
 /// The machine leakwatch runs on, and therefore its targets.
@@ -90,6 +157,43 @@ impl Machine for X86_64 {
         registers.set_bp(value);
         registers
     }
+
+    const FOLLOWED: Followed = Followed {
+        stack_pointer: gimli::X86_64::RSP,
+        frame_pointer: gimli::X86_64::RBP,
+        return_address: gimli::X86_64::RA,
+    };
+    /// System V ABI, figure 3.36: ax dx cx bx si di bp sp r8..r15 and the return address.
+    const GENERAL: &'static [usize] = &[
+        10,
+        12,
+        11,
+        5,
+        13,
+        14,
+        Self::BP,
+        Self::SP,
+        9,
+        8,
+        7,
+        6,
+        3,
+        2,
+        1,
+        0,
+        Self::IP,
+    ];
+    const VENDOR: Vendor = Vendor::Default;
+    const LINKS: bool = false;
+
+    fn survives_calls(register: Register) -> bool {
+        use gimli::X86_64 as x;
+        [x::RBX, x::RBP, x::R12, x::R13, x::R14, x::R15].contains(&register)
+    }
+
+    fn strip(address: u64, _code_end: u64) -> u64 {
+        address
+    }
 }
 
 /// `arch/arm64/include/uapi/asm/ptrace.h`, `struct user_pt_regs`, 64-bit words: x0..x30 sp pc pstate.
@@ -103,6 +207,11 @@ impl Aarch64 {
     const PSTATE: usize = 33;
     /// `PSR_MODE32_BIT`.
     const MODE32: u64 = 0x10;
+
+    /// At least the 48 bits that every kernel grants: with little code known, a stray mask would cut addresses.
+    fn mask(code_end: u64) -> PtrAuthMask {
+        PtrAuthMask::from_max_known_address(code_end.max((1 << 48) - 1))
+    }
 }
 
 impl Machine for Aarch64 {
@@ -124,10 +233,8 @@ impl Machine for Aarch64 {
         if word(raw, Self::PSTATE)? & Self::MODE32 != 0 {
             return None;
         }
-        // At least the 48 bits that every kernel grants: with little code known, a stray mask would cut addresses.
-        let mask = PtrAuthMask::from_max_known_address(code_end.max((1 << 48) - 1));
         let registers = UnwindRegsAarch64::new_with_ptr_auth_mask(
-            mask,
+            Self::mask(code_end),
             word(raw, Self::LR)?,
             word(raw, Self::SP)?,
             word(raw, Self::FP)?,
@@ -147,6 +254,57 @@ impl Machine for Aarch64 {
         let mut registers = *registers;
         registers.set_fp(value);
         registers
+    }
+
+    const FOLLOWED: Followed = Followed {
+        stack_pointer: gimli::AArch64::SP,
+        frame_pointer: gimli::AArch64::X29,
+        return_address: gimli::AArch64::X30,
+    };
+    /// x0..x30 and sp: the numbers agree.
+    const GENERAL: &'static [usize] = &[
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+        10,
+        11,
+        12,
+        13,
+        14,
+        15,
+        16,
+        17,
+        18,
+        19,
+        20,
+        21,
+        22,
+        23,
+        24,
+        25,
+        26,
+        27,
+        28,
+        Self::FP,
+        Self::LR,
+        Self::SP,
+    ];
+    const VENDOR: Vendor = Vendor::AArch64;
+    const LINKS: bool = true;
+
+    fn survives_calls(register: Register) -> bool {
+        (gimli::AArch64::X19.0..=gimli::AArch64::X29.0).contains(&register.0)
+    }
+
+    fn strip(address: u64, code_end: u64) -> u64 {
+        Self::mask(code_end).strip_ptr_auth(address)
     }
 }
 

@@ -6,10 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use framehop::Unwinder as _;
 
+use gimli::UnwindContext;
+
+use super::dwarf::Dwarf;
+use super::elf::UnwindSections;
 use super::modules::{ModuleError, ModuleTable};
 use super::registers::{Host, Machine};
 use super::table::StackTable;
-use super::walk::{Code, FRAMES_MAX, Snapshot, walk};
+use super::walk::{Code, FRAMES_MAX, Framehop, Snapshot, Walked, walk};
 use super::{Ending, Frame, ModuleId, Stack, StackId, Truncation};
 use crate::sampler::maps::Mapping;
 
@@ -70,6 +74,44 @@ fn find(loaded: &[Loaded], address: u64) -> Option<&Loaded> {
     candidate.mapping.range.contains(&address).then_some(candidate)
 }
 
+fn code(loaded: &[Loaded], address: u64) -> Code {
+    match find(loaded, address) {
+        Some(Loaded { readable: true, .. }) => Code::Known,
+        Some(_) => Code::Unreadable,
+        None => Code::NotCode,
+    }
+}
+
+fn frame(loaded: &[Loaded], address: u64) -> Frame {
+    match find(loaded, address) {
+        Some(Loaded {
+            module: Some(module),
+            bias,
+            ..
+        }) => Frame::Module {
+            module: *module,
+            offset: address.wrapping_sub(*bias),
+        },
+        _ => Frame::Anonymous { address },
+    }
+}
+
+/// What there is to unwind by at an address, and the address in that file.
+fn sections<'a>(
+    loaded: &[Loaded],
+    modules: &'a ModuleTable,
+    address: u64,
+) -> Option<(&'a UnwindSections, u64)> {
+    let found = find(loaded, address).filter(|it| it.readable)?;
+    let sections = modules.get(found.module?)?.sections()?;
+    Some((sections, address.wrapping_sub(found.bias)))
+}
+
+/// Whether the second walk tells more than the first.
+fn is_better(second: (Ending, usize), first: (Ending, usize)) -> bool {
+    second.0 == Ending::Root || (first.0 != Ending::Root && second.1 >= first.1)
+}
+
 /// Unwinds the stacks of all watched processes and keeps each distinct one once.
 pub struct UnwinderOf<M: Machine> {
     processes: HashMap<u32, Process<M>>,
@@ -78,6 +120,8 @@ pub struct UnwinderOf<M: Machine> {
     losses: UnwindLosses,
     /// Reused from stack to stack.
     frames: Vec<Frame>,
+    again: Vec<Frame>,
+    context: UnwindContext<usize>,
 }
 
 /// The unwinder for targets of this machine.
@@ -98,6 +142,8 @@ impl<M: Machine> UnwinderOf<M> {
             stacks: StackTable::default(),
             losses: UnwindLosses::default(),
             frames: Vec::with_capacity(FRAMES_MAX),
+            again: Vec::new(),
+            context: UnwindContext::new(),
         }
     }
 
@@ -151,59 +197,83 @@ impl<M: Machine> UnwinderOf<M> {
         }
     }
 
-    /// Unwinds one snapshot. Allocates only for a stack that was never seen before.
+    /// Unwinds one snapshot. Allocates only for a stack that was never seen before, or that framehop cannot follow.
     pub fn unwind(&mut self, pid: u32, snapshot: &Snapshot<'_>) -> StackId {
         self.frames.clear();
-        let frames = &mut self.frames;
-        let ending = match self.processes.get_mut(&pid) {
-            None => {
-                self.losses.unknown_process += 1;
-                Ending::Truncated(Truncation::NoUnwindInformation)
-            }
-            Some(process) => match M::decode(snapshot.registers, process.code_end()) {
-                None => Ending::Truncated(Truncation::NoRegisters),
-                Some(start) => {
-                    let Process {
-                        unwinder,
-                        cache,
-                        loaded,
-                        stale,
-                    } = process;
-                    let code = |address| match find(loaded, address) {
-                        Some(Loaded { readable: true, .. }) => Code::Known,
-                        Some(_) => Code::Unreadable,
-                        None => Code::NotCode,
-                    };
-                    let mut push = |address| {
-                        frames.push(match find(loaded, address) {
-                            Some(Loaded {
-                                module: Some(module),
-                                bias,
-                                ..
-                            }) => Frame::Module {
-                                module: *module,
-                                offset: address.wrapping_sub(*bias),
-                            },
-                            _ => Frame::Anonymous { address },
-                        });
-                    };
-                    let starts_outside = code(start.0) == Code::NotCode;
-                    // Sums over hostile unwind information can overflow in framehop. What it leaves behind on a panic
-                    // is a cache entry at most.
-                    let walked = catch_unwind(AssertUnwindSafe(|| {
-                        walk::<M>(unwinder, cache, snapshot, start, code, &mut push)
-                    }));
-                    let ending = walked.unwrap_or_else(|_| {
-                        self.losses.panics += 1;
-                        *cache = M::cache();
-                        Ending::Truncated(Truncation::NoUnwindInformation)
-                    });
-                    *stale |= starts_outside || ending == Ending::Truncated(Truncation::NoUnwindInformation);
-                    ending
-                }
-            },
-        };
+        let ending = self.walk(pid, snapshot);
         self.intern(ending)
+    }
+
+    fn walk(&mut self, pid: u32, snapshot: &Snapshot<'_>) -> Ending {
+        let Some(process) = self.processes.get_mut(&pid) else {
+            self.losses.unknown_process += 1;
+            return Ending::Truncated(Truncation::NoUnwindInformation);
+        };
+        let code_end = process.code_end();
+        let Some((pc, registers)) = M::decode(snapshot.registers, code_end) else {
+            return Ending::Truncated(Truncation::NoRegisters);
+        };
+        let Process {
+            unwinder,
+            cache,
+            loaded,
+            stale,
+        } = process;
+        let (loaded, modules) = (&*loaded, &self.modules);
+        let code = |address| code(loaded, address);
+        let intricate = |address| {
+            sections(loaded, modules, address).is_some_and(|(it, address)| it.vetted.is_intricate(address))
+        };
+        let frames = &mut self.frames;
+        // Sums over hostile unwind information can overflow in framehop. What it leaves behind on a panic is a cache
+        // entry at most.
+        let walked = catch_unwind(AssertUnwindSafe(|| {
+            let way = Framehop::<M> {
+                unwinder,
+                cache,
+                registers,
+            };
+            walk(way, snapshot, pc, code, intricate, |it| {
+                frames.push(frame(loaded, it))
+            })
+        }));
+        let Walked { mut ending, doubtful } = walked.unwrap_or_else(|_| {
+            self.losses.panics += 1;
+            *cache = M::cache();
+            Walked {
+                ending: Ending::Truncated(Truncation::NoUnwindInformation),
+                doubtful: false,
+            }
+        });
+        if doubtful && let Some(general) = M::general(snapshot.registers, code_end) {
+            let (again, context) = (&mut self.again, &mut self.context);
+            again.clear();
+            let walked = catch_unwind(AssertUnwindSafe(|| {
+                let sections = |address| sections(loaded, modules, address);
+                let way = Dwarf::<M, _>::new(context, sections, general, code_end);
+                walk(
+                    way,
+                    snapshot,
+                    pc,
+                    code,
+                    |_| false,
+                    |it| again.push(frame(loaded, it)),
+                )
+            }));
+            match walked {
+                Ok(walked) if is_better((walked.ending, again.len()), (ending, frames.len())) => {
+                    ending = walked.ending;
+                    std::mem::swap(frames, again);
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    self.losses.panics += 1;
+                    self.context = UnwindContext::new();
+                }
+            }
+        }
+        *stale |= code(pc) == Code::NotCode || ending == Ending::Truncated(Truncation::NoUnwindInformation);
+        ending
     }
 
     /// The stack of an event that carried none.

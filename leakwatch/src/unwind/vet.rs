@@ -3,123 +3,250 @@
 //! A rule for the stack may be a little program (a DWARF expression), and such a program may branch. framehop runs it
 //! without a bound, so a file made for the purpose could hold leakwatch for ever. No compiler or linker emits a branch
 //! there (the procedure linkage table's rule, the usual case, is straight arithmetic), so a file with one is refused.
+//!
+//! Whoever reads every rule can tell as well which of them framehop cannot follow.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use gimli::{
     BaseAddresses, CallFrameInstruction, CieOrFde, DebugFrame, EhFrame, EhFrameHdr, Encoding, EndianSlice,
-    FrameDescriptionEntry, LittleEndian, Operation, UnwindExpression, UnwindSection,
+    FrameDescriptionEntry, LittleEndian, Operation, Register, UnwindExpression, UnwindSection,
 };
 
 use super::elf::{ElfError, UnwindSections};
 
-type Slice<'a> = EndianSlice<'a, LittleEndian>;
+pub(super) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
 /// An entry is run from its start for each new address: a larger one than this would make that slow. Bytes; the
 /// largest met in the field have some 10 KiB.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
 
+/// The registers that framehop follows, by their DWARF numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Followed {
+    pub stack_pointer: Register,
+    pub frame_pointer: Register,
+    pub return_address: Register,
+}
+
+impl Followed {
+    fn contains(&self, register: Register) -> bool {
+        [self.stack_pointer, self.frame_pointer, self.return_address].contains(&register)
+    }
+}
+
+/// What reading every entry has shown.
+#[derive(Clone, Debug, Default)]
+pub struct Vetted {
+    /// Code with a rule that takes other registers than framehop follows, or memory: a stack that was realigned, the
+    /// loader's resolver of lazy calls, the return from a signal handler. Addresses of the file, sorted.
+    pub intricate: Arc<[Range<u64>]>,
+    /// First address of each entry's code and the entry's place in its section, sorted; empty where the section comes
+    /// with a search table.
+    pub index: Arc<[(u64, usize)]>,
+}
+
+impl Vetted {
+    /// Bytes held in memory.
+    pub fn bytes(&self) -> u64 {
+        (size_of_val(&*self.intricate) + size_of_val(&*self.index)) as u64
+    }
+
+    pub fn is_intricate(&self, address: u64) -> bool {
+        let after = self.intricate.partition_point(|it| it.start <= address);
+        let candidate = after.checked_sub(1).and_then(|it| self.intricate.get(it));
+        candidate.is_some_and(|it| it.contains(&address))
+    }
+}
+
+/// What framehop knows of the file's addresses, so that all readers see the same pointers.
+pub(super) fn bases(sections: &UnwindSections) -> BaseAddresses {
+    let start = |range: Option<&Range<u64>>| range.map_or(0, |it| it.start);
+    if sections.eh_frame.is_none() {
+        return BaseAddresses::default();
+    }
+    BaseAddresses::default()
+        .set_eh_frame(start(sections.eh_frame.as_ref().map(|it| &it.addresses)))
+        .set_eh_frame_hdr(start(sections.eh_frame_hdr.as_ref().map(|it| &it.addresses)))
+        .set_text(start(sections.text.as_ref()))
+        .set_got(start(sections.got.as_ref()))
+}
+
 /// Looks at every entry that framehop can come to use: those of the search table where there is one, else all.
-pub fn vet(sections: &UnwindSections) -> Result<(), ElfError> {
+pub fn vet(sections: &UnwindSections, followed: Followed) -> Result<Vetted, ElfError> {
+    let mut vetting = Vetting {
+        followed,
+        intricate: Vec::new(),
+        index: Vec::new(),
+    };
+    let bases = bases(sections);
     if let Some(eh_frame) = &sections.eh_frame {
         let mut section = EhFrame::new(&eh_frame.bytes, LittleEndian);
         section.set_address_size(8);
-        // What framehop knows of the file's addresses, so that both read the same pointers.
-        let start = |range: Option<&std::ops::Range<u64>>| range.map_or(0, |it| it.start);
-        let hdr = sections.eh_frame_hdr.as_ref();
-        let bases = BaseAddresses::default()
-            .set_eh_frame(eh_frame.addresses.start)
-            .set_eh_frame_hdr(start(hdr.map(|it| &it.addresses)))
-            .set_text(start(sections.text.as_ref()))
-            .set_got(start(sections.got.as_ref()));
-        match hdr {
-            Some(hdr) => vet_table(&section, &hdr.bytes, &bases, eh_frame.bytes.len()),
-            None => vet_all(&section, &bases),
+        match &sections.eh_frame_hdr {
+            Some(hdr) => vetting.table(&section, &hdr.bytes, &bases, eh_frame.bytes.len())?,
+            None => vetting.all(&section, &bases)?,
         }
     } else if let Some(debug_frame) = &sections.debug_frame {
         let mut section = DebugFrame::new(&debug_frame.bytes, LittleEndian);
         section.set_address_size(8);
-        vet_all(&section, &BaseAddresses::default())
-    } else {
+        vetting.all(&section, &bases)?;
+    }
+    vetting.intricate.sort_unstable_by_key(|range| range.start);
+    vetting.index.sort_unstable();
+    Ok(Vetted {
+        intricate: vetting.intricate.into(),
+        index: vetting.index.into(),
+    })
+}
+
+struct Vetting {
+    followed: Followed,
+    intricate: Vec<Range<u64>>,
+    index: Vec<(u64, usize)>,
+}
+
+impl Vetting {
+    /// An entry that cannot be parsed ends nothing here: framehop cannot use it either.
+    fn table(
+        &mut self,
+        section: &EhFrame<Slice<'_>>,
+        hdr: &[u8],
+        bases: &BaseAddresses,
+        section_bytes: usize,
+    ) -> Result<(), ElfError> {
+        let Ok(hdr) = EhFrameHdr::new(hdr, LittleEndian).parse(bases, 8) else {
+            return Ok(());
+        };
+        let Some(table) = hdr.table() else {
+            return Ok(());
+        };
+        // Every row may name the same large entry: honest tables name each once.
+        let mut bytes = 0_usize;
+        let mut rows = table.iter(bases);
+        while let Ok(Some((_, pointer))) = rows.next() {
+            let entry = table
+                .pointer_to_offset(pointer)
+                .and_then(|offset| section.fde_from_offset(bases, offset, EhFrame::cie_from_offset));
+            if let Ok(entry) = entry {
+                bytes = bytes.saturating_add(entry.entry_len());
+                if bytes > section_bytes.saturating_mul(2) {
+                    return Err(ElfError::UnboundedUnwinding);
+                }
+                self.entry(section, bases, &entry)?;
+            }
+        }
         Ok(())
     }
-}
 
-/// An entry that cannot be parsed ends nothing here: framehop cannot use it either.
-fn vet_table(
-    section: &EhFrame<Slice<'_>>,
-    hdr: &[u8],
-    bases: &BaseAddresses,
-    section_bytes: usize,
-) -> Result<(), ElfError> {
-    let Ok(hdr) = EhFrameHdr::new(hdr, LittleEndian).parse(bases, 8) else {
-        return Ok(());
-    };
-    let Some(table) = hdr.table() else {
-        return Ok(());
-    };
-    // Every row may name the same large entry: honest tables name each once.
-    let mut bytes = 0_usize;
-    let mut rows = table.iter(bases);
-    while let Ok(Some((_, pointer))) = rows.next() {
-        let entry = table
-            .pointer_to_offset(pointer)
-            .and_then(|offset| section.fde_from_offset(bases, offset, EhFrame::cie_from_offset));
-        if let Ok(entry) = entry {
-            bytes = bytes.saturating_add(entry.entry_len());
-            if bytes > section_bytes.saturating_mul(2) {
-                return Err(ElfError::UnboundedUnwinding);
-            }
-            vet_entry(section, bases, &entry)?;
-        }
-    }
-    Ok(())
-}
-
-/// framehop uses no entry of a section in which one cannot be parsed.
-fn vet_all<'a, S>(section: &S, bases: &BaseAddresses) -> Result<(), ElfError>
-where
-    S: UnwindSection<Slice<'a>>,
-{
-    let mut entries = section.entries(bases);
-    while let Ok(Some(entry)) = entries.next() {
-        if let CieOrFde::Fde(partial) = entry
-            && let Ok(entry) = partial.parse(S::cie_from_offset)
-        {
-            vet_entry(section, bases, &entry)?;
-        }
-    }
-    Ok(())
-}
-
-fn vet_entry<'a, S>(
-    section: &S,
-    bases: &BaseAddresses,
-    entry: &FrameDescriptionEntry<Slice<'a>>,
-) -> Result<(), ElfError>
-where
-    S: UnwindSection<Slice<'a>>,
-{
-    let cie = entry.cie();
-    if entry.entry_len() > ENTRY_BYTES_MAX || cie.entry_len() > ENTRY_BYTES_MAX {
-        return Err(ElfError::UnboundedUnwinding);
-    }
-    for mut instructions in [
-        cie.instructions(section, bases),
-        entry.instructions(section, bases),
-    ] {
-        while let Ok(Some(instruction)) = instructions.next() {
-            if let CallFrameInstruction::DefCfaExpression { expression }
-            | CallFrameInstruction::Expression { expression, .. }
-            | CallFrameInstruction::ValExpression { expression, .. } = instruction
-                && branches(section, &expression, cie.encoding())
+    /// framehop uses no entry of a section in which one cannot be parsed.
+    fn all<'a, S>(&mut self, section: &S, bases: &BaseAddresses) -> Result<(), ElfError>
+    where
+        S: UnwindSection<Slice<'a>>,
+    {
+        let mut entries = section.entries(bases);
+        while let Ok(Some(entry)) = entries.next() {
+            if let CieOrFde::Fde(partial) = entry
+                && let Ok(entry) = partial.parse(S::cie_from_offset)
             {
-                return Err(ElfError::UnboundedUnwinding);
+                self.index.push((entry.initial_address(), entry.offset()));
+                self.entry(section, bases, &entry)?;
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn entry<'a, S>(
+        &mut self,
+        section: &S,
+        bases: &BaseAddresses,
+        entry: &FrameDescriptionEntry<Slice<'a>>,
+    ) -> Result<(), ElfError>
+    where
+        S: UnwindSection<Slice<'a>>,
+    {
+        let cie = entry.cie();
+        if entry.entry_len() > ENTRY_BYTES_MAX || cie.entry_len() > ENTRY_BYTES_MAX {
+            return Err(ElfError::UnboundedUnwinding);
+        }
+        let mut intricate = false;
+        for mut instructions in [
+            cie.instructions(section, bases),
+            entry.instructions(section, bases),
+        ] {
+            while let Ok(Some(instruction)) = instructions.next() {
+                if let CallFrameInstruction::DefCfaExpression { expression }
+                | CallFrameInstruction::Expression { expression, .. }
+                | CallFrameInstruction::ValExpression { expression, .. } = instruction
+                    && branches(section, &expression, cie.encoding())
+                {
+                    return Err(ElfError::UnboundedUnwinding);
+                }
+                intricate = intricate || self.is_intricate(section, cie.encoding(), &instruction);
+            }
+        }
+        if intricate {
+            self.intricate.push(entry.initial_address()..entry.end_address());
+        }
+        Ok(())
+    }
+
+    fn is_intricate<'a, S>(
+        &self,
+        section: &S,
+        encoding: Encoding,
+        instruction: &CallFrameInstruction<usize>,
+    ) -> bool
+    where
+        S: UnwindSection<Slice<'a>>,
+    {
+        let wanted = |register| register != self.followed.stack_pointer && self.followed.contains(register);
+        match instruction {
+            CallFrameInstruction::DefCfa { register, .. }
+            | CallFrameInstruction::DefCfaSf { register, .. }
+            | CallFrameInstruction::DefCfaRegister { register } => !self.followed.contains(*register),
+            CallFrameInstruction::DefCfaExpression { expression } => {
+                any(section, expression, encoding, |it| self.is_beyond(it))
+            }
+            CallFrameInstruction::Register {
+                dest_register,
+                src_register,
+            } => wanted(*dest_register) && !self.followed.contains(*src_register),
+            CallFrameInstruction::Expression { register, expression }
+            | CallFrameInstruction::ValExpression { register, expression } => {
+                wanted(*register) && any(section, expression, encoding, |it| self.is_beyond(it))
+            }
+            _ => false,
+        }
+    }
+
+    /// framehop evaluates expressions, with the registers that it has and without memory.
+    fn is_beyond(&self, operation: &Operation<Slice<'_>>) -> bool {
+        match operation {
+            Operation::RegisterOffset { register, .. } => !self.followed.contains(*register),
+            Operation::Deref { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 fn branches<'a, S>(section: &S, expression: &UnwindExpression<usize>, encoding: Encoding) -> bool
+where
+    S: UnwindSection<Slice<'a>>,
+{
+    any(section, expression, encoding, |operation| {
+        matches!(operation, Operation::Bra { .. } | Operation::Skip { .. })
+    })
+}
+
+/// Whether an expression has such an operation.
+fn any<'a, S>(
+    section: &S,
+    expression: &UnwindExpression<usize>,
+    encoding: Encoding,
+    is_it: impl Fn(&Operation<Slice<'a>>) -> bool,
+) -> bool
 where
     S: UnwindSection<Slice<'a>>,
 {
@@ -128,7 +255,7 @@ where
     };
     let mut operations = expression.0;
     while let Ok(operation) = Operation::parse(&mut operations, encoding) {
-        if matches!(operation, Operation::Bra { .. } | Operation::Skip { .. }) {
+        if is_it(&operation) {
             return true;
         }
     }
@@ -169,16 +296,42 @@ mod tests {
         }
     }
 
+    const X86_64: Followed = Followed {
+        stack_pointer: gimli::X86_64::RSP,
+        frame_pointer: gimli::X86_64::RBP,
+        return_address: gimli::X86_64::RA,
+    };
+
+    fn vetted(expression: &[u8]) -> Result<Vetted, ElfError> {
+        vet(&with_expression(expression), X86_64)
+    }
+
+    /// The PLT's: breg7 8, breg16 0, lit15, and, lit11, ge, lit3, shl, plus
+    const PLT: [u8; 11] = [0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x3b, 0x2a, 0x33, 0x24, 0x22];
+
     #[test]
     fn arithmetic_passes_and_a_loop_is_refused() {
-        // The PLT's: breg7 8, breg16 0, lit15, and, lit11, ge, lit3, shl, plus
-        let plt = [0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x3b, 0x2a, 0x33, 0x24, 0x22];
-        assert_eq!(vet(&with_expression(&plt)), Ok(()));
+        assert!(vetted(&PLT).is_ok());
         // skip -3: itself, for ever.
         let endless = [0x2f, 0xfd, 0xff];
-        assert_eq!(vet(&with_expression(&endless)), Err(ElfError::UnboundedUnwinding));
+        assert_eq!(vetted(&endless).unwrap_err(), ElfError::UnboundedUnwinding);
         // bra forward into the operand of a constant that holds such a skip.
         let hidden = [0x31, 0x28, 1, 0, 0x0c, 0x2f, 0xfd, 0xff, 0];
-        assert_eq!(vet(&with_expression(&hidden)), Err(ElfError::UnboundedUnwinding));
+        assert_eq!(vetted(&hidden).unwrap_err(), ElfError::UnboundedUnwinding);
+    }
+
+    #[test]
+    fn rules_that_framehop_cannot_follow_are_marked() {
+        // breg6 -8, deref; breg10 0
+        for intricate in [&[0x76, 0x78, 0x06][..], &[0x7a, 0]] {
+            let vetted = vetted(intricate).unwrap();
+            assert!(
+                vetted.is_intricate(0x1000) && vetted.is_intricate(0x10ff),
+                "{vetted:?}"
+            );
+            assert!(!vetted.is_intricate(0xfff) && !vetted.is_intricate(0x1100));
+            assert_eq!(*vetted.index, [(0x1000, 24)]);
+        }
+        assert!(vetted(&PLT).unwrap().intricate.is_empty());
     }
 }

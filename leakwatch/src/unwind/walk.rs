@@ -1,7 +1,8 @@
 //! The walk up one stack, and what its end means.
 //!
-//! framehop finds the caller of a frame; whether to believe it, and whether a stack that ends has reached its root,
-//! is decided here. Memory is the snapshot and nothing else: no process is read while a stack is walked.
+//! framehop finds the caller of a frame, and [`super::dwarf`] where that is not enough; whether to believe it, and
+//! whether a stack that ends has reached its root, is decided here. Memory is the snapshot and nothing else: no process
+//! is read while a stack is walked.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,6 +45,10 @@ impl Snapshot<'_> {
         self.stack_pointer.saturating_add(self.stack.len() as u64)
     }
 
+    fn holds(&self, address: u64) -> bool {
+        (self.stack_pointer..self.end()).contains(&address)
+    }
+
     fn read(&self, address: u64) -> Option<u64> {
         let start = usize::try_from(address.checked_sub(self.stack_pointer)?).ok()?;
         let bytes = self.stack.get(start..)?.first_chunk::<8>()?;
@@ -62,85 +67,164 @@ pub enum Code {
     NotCode,
 }
 
-/// Walks a stack. `frame` is called with each code address, innermost first, ready for lookup: lowered by one for
-/// all but the innermost, so that it lies inside the call. `code` says what an address is.
-pub fn walk<M: Machine>(
-    unwinder: &M::Unwinder,
-    cache: &mut M::Cache,
+/// A way from a frame to its caller.
+pub trait Climb {
+    /// Where the current frame stands.
+    fn point(&self) -> Point;
+
+    /// Moves on to the caller. `None` where there is none: by the unwind information, or because nothing but the frame
+    /// pointer could tell, and that is 0.
+    ///
+    /// # Errors
+    /// When the caller cannot be found.
+    fn climb(
+        &mut self,
+        at: FrameAddress,
+        read: &mut impl FnMut(u64) -> Result<u64, ()>,
+    ) -> Result<Option<Caller>, ()>;
+
+    /// Asked after an answer of `None`: whether nothing but the frame pointer could tell.
+    fn by_frame_pointer(&mut self, at: FrameAddress) -> bool;
+}
+
+/// A caller's code address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub address: u64,
+    /// Interrupted there by a signal, which is no call: the address is the next instruction, not one behind a call.
+    pub interrupted: bool,
+}
+
+/// Where a frame stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    pub stack: u64,
+    pub frame: u64,
+}
+
+/// The fast way. It follows stack and frame pointer only.
+pub struct Framehop<'a, M: Machine> {
+    pub unwinder: &'a M::Unwinder,
+    pub cache: &'a mut M::Cache,
+    pub registers: M::Registers,
+}
+
+impl<M: Machine> Climb for Framehop<'_, M> {
+    fn point(&self) -> Point {
+        Point {
+            stack: M::stack_pointer(&self.registers),
+            frame: M::frame_pointer(&self.registers),
+        }
+    }
+
+    fn climb(
+        &mut self,
+        at: FrameAddress,
+        read: &mut impl FnMut(u64) -> Result<u64, ()>,
+    ) -> Result<Option<Caller>, ()> {
+        let caller = self
+            .unwinder
+            .unwind_frame(at, &mut self.registers, self.cache, read)
+            .map_err(|_| ())?;
+        Ok(caller.map(|address| Caller {
+            address,
+            interrupted: false,
+        }))
+    }
+
+    /// On x86-64 framehop answers "the end" both for a frame pointer of 0 and for unwind information that says so;
+    /// with a frame pointer that leads nowhere only the latter remains.
+    fn by_frame_pointer(&mut self, at: FrameAddress) -> bool {
+        let mut registers = M::with_frame_pointer(&self.registers, 1);
+        let outcome = self
+            .unwinder
+            .unwind_frame(at, &mut registers, self.cache, &mut |_| Err(()));
+        outcome != Ok(None)
+    }
+}
+
+/// How a walk went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walked {
+    pub ending: Ending,
+    /// A frame with intricate rules was left by its frame pointer, or could not be left. framehop falls back to the
+    /// frame pointer where it cannot follow a rule, and does not say so: frames may be missing, or wrong.
+    pub doubtful: bool,
+}
+
+/// Walks a stack from `pc`, by one way. `frame` is called with each code address, innermost first, ready for lookup:
+/// lowered by one where it is behind a call, so that it lies inside the call. `code` says what an address is,
+/// `intricate` whether its rules are beyond this way.
+pub fn walk(
+    mut way: impl Climb,
     snapshot: &Snapshot<'_>,
-    (pc, mut registers): (u64, M::Registers),
+    pc: u64,
     code: impl Fn(u64) -> Code,
+    intricate: impl Fn(u64) -> bool,
     mut frame: impl FnMut(u64),
-) -> Ending {
+) -> Walked {
     let mut address = FrameAddress::from_instruction_pointer(pc);
     let mut depth = 0;
     // Whether the frame before was found through the frame pointer: then a frame pointer of 0 is the chain's end.
     let mut chained = false;
-    loop {
+    let mut doubtful = false;
+    let ending = loop {
         let lookup = address.address_for_lookup();
         frame(lookup);
         depth += 1;
         if depth >= FRAMES_MAX {
-            return Ending::Truncated(Truncation::TooDeep);
+            break Ending::Truncated(Truncation::TooDeep);
         }
-        let before = Point {
-            stack: M::stack_pointer(&registers),
-            frame: M::frame_pointer(&registers),
-        };
+        let before = way.point();
         let mut reads = Reads::default();
-        let outcome = unwinder.unwind_frame(address, &mut registers, cache, &mut |wanted| {
-            reads.record(wanted, snapshot.read(wanted))
-        });
+        let outcome = way.climb(address, &mut |wanted| reads.record(wanted, snapshot.read(wanted)));
         let lost = |reads: &Reads| why(snapshot, reads, before, code(lookup));
         match outcome {
             // A frame pointer of 0, where nothing but the frame pointer could tell: the end of a chain that was
             // followed, or a register that happens to be 0.
-            Ok(None)
-                if reads.first.is_none()
-                    && before.frame == 0
-                    && by_frame_pointer::<M>(unwinder, cache, address, &registers) =>
-            {
+            Ok(None) if reads.first.is_none() && before.frame == 0 && way.by_frame_pointer(address) => {
+                doubtful = doubtful || intricate(lookup);
                 let root = chained || near_entry(snapshot, before);
-                return if root { Ending::Root } else { lost(&reads) };
+                break if root { Ending::Root } else { lost(&reads) };
             }
             // No return address by the unwind information (_start, clone3), or it is 0.
-            Ok(None) => return Ending::Root,
+            Ok(None) => break Ending::Root,
             Ok(Some(caller)) => {
-                let moved = M::stack_pointer(&registers) > before.stack
+                let stack = way.point().stack;
+                let moved = stack > before.stack
                     // A leaf on aarch64 returns through the link register: the stack need not move.
-                    || (depth == 1 && M::stack_pointer(&registers) == before.stack);
-                let Some(next) = FrameAddress::from_return_address(caller) else {
-                    return Ending::Root;
+                    || (stack == before.stack && !address.is_return_address())
+                    // Signal handlers may have a stack of their own.
+                    || caller.interrupted;
+                chained = reads.first == Some(before.frame);
+                if chained || reads.first_failed.is_some() {
+                    doubtful = doubtful || intricate(lookup);
+                }
+                let next = if caller.interrupted {
+                    Some(FrameAddress::from_instruction_pointer(caller.address))
+                } else {
+                    FrameAddress::from_return_address(caller.address)
+                };
+                let Some(next) = next else {
+                    break Ending::Root;
                 };
                 if !moved || code(next.address_for_lookup()) == Code::NotCode {
-                    return at_end(snapshot, before).unwrap_or_else(|| lost(&reads));
+                    doubtful = doubtful || intricate(lookup);
+                    break at_end(snapshot, before).unwrap_or_else(|| lost(&reads));
                 }
-                chained = reads.first == Some(before.frame);
+                if caller.interrupted && !snapshot.holds(stack) {
+                    frame(next.address_for_lookup());
+                    break Ending::Truncated(Truncation::SnapshotUnreadable);
+                }
                 address = next;
             }
-            Err(_) => return at_end(snapshot, before).unwrap_or_else(|| lost(&reads)),
+            Err(()) => {
+                doubtful = doubtful || intricate(lookup);
+                break at_end(snapshot, before).unwrap_or_else(|| lost(&reads));
+            }
         }
-    }
-}
-
-/// Whether framehop goes by the frame pointer here. On x86-64 it answers "the end" both for a frame pointer of 0 and
-/// for unwind information that says so; with a frame pointer that leads nowhere only the latter remains.
-fn by_frame_pointer<M: Machine>(
-    unwinder: &M::Unwinder,
-    cache: &mut M::Cache,
-    address: FrameAddress,
-    registers: &M::Registers,
-) -> bool {
-    let mut registers = M::with_frame_pointer(registers, 1);
-    let outcome = unwinder.unwind_frame(address, &mut registers, cache, &mut |_| Err(()));
-    outcome != Ok(None)
-}
-
-/// Where a frame stands.
-#[derive(Clone, Copy)]
-struct Point {
-    stack: u64,
-    frame: u64,
+    };
+    Walked { ending, doubtful }
 }
 
 #[derive(Default)]
@@ -219,15 +303,20 @@ mod tests {
             flags,
         };
         let mut frames = Vec::new();
-        let ending = walk::<X86_64>(
-            &X86_64::unwinder(),
-            &mut X86_64::cache(),
+        let way = Framehop::<X86_64> {
+            unwinder: &X86_64::unwinder(),
+            cache: &mut X86_64::cache(),
+            registers: UnwindRegsX86_64::new(ip, BASE, bp),
+        };
+        let walked = walk(
+            way,
             &snapshot,
-            (ip, UnwindRegsX86_64::new(ip, BASE, bp)),
+            ip,
             code,
+            |_| false,
             |address| frames.push(address),
         );
-        (frames, ending)
+        (frames, walked.ending)
     }
 
     // Each function of these stacks begins
@@ -327,16 +416,14 @@ mod tests {
             flags: 0,
         };
         let mut frames = Vec::new();
-        let ending = walk::<Aarch64>(
-            &Aarch64::unwinder(),
-            &mut Aarch64::cache(),
-            &snapshot,
-            (0x10_0100, UnwindRegsAarch64::new(0x10_0180, BASE, BASE)),
-            code,
-            |address| frames.push(address),
-        );
+        let way = Framehop::<Aarch64> {
+            unwinder: &Aarch64::unwinder(),
+            cache: &mut Aarch64::cache(),
+            registers: UnwindRegsAarch64::new(0x10_0180, BASE, BASE),
+        };
+        let walked = walk(way, &snapshot, 0x10_0100, code, |_| false, |it| frames.push(it));
         assert_eq!(frames, [0x10_0100, 0x10_01ff]);
-        assert_eq!(ending, Ending::Root);
+        assert_eq!(walked.ending, Ending::Root);
     }
 
     proptest::proptest! {

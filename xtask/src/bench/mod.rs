@@ -112,6 +112,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         lines.extend(lines_of(*workload, &tracers, &plan)?);
     }
     let names: Vec<&str> = tracers.iter().map(Tracer::name).collect();
+    for doubt in table::doubts(&names, &lines) {
+        eprintln!("noise: {doubt}: windows differ by more than two times; try again on a quiet machine");
+    }
     table::print(
         &table::head(&plan, &tracers, &load),
         &table::markdown(&names, &lines),

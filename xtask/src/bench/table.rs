@@ -44,7 +44,7 @@ pub fn lines(measure: &Measure, tracers: &[Tracer], outcomes: &[Outcome]) -> Vec
         .iter()
         .zip(outcomes)
         .find_map(|(tracer, outcome)| match (tracer, outcome) {
-            (Tracer::Leakwatch(_), Outcome::Passes(passes)) => Some(own(passes)),
+            (Tracer::Leakwatch(_), Outcome::Passes(passes)) => Some(own(passes, measure.grows)),
             _ => None,
         });
     let figures = measure.figures.iter().enumerate();
@@ -72,12 +72,12 @@ fn values<'a>(passes: impl IntoIterator<Item = &'a Pass>, read: impl Fn(&Pass) -
     passes.into_iter().filter_map(read).collect()
 }
 
-fn own(passes: &[Pass]) -> Own {
+fn own(passes: &[Pass], grows: bool) -> Own {
     let cpu: f64 = passes.iter().map(|pass| pass.cpu).sum();
     Own {
         cpu: (!passes.is_empty()).then(|| cpu / passes.len() as f64),
         sampling_rate: median(&values(passes, |pass| pass.account.sampling_rate)),
-        coverage: median(&values(passes, |pass| pass.account.coverage)),
+        coverage: median(&values(passes, |pass| pass.account.coverage.filter(|_| grows))),
     }
 }
 
@@ -113,15 +113,21 @@ pub fn head(plan: &Plan, tracers: &[Tracer], load: &str) -> String {
         Tracer::Peer(peer) => Some(*peer),
         _ => None,
     });
-    for version in peers.filter_map(Peer::version) {
+    let peers: Vec<Peer> = peers.collect();
+    for version in peers.iter().copied().filter_map(Peer::version) {
         let _ = write!(text, ", {version}");
     }
     let _ = write!(
         text,
-        ". Times slower than the same program untraced: median (lowest to highest) of {} {} of {:.1} s.",
+        ". Times slower than the same program untraced: median (lowest to highest) of {} {} of {:.1} s.{}",
         plan.rounds,
         if plan.rounds == 1 { "window" } else { "windows" },
-        plan.window.as_secs_f64()
+        plan.window.as_secs_f64(),
+        if peers.is_empty() {
+            ""
+        } else {
+            " bpftrace counts each fault; perf takes some 4,000 a second."
+        }
     );
     text
 }
@@ -230,6 +236,21 @@ fn figure(value: f64) -> String {
     text
 }
 
+/// Which cells say more of the machine than of the tracer: their windows differ by more than a factor of two.
+pub fn doubts(tracers: &[&str], lines: &[Line]) -> Vec<String> {
+    let mut doubts = Vec::new();
+    for line in lines {
+        for (tracer, cell) in tracers.iter().zip(&line.cells) {
+            if let Cell::Slowdown(spread) = cell
+                && spread.highest > 2.0 * spread.lowest
+            {
+                doubts.push(format!("{}, {tracer}", line.name));
+            }
+        }
+    }
+    doubts
+}
+
 /// Columns of one width: names to the left, all else to the right.
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
@@ -316,6 +337,18 @@ mod tests {
 | x           |               - |                   - |              failed | not installed |               - |             - |        - |
 "
         );
+    }
+
+    #[test]
+    fn windows_that_differ_too_much_are_doubted() {
+        let line = Line {
+            name: "p99",
+            untraced: None,
+            unit: "µs",
+            cells: vec![spread(1.0, 0.7, 1.3), spread(1.0, 0.5, 1.1), Cell::Failed],
+            own: Own::default(),
+        };
+        assert_eq!(doubts(&["a", "b", "c"], &[line]), ["p99, b"]);
     }
 
     #[test]

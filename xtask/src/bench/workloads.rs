@@ -44,6 +44,8 @@ pub struct Measure {
     beside_the_target: bool,
     /// Whether the traced process takes page faults all the time: a tracer that has seen none did not do its job.
     pub faults: bool,
+    /// Whether it grows by much more than it goes up and down: only then is the coverage of its growth a figure.
+    pub grows: bool,
 }
 
 /// The processes of a measurement.
@@ -82,6 +84,7 @@ pub fn server_at_full_speed() -> Measure {
         figures: vec![Figure::rate("server, full speed", "requests/s")],
         beside_the_target: false,
         faults: true,
+        grows: true,
     }
 }
 
@@ -105,6 +108,7 @@ pub fn server_at_rate(full_speed: f64) -> Measure {
         ],
         beside_the_target: false,
         faults: true,
+        grows: true,
     }
 }
 
@@ -116,6 +120,7 @@ fn storm(title: &'static str, source: &'static str, unit: &'static str, faults: 
         figures: vec![Figure::rate(title, unit)],
         beside_the_target: false,
         faults,
+        grows: false,
     }
 }
 
@@ -146,5 +151,6 @@ pub fn bystander() -> Measure {
         ],
         beside_the_target: true,
         faults: false,
+        grows: false,
     }
 }
