@@ -145,12 +145,13 @@ pub fn culprit(frames: &[SymbolizedFrame]) -> Option<usize> {
     own.or_else(outside).or_else(|| (!frames.is_empty()).then_some(0))
 }
 
-/// What to call a frame: its function, else its module's file name and offset, else its address.
+/// What to call a frame: its function, else its module's file name and the function's start (else the offset), else its
+/// address.
 #[must_use]
 pub fn frame_label(frame: &SymbolizedFrame) -> String {
     match (&frame.function, &frame.module) {
         (Some(function), _) => function.to_string(),
-        (None, Some(module)) => format!("{}+{:#x}", file_name(module), frame.offset),
+        (None, Some(module)) => format!("{}+{:#x}", file_name(module), frame.place()),
         (None, None) => format!("{:#x}", frame.offset),
     }
 }

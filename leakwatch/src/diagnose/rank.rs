@@ -55,7 +55,7 @@ impl Evidence {
 /// What makes two stacks one row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GroupBy {
-    /// The same chain from the culprit outward, by function and module.
+    /// The same chain from the culprit outward, by function (where it has no name, by its start) and module.
     #[default]
     Stack,
     /// The same culprit function.
@@ -184,7 +184,7 @@ fn key(frames: &[SymbolizedFrame], by: GroupBy) -> Vec<String> {
         let module = frame.module.as_deref().unwrap_or_default();
         match &frame.function {
             Some(function) => format!("{function}\0{module}"),
-            None => format!("{:#x}\0{module}", frame.offset),
+            None => format!("{:#x}\0{module}", frame.place()),
         }
     };
     let chain = frames.get(at..).unwrap_or_default();
@@ -403,6 +403,55 @@ mod tests {
             [("leak", Some(65)), ("cache", Some(39))]
         );
         assert_eq!(names(&rank(facts, GroupBy::Module, 1.0)), [("/app", Some(104))]);
+    }
+
+    /// A function of a stripped file that maps, and then touches, is one row, called by where it begins.
+    #[test]
+    fn calls_in_one_unnamed_function_are_one_row() {
+        let unnamed = |offset, function_start: Option<u64>, module: &str, live| {
+            let outer = SymbolizedFrame {
+                offset: offset + 0x1000,
+                function_start: function_start.map(|start| start + 0x1000),
+                module: Some(module.into()),
+                ..SymbolizedFrame::default()
+            };
+            let inner = SymbolizedFrame {
+                offset,
+                function_start,
+                ..outer.clone()
+            };
+            SiteFacts {
+                frames: vec![inner, outer],
+                ..site(&[], live)
+            }
+        };
+        let facts = vec![
+            unnamed(0x1a9, Some(0x100), "/bin/python3", 30),
+            unnamed(0x1b4, Some(0x100), "/bin/python3", 8),
+            // The next function, the same one elsewhere, and code of which nothing is known.
+            unnamed(0x1f4, Some(0x1c0), "/bin/python3", 7),
+            unnamed(0x1a9, Some(0x100), "/bin/postgres", 6),
+            unnamed(0x304, None, "/bin/python3", 5),
+            unnamed(0x300, None, "/bin/python3", 4),
+        ];
+        for by in [GroupBy::Stack, GroupBy::Function] {
+            assert_eq!(
+                names(&rank(facts.clone(), by, 1.0)),
+                [
+                    ("python3+0x100", Some(38)),
+                    ("python3+0x1c0", Some(7)),
+                    ("postgres+0x100", Some(6)),
+                    ("python3+0x304", Some(5)),
+                    ("python3+0x300", Some(4)),
+                ]
+            );
+        }
+        // Another caller is another chain.
+        let mut elsewhere = unnamed(0x1b4, Some(0x100), "/bin/python3", 8);
+        elsewhere.frames[1].function_start = Some(0x5000);
+        let facts = vec![facts[0].clone(), elsewhere];
+        assert_eq!(rank(facts.clone(), GroupBy::Stack, 1.0).len(), 2);
+        assert_eq!(rank(facts, GroupBy::Function, 1.0).len(), 1);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub fn frame(frame: &SymbolizedFrame) -> Frame {
         build_id: frame.build_id.clone(),
         offset: frame.module.is_some().then_some(address),
         function: frame.function.clone(),
+        function_start: frame.function_start.map(Address),
         file: frame.file.clone(),
         line: frame.line,
         inlined: frame.inlined,
@@ -295,6 +296,15 @@ mod tests {
         assert_eq!(
             (frame(&in_module).address, frame(&in_module).offset),
             (None, Some(Address(16)))
+        );
+        assert_eq!(frame(&in_module).function_start, None);
+        let in_function = SymbolizedFrame {
+            function_start: Some(8),
+            ..in_module
+        };
+        assert_eq!(
+            (frame(&in_function).offset, frame(&in_function).function_start),
+            (Some(Address(16)), Some(Address(8)))
         );
         let jit = SymbolizedFrame {
             offset: 16,

@@ -77,15 +77,16 @@ fn stacks(site: &CallSite) -> Vec<Stack<'_>> {
     }
 }
 
-/// The function, else module+offset, else the address.
+/// The function, else the module and where the function begins (else the offset), else the address.
 pub(super) fn frame_name(frame: &Frame) -> String {
     if let Some(function) = &frame.function {
         return function.to_string();
     }
-    let offset = frame.offset.or(frame.address).unwrap_or_default().0;
+    let place = frame.function_start.or(frame.offset).or(frame.address);
+    let place = place.unwrap_or_default().0;
     match &frame.module {
-        Some(module) => format!("{}+{offset:#x}", module.rsplit('/').next().unwrap_or(module)),
-        None => format!("{offset:#x}"),
+        Some(module) => format!("{}+{place:#x}", module.rsplit('/').next().unwrap_or(module)),
+        None => format!("{place:#x}"),
     }
 }
 

@@ -227,6 +227,9 @@ pub struct Frame {
     /// ELF virtual address in the module.
     pub offset: Option<Address>,
     pub function: Option<Arc<str>>,
+    /// Where the function begins, counted as `offset` is. Only without a name, and null where unwind information does
+    /// not tell.
+    pub function_start: Option<Address>,
     pub file: Option<Arc<str>>,
     pub line: Option<u32>,
     #[serde(default)]

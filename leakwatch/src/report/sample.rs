@@ -18,6 +18,7 @@ fn frame(function: &str, module: &str, place: Option<(&str, u32)>) -> Symbolized
         module: Some(module.into()),
         build_id: Some("9fdb74e7b217d06c93172a8243f8547f947ee6d1".into()),
         function: (!function.is_empty()).then(|| function.into()),
+        function_start: function.is_empty().then_some(0x1200),
         file: place.map(|(file, _)| file.into()),
         line: place.map(|(_, line)| line),
         inlined: false,
@@ -107,18 +108,20 @@ pub fn full() -> Recording {
         1,
     );
     truncated.complete = false;
-    let unnamed = |call| {
+    // Two calls in one function of a stripped file.
+    let unnamed = |call, offset| {
+        let stripped = frame("", SERVER, None);
         vec![
             frame(call, LIBC, None),
             frame("malloc", LIBC, None),
-            frame("", SERVER, None),
+            SymbolizedFrame { offset, ..stripped },
         ]
     };
     let mut facts = vec![
         touched(upload(&["__memmove_avx_unaligned_erms"]), 700, 712, 1),
         mapped(Via::Mmap, upload(&["mmap", "malloc"]), 712, 712),
-        touched(unnamed("__libc_alloc"), 100, 130, 1),
-        mapped(Via::Brk, unnamed("brk"), 112, 40),
+        touched(unnamed("__libc_alloc", 0x1234), 100, 130, 1),
+        mapped(Via::Brk, unnamed("brk", 0x1288), 112, 40),
         truncated,
     ];
     for index in 0..12 {

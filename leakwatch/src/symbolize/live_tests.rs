@@ -8,7 +8,7 @@ use std::process::Command;
 use super::*;
 use crate::diagnose::culprit::{culprit, frame_label};
 use crate::sampler::maps::Mapping;
-use crate::unwind::live_tests::{SLEEP, Target, functions, named, sleeping_stacks};
+use crate::unwind::live_tests::{SLEEP, Target, compiled, functions, named, sleeping_stacks};
 use crate::unwind::{Ending, Unwinder};
 
 const CPP: &str = r#"
@@ -165,6 +165,41 @@ fn rust_without_hashes() {
     );
 }
 
+#[test]
+fn functions_of_a_stripped_program_by_their_start() {
+    use object::{Object as _, ObjectSymbol as _};
+    let directory = tempfile::tempdir().unwrap();
+    let program = compiled(directory.path(), "sleepers", &[]);
+    let whole = fs::read(&program).unwrap();
+    let file = object::File::parse(&whole[..]).unwrap();
+    let start = |name: &str| file.symbol_by_name(name).unwrap().address();
+    assert!(Command::new("strip").arg(&program).status().unwrap().success());
+    let target = Target::spawn(&mut Command::new(&program));
+    let (unwinder, ids) = sleeping_stacks(&target, 4, &SLEEP);
+    let frames = named(&unwinder, &mut Symbolizer::new(), ids[0]);
+    let own: Vec<_> = frames
+        .iter()
+        .filter(|it| it.module.as_deref() == program.to_str())
+        .collect();
+    let starts: Vec<_> = own.iter().filter_map(|it| it.function_start).collect();
+    assert_eq!(
+        starts,
+        ["deepest", "middle", "outermost", "worker"].map(start),
+        "{own:#x?}"
+    );
+    assert!(
+        own.iter()
+            .all(|it| it.function.is_none() && it.offset > it.place())
+    );
+    assert_eq!(frame_label(own[0]), format!("sleepers+{:#x}", start("deepest")));
+    // libc's have names.
+    assert!(
+        frames
+            .iter()
+            .all(|it| it.function.is_none() || it.function_start.is_none())
+    );
+}
+
 /// An unwinder that knows this file as a module, and the module's number; the file is not running anywhere.
 fn adopt(path: &Path) -> (Unwinder, ModuleId) {
     let metadata = fs::metadata(path).unwrap();
@@ -211,7 +246,10 @@ fn a_file_that_shrank_is_not_read() {
         .unwrap();
     let frames = symbolizer.symbolize(unwinder.modules(), &at(id, 0x1130));
     assert_eq!(frames[0].function, None);
-    assert_eq!(frame_label(&frames[0]), "tiny+0x1130");
+    // Its unwind information was read before.
+    let start = frames[0].function_start.unwrap();
+    assert!((0x1000..=0x1130).contains(&start), "{start:#x}");
+    assert_eq!(frame_label(&frames[0]), format!("tiny+{start:#x}"));
     assert_eq!(symbolizer.unnamed().get(&Unnamed::FileChanged), Some(&1));
     let anonymous = Stack {
         frames: vec![Frame::Anonymous { address: 0x7777 }],

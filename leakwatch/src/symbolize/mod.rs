@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized};
 
-use crate::unwind::{Frame, ModuleId, ModuleTable, Stack};
+use crate::unwind::{Frame, Functions, ModuleId, ModuleTable, Stack};
 use sources::Source;
 
 /// A frame with whatever is known of it. Strings come from untrusted files: they are escaped where they are shown,
@@ -27,10 +27,22 @@ pub struct SymbolizedFrame {
     pub build_id: Option<Arc<str>>,
     /// Demangled; `None` where no symbol is known.
     pub function: Option<Arc<str>>,
+    /// Where no symbol is known, the first address of the function, counted as `offset` is; `None` where the module's
+    /// unwind information does not tell.
+    pub function_start: Option<u64>,
     pub file: Option<Arc<str>>,
     pub line: Option<u32>,
     /// This frame was inlined into the next one (the same offset).
     pub inlined: bool,
+}
+
+impl SymbolizedFrame {
+    /// The address that stands for a frame without a name: where its function begins, so that all calls in it are one;
+    /// else the frame's own.
+    #[must_use]
+    pub fn place(&self) -> u64 {
+        self.function_start.unwrap_or(self.offset)
+    }
 }
 
 /// Why a frame has no name.
@@ -55,6 +67,8 @@ const CACHED_MAX: usize = 1 << 20;
 pub struct Symbolizer {
     blazesym: blazesym::symbolize::Symbolizer,
     sources: HashMap<ModuleId, Result<Vec<Source>, Unnamed>>,
+    /// Of the modules with unnamed frames.
+    functions: HashMap<ModuleId, Functions>,
     /// A physical frame's names, innermost inlined one first.
     cache: HashMap<(ModuleId, u64), Arc<[SymbolizedFrame]>>,
     unnamed: BTreeMap<Unnamed, u64>,
@@ -72,6 +86,7 @@ impl Symbolizer {
         Self {
             blazesym: blazesym(),
             sources: HashMap::new(),
+            functions: HashMap::new(),
             cache: HashMap::new(),
             unnamed: BTreeMap::new(),
         }
@@ -123,12 +138,18 @@ impl Symbolizer {
             Ok(sources) => ask(&mut self.blazesym, sources, offset, &bare),
             Err(reason) => Err(*reason),
         };
-        let frames: Arc<[SymbolizedFrame]> = named
-            .unwrap_or_else(|reason| {
-                *self.unnamed.entry(reason).or_default() += 1;
-                vec![bare]
-            })
-            .into();
+        let mut frames = named.unwrap_or_else(|reason| {
+            *self.unnamed.entry(reason).or_default() += 1;
+            vec![bare]
+        });
+        for unnamed in frames.iter_mut().filter(|frame| frame.function.is_none()) {
+            let functions = self
+                .functions
+                .entry(id)
+                .or_insert_with(|| module.map(Functions::of).unwrap_or_default());
+            unnamed.function_start = functions.start_of(offset);
+        }
+        let frames: Arc<[SymbolizedFrame]> = frames.into();
         if self.cache.len() < CACHED_MAX {
             self.cache.insert((id, offset), frames.clone());
         }

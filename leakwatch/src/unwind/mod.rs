@@ -5,11 +5,13 @@
 //! - [`vet`]: unwind information that would not end, or that framehop cannot follow.
 //! - [`walk`]: one stack, and what its end means. Pure: the snapshot is all the memory there is.
 //! - `dwarf`: the slow way from frame to frame, by all the rules there are.
+//! - [`functions`]: where functions begin, names or none.
 //! - [`table`]: distinct stacks, each kept once.
 //! - [`unwinder`]: all of it, for the processes of a session.
 
 mod dwarf;
 pub mod elf;
+pub mod functions;
 pub mod modules;
 pub mod registers;
 pub mod table;
@@ -24,6 +26,7 @@ mod dwarf_tests;
 #[cfg(test)]
 pub(crate) mod live_tests;
 
+pub use functions::Functions;
 pub use modules::{Module, ModuleError, ModuleTable};
 pub use table::StackTable;
 pub use unwinder::{UnwindLosses, Unwinder};

@@ -180,7 +180,11 @@ fn stack(page: &mut Page, site: &CallSite, whole: bool) {
     let shown =
         |index: usize| whole || index == last || (index + INSIDE >= middle && index <= middle + OUTSIDE);
     let mut hidden = 0;
-    let places: Vec<String> = site.frames.iter().map(frame_place).collect();
+    let places: Vec<String> = site
+        .frames
+        .iter()
+        .map(|frame| frame_place(frame, whole))
+        .collect();
     let visible = places.iter().enumerate().filter(|(index, _)| shown(*index));
     let widest = visible
         .map(|(_, place)| place.width())
@@ -229,10 +233,17 @@ fn gap(page: &mut Page, hidden: &mut usize) {
     }
 }
 
-fn frame_place(frame: &Frame) -> String {
+/// Where a function has no name, the frame is called by the function's start; `exact` says where in it.
+fn frame_place(frame: &Frame, exact: bool) -> String {
+    let within = frame
+        .offset
+        .filter(|offset| exact && frame.function_start.is_some_and(|start| start != *offset));
     match (&frame.file, &frame.module) {
         (Some(file), _) => source(Some(file), frame.line),
-        (None, Some(module)) => base(module).to_owned(),
+        (None, Some(module)) => match within {
+            Some(offset) => format!("{}+{:#x}", base(module), offset.0),
+            None => base(module).to_owned(),
+        },
         (None, None) => String::new(),
     }
 }
