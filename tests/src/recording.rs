@@ -86,6 +86,8 @@ pub struct Growth {
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct CallSite {
+    /// What the row is called.
+    pub label: String,
     pub rank: u32,
     /// `None` where there is no stack, or nothing but allocator in it.
     pub culprit: Option<Culprit>,
@@ -130,6 +132,8 @@ pub struct Frame {
     pub build_id: Option<String>,
     /// ELF virtual address in the module: `0x` and hexadecimal digits.
     pub offset: Option<String>,
+    /// Likewise, of the function's first instruction; only where it has no name.
+    pub function_start: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

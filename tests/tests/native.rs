@@ -234,6 +234,17 @@ fn names_the_module(program: &Program) {
             .any(|frame| frame.module.as_deref() == Some(module) && frame.offset.is_some()),
         "a frame without a name still has its offset\n{outcome}"
     );
+    let called_by_start = first.frames.iter().any(|frame| {
+        let start = frame.function_start.as_deref();
+        start.is_some_and(|start| {
+            first.label.ends_with(&format!("+{start}")) && frame.offset.as_deref() != Some(start)
+        })
+    });
+    assert!(
+        called_by_start,
+        "{} is not called by where its function begins\n{outcome}",
+        first.label
+    );
     let held = recording.held();
     assert!(
         held.abs_diff(truth.committed_bytes) <= truth.calls * 4 * KIB,
