@@ -135,7 +135,20 @@ const CLONES: &[&str] = &[
 /// `None` for a stack without frames.
 #[must_use]
 pub fn culprit(frames: &[SymbolizedFrame]) -> Option<usize> {
-    let families: Vec<_> = frames.iter().map(family).collect();
+    let mut families: Vec<_> = frames.iter().map(family).collect();
+    // In a stripped module some functions have names, those it exports: what an allocator calls in its own module is its
+    // inside.
+    for (index, pair) in frames.windows(2).enumerate().rev() {
+        let [inner, outer] = pair else { continue };
+        if inner.function.is_none()
+            && inner.module.is_some()
+            && inner.module == outer.module
+            && let Some(of_caller) = families.get(index + 1).copied()
+            && let Some(family) = families.get_mut(index)
+        {
+            *family = family.or(of_caller);
+        }
+    }
     let own = families.iter().position(Option::is_none);
     let outside = || {
         families

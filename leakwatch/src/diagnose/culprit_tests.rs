@@ -314,6 +314,15 @@ fn code_without_a_symbol() {
 }
 
 #[test]
+fn what_an_allocator_calls_in_its_stripped_module_is_its_inside() {
+    let postgres = |function: &str| format!("/usr/lib/postgresql/15/bin/postgres!{function}");
+    let [nameless, palloc, copy] = ["", "palloc", "copyObjectImpl"].map(postgres);
+    blames(&[&nameless, &nameless, &palloc, &copy], "copyObjectImpl");
+    blames(&[&nameless, &copy, &palloc], "postgres+0x1234");
+    blames(&["/usr/lib/other.so!", &palloc, &copy], "other.so+0x1234");
+}
+
+#[test]
 fn a_stack_of_excluded_frames_only() {
     blames(
         &[

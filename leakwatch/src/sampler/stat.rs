@@ -38,7 +38,9 @@ pub fn parse(text: &[u8]) -> io::Result<Stat> {
     let mut line = text.get(..open).ok_or_else(malformed)?.to_vec();
     line.extend(b"(x)");
     line.extend(text.get(close + 1..).ok_or_else(malformed)?);
-    if open < 2 || line.len() < open + 5 || !line.is_ascii() {
+    // The crate trims the line first, as text is trimmed: of vertical tabs too.
+    let rest = std::str::from_utf8(&line).map_err(|_| malformed())?.trim();
+    if open < 2 || rest.len() < open + 5 || !line.is_ascii() {
         return Err(malformed());
     }
     let stat = ProcStat::from_read(&line[..]).map_err(|_| malformed())?;
