@@ -117,8 +117,6 @@ pub enum Reason {
     FreedLazily,
     /// Pages whose fault was lost.
     LostFaults,
-    /// Pages touched after the sizes were first read and before the window began.
-    EarlyFaults,
 }
 
 impl Reason {
@@ -137,7 +135,6 @@ impl Reason {
             Self::TouchedByOthers => "touched_by_others",
             Self::FreedLazily => "freed_lazily",
             Self::LostFaults => "lost_faults",
-            Self::EarlyFaults => "faulted_before_window",
         }
     }
 }
@@ -384,7 +381,7 @@ mod tests {
         );
     }
 
-    const REASONS: [Reason; 12] = [
+    const REASONS: [Reason; 11] = [
         Reason::StackGrowth,
         Reason::TouchedBeforeAttach,
         Reason::ReleasedBeforeAttach,
@@ -396,7 +393,6 @@ mod tests {
         Reason::TouchedByOthers,
         Reason::FreedLazily,
         Reason::LostFaults,
-        Reason::EarlyFaults,
     ];
 
     #[test]

@@ -157,7 +157,7 @@ pub fn full() -> Recording {
             growth: 108 << 20,
             attributed: 100 * MIB,
             known: vec![
-                (Reason::EarlyFaults, 10 << 20),
+                (Reason::TouchedByOthers, 10 << 20),
                 (Reason::ReleasedBeforeAttach, -3 << 20),
             ],
             rest: Rest::BetweenReadings,

@@ -19,7 +19,6 @@ const REASONS: &[(&str, &str)] = &[
     ("touched_by_others", "came without a fault (io_uring, ptrace...)"),
     ("freed_lazily", "freed (MADV_FREE), not yet taken back"),
     ("lost_faults", "touched, but the fault was lost"),
-    ("faulted_before_window", "touched just before the window began"),
 ];
 
 const REGIONS: &[(&str, &str)] = &[
