@@ -405,7 +405,7 @@ mod tests {
         #[test]
         fn it_closes_to_the_byte(parts in proptest::collection::vec(
             (0usize..8, -1i64 << 40..1 << 40, 0u64..1 << 40,
-             proptest::collection::vec((0usize..12, -1i64 << 40..1 << 40), 0..9), any::<bool>()), 0..9,
+             proptest::collection::vec((0usize..REASONS.len(), -1i64 << 40..1 << 40), 0..9), any::<bool>()), 0..9,
         )) {
             let regions = [None, Some(Region::Heap), Some(Region::Anonymous), Some(Region::Arena), Some(Region::Stack),
                 Some(Region::File), Some(Region::Shared), Some(Region::Other)];

@@ -79,6 +79,11 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_nothing_but_odd_spaces() {
+        assert!(parse(b"00() \x0b").is_err());
+    }
+
+    #[test]
     fn this_process() {
         let root = ProcRoot::default();
         let stat = read(&root, std::process::id()).unwrap();

@@ -454,3 +454,98 @@ impl State {
         Duration::from_nanos(time.saturating_sub(self.began_ns())).as_secs_f64()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(committed: u64, held: u64) -> SiteFacts {
+        SiteFacts {
+            via: Via::Mprotect,
+            frames: Vec::new(),
+            complete: true,
+            committed,
+            released: committed - held,
+            held,
+            events: 1,
+            first_seen: 0.0,
+            last_seen: 1.0,
+            series: vec![(0.0, 0), (1.0, held)],
+            live: Some(0),
+            live_variance: 0.0,
+            touched: None,
+            evidence: Evidence::Mappings,
+            estimated: false,
+            threads: Vec::new(),
+            process: 1,
+        }
+    }
+
+    fn thinned(committed: u64, held: u64) -> Account {
+        let mut ledger = crate::ledger::Ledger::new(4096);
+        ledger.set_baseline(&[], 0);
+        for (range, time) in [(0..committed, 1), (held..committed, 2)] {
+            let range = 0x10_0000 + range.start..0x10_0000 + range.end;
+            let action = if time == 1 {
+                crate::ledger::Action::Map {
+                    range,
+                    protection: crate::ledger::Protection::READ_WRITE,
+                    backing: crate::ledger::Backing::Anonymous,
+                    site: Some(SiteId::THINNED),
+                }
+            } else {
+                crate::ledger::Action::Release {
+                    range,
+                    how: crate::ledger::How::Unmap,
+                }
+            };
+            ledger.apply(&crate::ledger::Change {
+                time,
+                thread: 1,
+                action,
+            });
+        }
+        ledger.account(SiteId::THINNED).cloned().unwrap()
+    }
+
+    #[test]
+    fn what_was_thinned_goes_to_those_who_are_known_in_proportion() {
+        // One keeps all of its small ranges, one none, one has no small ones.
+        let mut sites = [site(30, 30), site(90, 0), site(7, 7)];
+        let rest = share_thinned(
+            &thinned(40 * 4096, 10 * 4096),
+            &[(0, 30, 30), (1, 90, 0)],
+            &mut sites,
+        );
+        assert_eq!(rest, 0);
+        assert_eq!(sites[0].held, 30 + 10 * 4096);
+        assert_eq!((sites[1].held, sites[1].committed), (0, 90 + 30 * 4096));
+        assert_eq!(sites[1].released, sites[1].committed);
+        assert!(sites[0].estimated && sites[1].estimated && !sites[2].estimated);
+        assert_eq!(sites[2], site(7, 7));
+    }
+
+    #[test]
+    fn what_nobody_is_known_for_is_told() {
+        let mut sites = [site(90, 0)];
+        assert_eq!(
+            share_thinned(&thinned(8192, 4096), &[(0, 90, 0)], &mut sites),
+            4096
+        );
+        assert_eq!(sites[0].held, 0);
+        assert_eq!(share_thinned(&thinned(8192, 4096), &[], &mut []), 4096);
+    }
+
+    #[test]
+    fn a_sampled_series_ends_at_what_was_found_and_keeps_its_shape() {
+        let mut series = [(0.0, 0), (1.0, 50), (2.0, 100)];
+        end_at(&mut series, 120, true);
+        assert_eq!(series, [(0.0, 0), (1.0, 60), (2.0, 120)]);
+        // The kernel took most of it back: that is no error of the sample.
+        end_at(&mut series, 10, true);
+        assert_eq!(series, [(0.0, 0), (1.0, 60), (2.0, 10)]);
+        end_at(&mut series, 11, false);
+        assert_eq!(series[2], (2.0, 11));
+        end_at(&mut [], 1, true);
+    }
+}
