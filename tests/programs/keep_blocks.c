@@ -3,6 +3,7 @@
  * lie: jemalloc's large ones begin anywhere in their first page and so touch one more. The honest twin frees. */
 
 #include <stdint.h>
+#include <sys/prctl.h>
 #include "truth.h"
 
 enum { BLOCK_BYTES = 64 * 1024, MOST = 8192, SMALL = 256 };
@@ -54,7 +55,17 @@ static size_t pages_of_kept(void) {
     return pages;
 }
 
+/* A huge page that the allocator touched before the window has pages of blocks of the window in it, and this program
+ * counts by blocks. The setting outlives exec, and so holds before the allocator has its first page. */
+static void without_huge_pages(char **argv) {
+    if (prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1) return;
+    if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) _exit(6);
+    execv(argv[0], argv);
+    _exit(6);
+}
+
 int main(int argc, char **argv) {
+    if (flag(argc, argv, "--small-pages")) without_huge_pages(argv);
     int honest = flag(argc, argv, "--honest");
     long steps = number(argc, argv, "--steps", 50), pause = number(argc, argv, "--pause-ms", 20);
     for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) ((char *volatile *)kept)[i] = NULL;

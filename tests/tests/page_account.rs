@@ -150,7 +150,7 @@ fn a_rust_service_by_pages() {
 fn preloaded(library: &str) {
     let start = || {
         let mut command = Command::new(Program::c("keep_blocks").path);
-        command.env("LD_PRELOAD", library);
+        command.arg("--small-pages").env("LD_PRELOAD", library);
         let target = Target::start_command(command);
         let maps = std::fs::read_to_string(format!("/proc/{}/maps", target.pid())).unwrap_or_default();
         assert!(

@@ -184,6 +184,7 @@ pub fn reconcile(parts: &[Part]) -> Account {
         }
         let reason = match part.rest {
             Rest::BetweenReadings => Reason::BetweenReadings,
+            Rest::Before if within_error(rest, part.variance) => Reason::SamplingError,
             Rest::Before if part.region == Some(Region::Stack) => Reason::StackGrowth,
             Rest::Before if rest < 0 => Reason::ReleasedBeforeAttach,
             Rest::Before => Reason::TouchedBeforeAttach,
@@ -197,6 +198,11 @@ pub fn reconcile(parts: &[Part]) -> Account {
     sums.sort_by_key(|&(reason, bytes)| (std::cmp::Reverse(bytes.unsigned_abs()), reason));
     account.reasons = sums;
     account
+}
+
+/// Whether an amount that was not measured is no more than an estimate may be off by.
+fn within_error(bytes: i64, variance: f64) -> bool {
+    variance > 0.0 && bytes.unsigned_abs() as f64 <= 3.0 * variance.sqrt()
 }
 
 fn add(sums: &mut Vec<(Reason, i64)>, reason: Reason, bytes: i64) {
@@ -273,6 +279,21 @@ mod tests {
             ]
         );
         assert_eq!(account.coverage, Some(150.0 / 154.0));
+    }
+
+    #[test]
+    fn what_an_estimate_may_be_off_by_says_nothing_of_memory_from_before() {
+        let of = |growth| {
+            let part = Part {
+                variance: 100.0,
+                ..heap(growth, 1000)
+            };
+            reconcile(&[part]).reasons
+        };
+        assert_eq!(of(1030), [(Reason::SamplingError, 30)]);
+        assert_eq!(of(970), [(Reason::SamplingError, -30)]);
+        assert_eq!(of(1031), [(Reason::TouchedBeforeAttach, 31)]);
+        assert_eq!(of(969), [(Reason::ReleasedBeforeAttach, -31)]);
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Watch {
                 if coverage.source == Some(FaultSource::Tracepoint) {
                     self.state.faults_note = Some(
                         "Page faults are watched by the tracepoint: those that the kernel takes on the target's behalf \
-                         (a read into fresh memory) have no call site."
+                         (a read into fresh memory) are not seen, and such pages are told by who mapped the memory."
                             .to_owned(),
                     );
                 } else if coverage.refused > 0 || !coverage.complete {
