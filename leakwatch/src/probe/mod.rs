@@ -20,6 +20,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use leakwatch_ebpf::wire::{COUNTERS, Counter, RECORD_BYTES_MAX, SAMPLE_ALL, STACK_CHUNK_BYTES, watch};
 
@@ -151,6 +152,19 @@ impl Probe {
     pub fn unwatch(&mut self, pid: u32) {
         // Not found is the state asked for.
         let _: Result<(), MapError> = self.targets.remove(&pid);
+    }
+
+    /// Detaches everything, so that the target pays no more; counters and what waits in the ring stay.
+    pub fn detach(&mut self) {
+        for (_, program) in self.ebpf.programs_mut() {
+            // One that is not loaded has nothing attached.
+            let _: Result<(), ProgramError> = match program {
+                Program::TracePoint(program) => program.unload(),
+                Program::RawTracePoint(program) => program.unload(),
+                Program::PerfEvent(program) => program.unload(),
+                _ => Ok(()),
+            };
+        }
     }
 
     /// Hands at most `limit` waiting events to `consume`, in the order of ownership. Returns how many.

@@ -363,6 +363,10 @@ pub struct Cost {
     pub smaps_reads: Option<u64>,
     pub smaps_read_seconds: Option<f64>,
     pub sampling_rate: Option<f64>,
+    /// Page faults that were taken into the sample.
+    pub page_faults: Option<u64>,
+    /// Mapping calls that were told without a stack, since none of their pages is in the sample.
+    pub thinned_stacks: Option<u64>,
     /// From start to attached.
     pub attach_seconds: Option<f64>,
 }

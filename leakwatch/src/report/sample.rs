@@ -219,13 +219,15 @@ pub fn full() -> Recording {
             counters: [("mappings_repaired".to_owned(), 2)].into(),
         },
         cost: Cost {
-            events: Some(777),
+            events: Some(61_777),
             cpu_seconds: Some(0.42),
             peak_rss_bytes: Some(96 << 20),
             kernel_map_bytes: Some(64 << 20),
             smaps_reads: Some(2),
             smaps_read_seconds: Some(0.0123),
             sampling_rate: Some(1.0),
+            page_faults: Some(61_000),
+            thinned_stacks: Some(0),
             attach_seconds: Some(0.31),
         },
         notes: vec!["The target ran in another mount namespace.".into()],
@@ -292,6 +294,7 @@ pub fn sampled() -> Recording {
     ]);
     recording.losses.samples = Some(12);
     recording.cost.sampling_rate = Some(1.0 / 64.0);
+    recording.cost.thinned_stacks = Some(2_500);
     recording
 }
 
@@ -302,6 +305,7 @@ pub fn mappings_only() -> Recording {
     let mut recording = full();
     recording.call_sites = build::call_sites(&rank(vec![upload], GroupBy::Stack, 60.0));
     recording.cost.sampling_rate = None;
+    recording.cost.page_faults = None;
     recording.losses.samples = None;
     recording
 }

@@ -46,6 +46,8 @@ pub(super) fn close(watch: &mut Watch, options: &RecordOptions) -> Result<()> {
         }
         watch.state.look_up(pid);
     }
+    // What is left to do may take a while, and the target's faults need not pay for it.
+    watch.probe.detach();
     Ok(())
 }
 
@@ -123,6 +125,12 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
             smaps_reads: Some(smaps_reads),
             smaps_read_seconds: Some(smaps_seconds.as_secs_f64()),
             sampling_rate: state.sampling.as_ref().map(Sampling::rate),
+            page_faults: state
+                .sampling
+                .as_ref()
+                .and(counts.as_ref())
+                .map(|counts| counts.get(Counter::Faults)),
+            thinned_stacks: counts.as_ref().map(|counts| counts.get(Counter::Thinned)),
             attach_seconds: Some(recorded.attached.as_secs_f64()),
         },
         notes: notes(&state, start, end, probe.missing()),

@@ -65,7 +65,7 @@ impl Measure {
         measure
     }
 
-    /// What a child has at its birth: the sum, and its pages where that is affordable.
+    /// What a child has at its birth, or when it has replaced its image: the sum, and its pages where that is affordable.
     pub fn at_birth(root: &ProcRoot, pid: u32, window: Duration, pages: bool) -> Self {
         let rollup = totals::read_rollup(root, pid).ok();
         let affordable = rollup.is_some_and(|rollup| cost::full_smaps_affordable(rollup.took, window));

@@ -254,10 +254,20 @@ impl State {
             // The memory that was watched is gone; what is known of it is the report.
             self.end(EndedBy::TargetExec);
             self.exited(pid);
-        } else if self.processes.contains_key(&pid) {
+        } else if let Some(before) = self.processes.get(&pid) {
+            let parent = before.parent;
             let rules = self.page_rules();
             match Process::new(&self.root, pid, &mut self.unwinder, rules) {
-                Ok(process) => drop(self.processes.insert(pid, process)),
+                Ok(mut process) => {
+                    process.parent = parent;
+                    process.set_start(Measure::at_birth(
+                        &self.root,
+                        pid,
+                        self.window,
+                        self.sampling.is_some(),
+                    ));
+                    self.processes.insert(pid, process);
+                }
                 Err(_) => self.exited(pid),
             }
         }

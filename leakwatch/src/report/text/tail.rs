@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::Options;
 use super::layout::{DIM, PLAIN, Page, STRONG, UNKNOWN, bytes, known, percent, right, seconds, signed};
-use crate::report::model::{ProcessRow, Recording};
+use crate::report::model::{Cost, ProcessRow, Recording};
 
 /// With `--children`: each process with its own account, and their sum.
 pub fn processes(page: &mut Page, recording: &Recording, options: &Options) {
@@ -129,6 +129,21 @@ pub fn losses(page: &mut Page, recording: &Recording) {
     }
 }
 
+/// What the events were, as far as a reader may ask.
+fn kinds(cost: &Cost) -> String {
+    let faults = cost.page_faults.map(|count| format!("{count} page faults"));
+    let thinned = cost
+        .thinned_stacks
+        .filter(|count| *count > 0)
+        .map(|count| format!("{count} mapping calls told without a stack"));
+    let parts: Vec<String> = [faults, thinned].into_iter().flatten().collect();
+    if parts.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", parts.join(", "))
+    }
+}
+
 pub fn cost(page: &mut Page, recording: &Recording) {
     let cost = &recording.cost;
     page.heading("COST", "");
@@ -137,7 +152,8 @@ pub fn cost(page: &mut Page, recording: &Recording) {
         _ => None,
     };
     let parts: Vec<String> = [
-        cost.events.map(|events| format!("{events} events")),
+        cost.events
+            .map(|events| format!("{events} events{}", kinds(cost))),
         cost.cpu_seconds.map(|took| format!("{} CPU", seconds(took))),
         cost.peak_rss_bytes
             .map(|size| format!("{} memory at most", bytes(size))),
