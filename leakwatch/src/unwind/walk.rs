@@ -1,6 +1,6 @@
 //! The walk up one stack, and what its end means.
 //!
-//! framehop finds the caller of a frame, and [`super::dwarf`] where that is not enough; whether to believe it, and
+//! framehop finds the caller of a frame, and `dwarf` where that is not enough; whether to believe it, and
 //! whether a stack that ends has reached its root, is decided here. Memory is the snapshot and nothing else: no process
 //! is read while a stack is walked.
 
