@@ -129,7 +129,11 @@ impl Probe {
 
     fn watch_faults_of_all(&mut self) -> Result<FaultCoverage, ProbeError> {
         if !self.fault_tracepoint {
-            attach::one(&mut self.ebpf, &TRACEPOINT)?;
+            let ebpf = self
+                .ebpf
+                .as_mut()
+                .ok_or_else(|| attach_error("it was detached".to_owned()))?;
+            attach::one(ebpf, &TRACEPOINT)?;
             self.fault_tracepoint = true;
         }
         Ok(FaultCoverage {
@@ -143,7 +147,8 @@ impl Probe {
     fn open_fault_event(&mut self, tid: u32, period: u64) -> Result<(), ProgramError> {
         let program: &mut PerfEvent = self
             .ebpf
-            .program_mut(PROGRAM)
+            .as_mut()
+            .and_then(|ebpf| ebpf.program_mut(PROGRAM))
             .ok_or(ProgramError::NotLoaded)?
             .try_into()?;
         program

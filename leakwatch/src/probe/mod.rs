@@ -77,8 +77,8 @@ pub enum ProbeError {
 
 /// The attached kernel side. Dropping it detaches everything.
 pub struct Probe {
-    // Holds the programs and their links.
-    ebpf: Ebpf,
+    /// Holds the programs and their links; `None` once they are being detached.
+    ebpf: Option<Ebpf>,
     ring: RingBuf<MapData>,
     targets: HashMap<MapData, u32, u32>,
     counts: PerCpuArray<MapData, u64>,
@@ -123,7 +123,7 @@ impl Probe {
             .map_err(|error| map_error("SAMPLE", &error))?;
         let scratch = 2 * (RECORD_BYTES_MAX + STACK_CHUNK_BYTES) as u64 * u64::from(cpus);
         Ok(Self {
-            ebpf,
+            ebpf: Some(ebpf),
             ring,
             targets,
             counts,
@@ -154,17 +154,20 @@ impl Probe {
         let _: Result<(), MapError> = self.targets.remove(&pid);
     }
 
-    /// Detaches everything, so that the target pays no more; counters and what waits in the ring stay.
+    /// Begins to detach everything, so that the target pays no more; counters and what waits in the ring stay. On a
+    /// thread of its own: the kernel lets a reader's grace period pass for each program, more than a second for all.
     pub fn detach(&mut self) {
-        for (_, program) in self.ebpf.programs_mut() {
-            // One that is not loaded has nothing attached.
-            let _: Result<(), ProgramError> = match program {
-                Program::TracePoint(program) => program.unload(),
-                Program::RawTracePoint(program) => program.unload(),
-                Program::PerfEvent(program) => program.unload(),
-                _ => Ok(()),
-            };
-        }
+        let Some(mut ebpf) = self.ebpf.take() else { return };
+        let detaching = move || {
+            // The dearest first.
+            if let Some(Program::PerfEvent(program)) = ebpf.program_mut(faults::PROGRAM) {
+                // One that is not loaded has nothing attached.
+                let _: Result<(), ProgramError> = program.unload();
+            }
+            drop(ebpf);
+        };
+        // Where there is no thread to be had it is done on the spot: what was to run is dropped.
+        let _: std::io::Result<_> = std::thread::Builder::new().spawn(detaching);
     }
 
     /// Hands at most `limit` waiting events to `consume`, in the order of ownership. Returns how many.
