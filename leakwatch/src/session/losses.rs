@@ -45,6 +45,7 @@ pub(super) fn losses(
         }
     }
     add("events_of_unwatched_processes", state.stray_events);
+    add("exited_children_forgotten", state.forgotten_children);
     add("stacks_over_limit", unwinding.stacks_over_cap);
     add("stacks_of_unknown_processes", unwinding.unknown_process);
     add("unwinder_panics", unwinding.panics);

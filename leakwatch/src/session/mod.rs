@@ -1,12 +1,15 @@
 //! One recording, from attach to report: the only place that knows every stage.
 //!
-//! `watch` is the window, `process` one process in it, `translate` what its events mean, `finish` what becomes
-//! of them.
+//! `watch` is the window, `process` one process in it, `pages` its pages, `lineage` how processes come and go,
+//! `translate` what events mean, `sampling` how many of them there are, `finish` what becomes of them: `keepers` is a
+//! process's call sites, `facts` all of them with their accounts.
 
 mod dump;
 mod facts;
 mod faults;
 mod finish;
+mod keepers;
+mod lineage;
 mod losses;
 mod pages;
 mod process;

@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
-use super::process::{Measure, PageRules, Process, anonymous_of, monotonic_ns, regions};
+use super::process::{PageRules, Process, anonymous_of, monotonic_ns, regions};
 use super::recorder::Recorder;
 use super::sampling::Sampling;
 use super::series::Series;
@@ -34,26 +34,25 @@ const DRAIN_MAX: usize = 16 * 1024;
 /// The last drain is bounded too: a target that was not told to stop may outrun it.
 const LAST_DRAIN_MAX: usize = 4 * 1024 * 1024;
 const TICK_EVERY: Duration = Duration::from_secs(1);
-/// Children followed at most; more are counted.
-const CHILDREN_MAX: usize = 1024;
-
 const PROT_WRITE: u32 = 2;
 const PROT_EXEC: u32 = 4;
 
 /// Everything that events change. Apart from the probe, which lends them out.
 pub(super) struct State {
     pub(super) root: ProcRoot,
-    target: u32,
-    follow_children: bool,
+    pub(super) target: u32,
+    pub(super) follow_children: bool,
     pub unwinder: Unwinder,
     pub sites: Sites,
     pub processes: BTreeMap<u32, Process>,
     pub series: Series,
     pub events: u64,
-    /// Events of processes that are not watched (any more).
+    /// Events of processes that are not watched, or were forgotten.
     pub stray_events: u64,
     /// Children that were born and not followed.
     pub unfollowed_children: u64,
+    /// Children that were followed, exited, and had to make room for others.
+    pub forgotten_children: u64,
     pub ended_by: Option<EndedBy>,
     /// The window's start.
     pub began: Instant,
@@ -67,7 +66,7 @@ pub(super) struct State {
     pub faults_note: Option<String>,
     /// Why the kernel did not follow the rate.
     pub sampling_error: Option<String>,
-    window: Duration,
+    pub(super) window: Duration,
 }
 
 impl State {
@@ -83,6 +82,7 @@ impl State {
             events: 0,
             stray_events: 0,
             unfollowed_children: 0,
+            forgotten_children: 0,
             ended_by: None,
             began: Instant::now(),
             ended_ns: None,
@@ -137,12 +137,7 @@ impl State {
 
     fn mapping(&mut self, event: &Event<'_>) {
         let header = &event.header;
-        let Some(process) = self
-            .processes
-            .get_mut(&header.tgid)
-            .filter(|process| !process.gone)
-        else {
-            self.stray_events += 1;
+        let Some(process) = living(&mut self.processes, header.tgid, &mut self.stray_events) else {
             return;
         };
         // A library that was just mapped runs in the very next stacks.
@@ -175,12 +170,7 @@ impl State {
         let Some(sampling) = &mut self.sampling else {
             return;
         };
-        let Some(process) = self
-            .processes
-            .get_mut(&header.tgid)
-            .filter(|process| !process.gone)
-        else {
-            self.stray_events += 1;
+        let Some(process) = living(&mut self.processes, header.tgid, &mut self.stray_events) else {
             return;
         };
         let address = untagged(header.address);
@@ -223,66 +213,7 @@ impl State {
         Ok(())
     }
 
-    fn forked(&mut self, event: &Event<'_>) {
-        let child = u32::try_from(event.header.address).unwrap_or(0);
-        let rules = self.page_rules();
-        let Some(parent) = self.processes.get_mut(&event.header.tgid) else {
-            return;
-        };
-        parent.pages.note_fork(event.header.time);
-        if !self.follow_children || self.processes.len() > CHILDREN_MAX {
-            self.unfollowed_children += 1;
-            return;
-        }
-        let Some(parent) = self.processes.get(&event.header.tgid) else {
-            return;
-        };
-        let mut process = parent.fork(&self.root, child, rules);
-        self.unwinder.fork(event.header.tgid, child);
-        process.set_start(Measure::at_birth(
-            &self.root,
-            child,
-            self.window,
-            self.sampling.is_some(),
-        ));
-        self.processes.insert(child, process);
-    }
-
-    fn executed(&mut self, event: &Event<'_>) {
-        let pid = event.header.tgid;
-        if pid == self.target {
-            // The memory that was watched is gone; what is known of it is the report.
-            self.end(EndedBy::TargetExec);
-            self.exited(pid);
-        } else if let Some(before) = self.processes.get(&pid) {
-            let parent = before.parent;
-            let rules = self.page_rules();
-            match Process::new(&self.root, pid, &mut self.unwinder, rules) {
-                Ok(mut process) => {
-                    process.parent = parent;
-                    process.set_start(Measure::at_birth(
-                        &self.root,
-                        pid,
-                        self.window,
-                        self.sampling.is_some(),
-                    ));
-                    self.processes.insert(pid, process);
-                }
-                Err(_) => self.exited(pid),
-            }
-        }
-    }
-
-    fn exited(&mut self, pid: u32) {
-        if let Some(process) = self.processes.get_mut(&pid) {
-            process.gone = true;
-        }
-        if pid == self.target {
-            self.end(EndedBy::TargetExit);
-        }
-    }
-
-    fn end(&mut self, by: EndedBy) {
+    pub(super) fn end(&mut self, by: EndedBy) {
         self.ended_by.get_or_insert(by);
     }
 
@@ -303,6 +234,19 @@ impl State {
                 .saturating_sub(start.cast_signed()),
         )
     }
+}
+
+/// The process of an event. One that is gone has no account to keep any more; one that is not known is counted.
+fn living<'a>(
+    processes: &'a mut BTreeMap<u32, Process>,
+    pid: u32,
+    unknown: &mut u64,
+) -> Option<&'a mut Process> {
+    let process = processes.get_mut(&pid);
+    if process.is_none() {
+        *unknown += 1;
+    }
+    process.filter(|process| !process.gone)
 }
 
 /// Whether an event can make a range private, writable memory: only then does its stack matter. A reservation or a

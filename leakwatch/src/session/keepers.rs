@@ -1,0 +1,297 @@
+//! What each call site of a process gained, and keeps.
+
+use std::collections::HashMap;
+
+use super::facts::{Names, whole};
+use super::process::{Process, page_bytes};
+use super::watch::State;
+use crate::diagnose::rank::{Evidence, SiteFacts, Via, sum_series};
+use crate::ledger::pages::Estimate;
+use crate::ledger::pages::settle::Kept;
+use crate::ledger::{Account, SiteId};
+use crate::report::build;
+use crate::unwind::StackId;
+
+/// Bytes with the square of their standard error.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Live {
+    pub bytes: u64,
+    pub variance: f64,
+}
+
+impl Live {
+    pub fn of(pages: Option<Estimate>) -> Self {
+        let pages = pages.unwrap_or_default();
+        let page = page_bytes() as f64;
+        Self {
+            bytes: whole(pages.pages),
+            variance: pages.variance * page * page,
+        }
+    }
+}
+
+/// What a child had when it exited was given back then.
+pub(super) fn went_with_its_process(site: &mut SiteFacts) {
+    site.live = Some(0);
+    site.live_variance = 0.0;
+    site.held = 0;
+    site.released = site.committed;
+    if let Some(last) = site.series.last_mut() {
+        last.1 = 0;
+    }
+}
+
+/// The sites that extended memory, with what is live of it by `live`; and the held bytes of thinned events that no site
+/// is known for.
+pub(super) fn mapping_sites(
+    process: &Process,
+    state: &State,
+    names: &mut Names,
+    live: &dyn Fn(SiteId) -> Option<Live>,
+) -> (Vec<SiteFacts>, u64) {
+    let mut sites: Vec<SiteFacts> = Vec::new();
+    let mut known: HashMap<(StackId, Via), usize> = HashMap::new();
+    // What small ranges committed and hold, by index.
+    let mut small: Vec<(usize, u64, u64)> = Vec::new();
+    let now = state.ended_ns();
+    for (id, account) in process.ledger.accounts() {
+        let Some(site) = state.sites.get(id) else { continue };
+        let (frames, complete) = names.of(state, site.stack);
+        let live = live(id);
+        let facts = SiteFacts {
+            via: site.via,
+            frames,
+            complete,
+            committed: account.committed_bytes,
+            released: account.released_bytes,
+            held: account.held_bytes(),
+            events: account.events,
+            first_seen: state.seconds_at(account.first_seen),
+            last_seen: state.seconds_at(account.last_seen),
+            series: account.series.until(now),
+            live: live.map(|live| live.bytes),
+            live_variance: live.map_or(0.0, |live| live.variance),
+            touched: None,
+            evidence: Evidence::Mappings,
+            estimated: false,
+            threads: threads(site),
+            process: process.pid,
+        };
+        let index = *known.entry((site.stack, site.via)).or_insert(sites.len());
+        match sites.get_mut(index) {
+            Some(same) => join(same, &facts),
+            None => sites.push(facts),
+        }
+        if site.small {
+            small.push((index, account.committed_bytes, account.held_bytes()));
+        }
+    }
+    let unshared = process
+        .ledger
+        .account(SiteId::THINNED)
+        .map_or(0, |thinned| share_thinned(thinned, &small, &mut sites));
+    (sites, unshared)
+}
+
+/// One stack whose ranges were counted apart.
+fn join(site: &mut SiteFacts, other: &SiteFacts) {
+    site.committed = site.committed.saturating_add(other.committed);
+    site.released = site.released.saturating_add(other.released);
+    site.held = site.held.saturating_add(other.held);
+    site.events = site.events.saturating_add(other.events);
+    site.first_seen = site.first_seen.min(other.first_seen);
+    site.last_seen = site.last_seen.max(other.last_seen);
+    site.live = site
+        .live
+        .zip(other.live)
+        .map(|(one, two)| one.saturating_add(two));
+    site.live_variance += other.live_variance;
+    site.series = sum_series([site.series.as_slice(), other.series.as_slice()].into_iter());
+    for thread in &other.threads {
+        if !site.threads.contains(thread) {
+            site.threads.push(thread.clone());
+        }
+    }
+}
+
+/// Gives what was acquired by events whose stacks were left out to the sites that small ranges are known of: in
+/// proportion to what those committed, and to what they hold. Returns the held bytes that no site is known for.
+fn share_thinned(thinned: &Account, small: &[(usize, u64, u64)], sites: &mut [SiteFacts]) -> u64 {
+    let committed: u64 = small.iter().map(|(_, committed, _)| committed).sum();
+    let held: u64 = small.iter().map(|(_, _, held)| held).sum();
+    let share = |bytes: u64, part: u64, all: u64| {
+        let product = u128::from(bytes) * u128::from(part);
+        u64::try_from(product.checked_div(u128::from(all)).unwrap_or(0)).unwrap_or(u64::MAX)
+    };
+    for (index, part_committed, part_held) in small {
+        let Some(site) = sites.get_mut(*index) else {
+            continue;
+        };
+        let held = share(thinned.held_bytes(), *part_held, held);
+        let committed = share(thinned.committed_bytes, *part_committed, committed).max(held);
+        site.committed = site.committed.saturating_add(committed);
+        site.held = site.held.saturating_add(held);
+        site.released = site.committed.saturating_sub(site.held);
+        site.estimated = true;
+    }
+    if held == 0 { thinned.held_bytes() } else { 0 }
+}
+
+/// The sites that touched pages first.
+pub(super) fn page_sites(process: &Process, state: &State, names: &mut Names) -> Vec<SiteFacts> {
+    let now = state.ended_ns();
+    let mut sites = Vec::new();
+    for (id, account) in process.pages.accounts() {
+        let Some(site) = state.sites.get(id) else { continue };
+        let (frames, complete) = names.of(state, site.stack);
+        let live = match &process.settled {
+            Some(settled) => Live::of(settled.sites.get(&id).map(|kept: &Kept| kept.touched)),
+            // The process is gone. What it had touched and not given up by then was there to the end.
+            None => Live {
+                bytes: process.pages.owned_bytes(id),
+                variance: 0.0,
+            },
+        };
+        let mut series = account.series.until(now);
+        end_at(&mut series, live.bytes, process.pages.stands_for() > 1);
+        sites.push(SiteFacts {
+            via: site.via,
+            frames,
+            complete,
+            committed: 0,
+            released: 0,
+            held: 0,
+            events: account.faults,
+            first_seen: state.seconds_at(account.first_seen),
+            last_seen: state.seconds_at(account.last_seen),
+            series,
+            live: Some(live.bytes),
+            live_variance: live.variance,
+            touched: Some(account.touched_pages.saturating_mul(page_bytes())),
+            evidence: Evidence::Pages,
+            estimated: false,
+            threads: threads(site),
+            process: process.pid,
+        });
+    }
+    sites
+}
+
+/// Lets a series end at what was found to be there. What the kernel took back meanwhile shows at the end only; an
+/// estimate on the way was of the same sample, and off by the same factor.
+fn end_at(series: &mut [(f64, u64)], live: u64, sampled: bool) {
+    let Some(last) = series.last().map(|(_, bytes)| *bytes) else {
+        return;
+    };
+    if sampled && last / 2 < live && live < last.saturating_mul(2) {
+        for (_, bytes) in series.iter_mut() {
+            let scaled = u128::from(*bytes) * u128::from(live) / u128::from(last.max(1));
+            *bytes = u64::try_from(scaled).unwrap_or(u64::MAX);
+        }
+    }
+    if let Some(last) = series.last_mut() {
+        last.1 = live;
+    }
+}
+
+fn threads(site: &super::sites::Site) -> Vec<String> {
+    site.threads
+        .iter()
+        .map(|name| build::text(name).to_string())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(committed: u64, held: u64) -> SiteFacts {
+        SiteFacts {
+            via: Via::Mprotect,
+            frames: Vec::new(),
+            complete: true,
+            committed,
+            released: committed - held,
+            held,
+            events: 1,
+            first_seen: 0.0,
+            last_seen: 1.0,
+            series: vec![(0.0, 0), (1.0, held)],
+            live: Some(0),
+            live_variance: 0.0,
+            touched: None,
+            evidence: Evidence::Mappings,
+            estimated: false,
+            threads: Vec::new(),
+            process: 1,
+        }
+    }
+
+    fn thinned(committed: u64, held: u64) -> Account {
+        let mut ledger = crate::ledger::Ledger::new(4096);
+        ledger.set_baseline(&[], 0);
+        for (range, time) in [(0..committed, 1), (held..committed, 2)] {
+            let range = 0x10_0000 + range.start..0x10_0000 + range.end;
+            let action = if time == 1 {
+                crate::ledger::Action::Map {
+                    range,
+                    protection: crate::ledger::Protection::READ_WRITE,
+                    backing: crate::ledger::Backing::Anonymous,
+                    site: Some(SiteId::THINNED),
+                }
+            } else {
+                crate::ledger::Action::Release {
+                    range,
+                    how: crate::ledger::How::Unmap,
+                }
+            };
+            ledger.apply(&crate::ledger::Change {
+                time,
+                thread: 1,
+                action,
+            });
+        }
+        ledger.account(SiteId::THINNED).cloned().unwrap()
+    }
+
+    #[test]
+    fn what_was_thinned_goes_to_those_who_are_known_in_proportion() {
+        // One keeps all of its small ranges, one none, one has no small ones.
+        let mut sites = [site(30, 30), site(90, 0), site(7, 7)];
+        let rest = share_thinned(
+            &thinned(40 * 4096, 10 * 4096),
+            &[(0, 30, 30), (1, 90, 0)],
+            &mut sites,
+        );
+        assert_eq!(rest, 0);
+        assert_eq!(sites[0].held, 30 + 10 * 4096);
+        assert_eq!((sites[1].held, sites[1].committed), (0, 90 + 30 * 4096));
+        assert_eq!(sites[1].released, sites[1].committed);
+        assert!(sites[0].estimated && sites[1].estimated && !sites[2].estimated);
+        assert_eq!(sites[2], site(7, 7));
+    }
+
+    #[test]
+    fn what_nobody_is_known_for_is_told() {
+        let mut sites = [site(90, 0)];
+        assert_eq!(
+            share_thinned(&thinned(8192, 4096), &[(0, 90, 0)], &mut sites),
+            4096
+        );
+        assert_eq!(sites[0].held, 0);
+        assert_eq!(share_thinned(&thinned(8192, 4096), &[], &mut []), 4096);
+    }
+
+    #[test]
+    fn a_sampled_series_ends_at_what_was_found_and_keeps_its_shape() {
+        let mut series = [(0.0, 0), (1.0, 50), (2.0, 100)];
+        end_at(&mut series, 120, true);
+        assert_eq!(series, [(0.0, 0), (1.0, 60), (2.0, 120)]);
+        // The kernel took most of it back: that is no error of the sample.
+        end_at(&mut series, 10, true);
+        assert_eq!(series, [(0.0, 0), (1.0, 60), (2.0, 10)]);
+        end_at(&mut series, 11, false);
+        assert_eq!(series[2], (2.0, 11));
+        end_at(&mut [], 1, true);
+    }
+}
