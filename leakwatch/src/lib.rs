@@ -7,6 +7,8 @@
 //!                    sampler (/proc) -------^
 //! ```
 //!
+//! Beside them [`census`] reads what the target's allocator knows of its own heap.
+//!
 //! Each stage is one folder and hands plain values on; only [`session`] knows them all.
 
 pub mod target;
@@ -14,6 +16,7 @@ pub mod target;
 pub mod probe;
 pub mod unwind;
 
+pub mod census;
 pub mod ledger;
 pub mod sampler;
 

@@ -1,0 +1,241 @@
+//! glibc's heap: a main arena that grows by `brk`, thread arenas in heaps of up to 64 MiB, large chunks with mappings
+//! of their own. The walk counts; the lists of fastbins and tcaches then tell which of the chunks in use are free.
+
+mod arena;
+pub mod layout;
+mod lists;
+mod mapped;
+mod tally;
+mod walk;
+
+#[cfg(test)]
+mod live_tests;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::memory::Memory;
+use super::{Amount, Arena, Budget, Census, Free, Limits, NotTaken};
+use crate::sampler::maps::Mapping;
+use layout::Layout;
+use tally::Tally;
+use walk::{Torn, Walker};
+
+/// How often an arena is begun anew when a heap of it came or went meanwhile.
+const ARENA_TRIES: u32 = 4;
+
+/// An arena as the walk found it.
+struct Walked {
+    arena: Arena,
+    tally: Tally,
+    heaps: Vec<Range<u64>>,
+}
+
+/// Takes the census of a glibc heap that is laid out as `layout` says.
+pub fn take(
+    memory: &impl Memory,
+    layout: &Layout,
+    mappings: &[Mapping],
+    limits: Limits,
+) -> Result<Census, NotTaken> {
+    let mut budget = Budget::new(limits);
+    let main = arena::find_main(memory, layout, mappings)?;
+    let states = again(&mut budget, || arena::all(memory, layout, main))?;
+    let mut walker = Walker::new(memory, layout);
+
+    let mut census = Census::default();
+    let mut sum = Tally::default();
+    let mut extents = Vec::new();
+    for state in states {
+        let walked = if state == main {
+            main_arena(&mut walker, state, mappings, &mut budget)?
+        } else {
+            thread_arena(&mut walker, state, &mut budget)?
+        };
+        let index = census.arenas.len();
+        extents.extend(walked.heaps.into_iter().map(|range| (range, index)));
+        census.arenas.push(walked.arena);
+        sum.merge(walked.tally);
+    }
+    extents.sort_by_key(|(range, _)| range.start);
+
+    // By (arena, bytes of the chunk): how many there are.
+    let mut fast = BTreeMap::<(usize, u64), u64>::new();
+    for arena in &census.arenas {
+        let most = arena.in_use.count;
+        let node = |owner, bytes| *fast.entry((owner, bytes)).or_default() += 1;
+        lists::fastbins(memory, layout, &extents, arena.address, most, &mut budget, node)?;
+    }
+    let mut cached = BTreeMap::<(usize, u64), u64>::new();
+    for address in std::mem::take(&mut sum.tcaches) {
+        let node = |owner, bytes| *cached.entry((owner, bytes)).or_default() += 1;
+        lists::tcache(memory, layout, &extents, address, &mut budget, node)?;
+    }
+    for (nodes, fastbin) in [(fast, true), (cached, false)] {
+        for ((owner, bytes), count) in nodes {
+            let amount = Amount {
+                count,
+                bytes: bytes.saturating_mul(count),
+            };
+            sum.are_free_after_all(bytes, amount);
+            if let Some(arena) = census.arenas.get_mut(owner) {
+                arena.in_use.subtract(amount);
+                let kind = if fastbin {
+                    &mut arena.free.fastbins
+                } else {
+                    &mut arena.free.tcache
+                };
+                kind.add(amount);
+            }
+        }
+    }
+
+    let heaps: Vec<_> = extents.into_iter().map(|(range, _)| range).collect();
+    census.mmapped = mapped::count(memory, mappings, &heaps, &budget)?;
+    for arena in &census.arenas {
+        census.in_use_bytes += arena.in_use.bytes;
+        census.in_use_chunks += arena.in_use.count;
+        census.free.add(&arena.free);
+    }
+    census.classes = sum.classes().collect();
+    census.largest_free_bytes = sum.largest_free_bytes;
+    census.took = budget.took();
+    census.torn_retries = budget.torn;
+    census.broken_lists = budget.broken_lists;
+    Ok(census)
+}
+
+/// Takes the census of a glibc heap of unknown version, as in a static program: with the layout that the heap itself
+/// proves. Proof is that a free list was met and every one could be followed to its end: another width of the counts,
+/// or other links, lead nowhere. Without such a list, or under load, there is none.
+pub fn take_of_unknown_version(
+    memory: &impl Memory,
+    mappings: &[Mapping],
+    limits: Limits,
+) -> Result<Census, NotTaken> {
+    let mut failed = NotTaken::NoArena;
+    for layout in layout::LAYOUTS.into_iter().filter_map(Layout::of) {
+        match take(memory, &layout, mappings, limits) {
+            Ok(census) => {
+                let lists = if layout.tcache.is_some() {
+                    census.free.tcache
+                } else {
+                    census.free.fastbins
+                };
+                if lists.count > 0 && census.broken_lists == 0 {
+                    return Ok(census);
+                }
+                failed = NotTaken::UnknownVersion;
+            }
+            Err(NotTaken::TimedOut(after)) => return Err(NotTaken::TimedOut(after)),
+            Err(NotTaken::NoArena) => {}
+            Err(error) if failed == NotTaken::NoArena => failed = error,
+            Err(_) => {}
+        }
+    }
+    Err(failed)
+}
+
+/// Until it is not torn, or too often.
+fn again<T>(budget: &mut Budget, mut what: impl FnMut() -> Result<T, Torn>) -> Result<T, NotTaken> {
+    let mut tries = 0;
+    loop {
+        match what() {
+            Ok(value) => return Ok(value),
+            Err(torn) => {
+                budget.check()?;
+                budget.torn += 1;
+                tries += 1;
+                if tries > budget.tries() {
+                    return Err(NotTaken::Inconsistent {
+                        address: torn.address,
+                        what: torn.what,
+                        tries,
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn main_arena(
+    walker: &mut Walker<'_, impl Memory>,
+    state: u64,
+    mappings: &[Mapping],
+    budget: &mut Budget,
+) -> Result<Walked, NotTaken> {
+    let (memory, layout) = (walker.memory, walker.layout);
+    let Some(end) = again(budget, || arena::main_end(memory, layout, state))? else {
+        return Ok(walked(state, true, Tally::default(), Vec::new()));
+    };
+    let mut failed = NotTaken::NoArena;
+    for start in arena::main_starts(memory, layout, state, end, mappings)? {
+        let end = || {
+            let gone = Torn {
+                address: state,
+                what: "the heap is gone",
+            };
+            arena::main_end(memory, layout, state)?.ok_or(gone)
+        };
+        match walker.walk(start, true, end, budget) {
+            Ok((tally, end)) => {
+                let heap = start..end.address();
+                return Ok(walked(state, true, tally, vec![heap]));
+            }
+            Err(NotTaken::TimedOut(after)) => return Err(NotTaken::TimedOut(after)),
+            // The first guess is the better one, so is its error.
+            Err(error) if failed == NotTaken::NoArena => failed = error,
+            Err(_) => {}
+        }
+    }
+    Err(failed)
+}
+
+fn thread_arena(
+    walker: &mut Walker<'_, impl Memory>,
+    state: u64,
+    budget: &mut Budget,
+) -> Result<Walked, NotTaken> {
+    let (memory, layout) = (walker.memory, walker.layout);
+    let mut tries = 0;
+    'anew: loop {
+        tries += 1;
+        let heaps = again(budget, || arena::heaps(memory, layout, state))?;
+        let mut tally = Tally::default();
+        let mut ranges = Vec::new();
+        for heap in heaps {
+            let end = || arena::heap_end(memory, layout, state, heap.base);
+            match walker.walk(heap.first_chunk, false, end, budget) {
+                Ok((of_heap, end)) => {
+                    tally.merge(of_heap);
+                    tally.overhead_bytes += heap.first_chunk - heap.base;
+                    ranges.push(heap.base..end.address());
+                }
+                Err(NotTaken::Inconsistent { .. }) if tries < ARENA_TRIES => continue 'anew,
+                Err(error) => return Err(error),
+            }
+        }
+        return Ok(walked(state, false, tally, ranges));
+    }
+}
+
+fn walked(address: u64, main: bool, tally: Tally, heaps: Vec<Range<u64>>) -> Walked {
+    let arena = Arena {
+        address,
+        main,
+        heaps: heaps.len() as u64,
+        system_bytes: heaps.iter().fold(0, |sum: u64, it| {
+            sum.saturating_add(it.end.saturating_sub(it.start))
+        }),
+        in_use: tally.in_use,
+        free: Free {
+            bins: tally.bins,
+            top: tally.top,
+            ..Free::default()
+        },
+        overhead_bytes: tally.overhead_bytes,
+    };
+    Walked { arena, tally, heaps }
+}
