@@ -212,7 +212,9 @@ fn every_second_block_freed() {
         assert_eq!(class.in_use.count, 50_000, "{class:?}");
         // The first seven freed are in the tcache, the others in bins, alone between two that are in use.
         assert_eq!(class.free.count, 50_000);
-        assert_eq!(census.free.tcache.bytes, 7 * 544);
+        assert_eq!(census.free.bins.count, 50_000 - 7);
+        // A static program's start has freed a few small blocks of its own.
+        assert!((7..20).contains(&census.free.tcache.count), "{:?}", census.free);
     }
 }
 
