@@ -102,9 +102,12 @@ impl Holder {
                 .unwrap();
             assert!(compiled.success());
         }
-        let mut child = Command::new(&program)
-            .arg(how)
-            .envs(environment.iter().copied())
+        Self::of(Command::new(&program).arg(how).envs(environment.iter().copied()))
+    }
+
+    /// Any program that prints the line and waits.
+    fn of(command: &mut Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -276,6 +279,42 @@ fn large_blocks_and_a_heap_of_holes() {
         census.free.bins.bytes > 200 << 20 && census.in_use_bytes < 3 << 20,
         "{census:?}"
     );
+}
+
+/// An interpreter that has not been written for this: PYTHONMALLOC has every object from malloc.
+#[test]
+fn a_python_of_many_objects() {
+    const CODE: &str = "import ctypes\n\
+        class Info(ctypes.Structure):\n \
+            _fields_ = [(name, ctypes.c_size_t) for name in 'abcdefghij']\n\
+        ask = ctypes.CDLL(None).mallinfo2\n\
+        ask.restype = Info\n\
+        kept = [{i: str(i) * 9} for i in range(30000)]\n\
+        del kept[::3]\n\
+        info = ask()\n\
+        print(info.h, info.e, info.d, info.g, flush=True)\n\
+        input()\n";
+    let holder = Holder::of(
+        Command::new("python3")
+            .args(["-c", CODE])
+            .env("PYTHONMALLOC", "malloc"),
+    );
+    if skipped(&holder) {
+        return;
+    }
+    let census = holder.census().unwrap();
+    let overhead: u64 = census.arenas.iter().map(|it| it.overhead_bytes).sum();
+    let counted = census.in_use_bytes + census.free.tcache.bytes + overhead;
+    eprintln!(
+        "python: uordblks {} counted {counted}, {:?}",
+        holder.uordblks, census.free
+    );
+    assert!(
+        counted.abs_diff(holder.uordblks) < 64 << 10,
+        "{counted}, {} said",
+        holder.uordblks
+    );
+    assert_eq!(census.mmapped.count, holder.mapped);
 }
 
 /// Four threads that allocate and free flat out: none of the walks hangs or fails for want of trying.
