@@ -2,8 +2,8 @@
 //!
 //! How many new pages there are is known exactly, only whose they are is a sample. So the sample says shares: given
 //! that it has n pages it is a simple random one, and N x (a site's pages in it) / n is unbiased, and closer to the
-//! truth than (a site's pages in it) / rate, which errs with n as well. Huge pages are drawn as wholes and have a
-//! share of their own.
+//! truth than (a site's pages in it) / rate, which errs with n as well. Huge pages are drawn as wholes, and few: what is
+//! drawn of them says shares only of what the same site mapped.
 
 use super::Estimate;
 
@@ -51,9 +51,6 @@ impl Drawn {
     }
 }
 
-/// Draws of huge pages from which on they are taken to say shares.
-const HUGE_FAULTS_MIN: f64 = 8.0;
-
 /// How a kind of pages is scaled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
@@ -88,27 +85,24 @@ impl Scale {
         }
     }
 
-    /// Huge pages need not have been brought by a fault: pages that came one by one are collapsed into them, and a
-    /// mapping can be populated. Where more is there than the sample explains, each stands for itself.
-    /// Nor is a share of a handful of them worth more than what their mappings tell.
-    pub fn of_huge(stands_for: u64, population: Option<u64>, attributed: &Drawn, no_stack: &Drawn) -> Self {
-        let drawn = attributed.and(*no_stack);
-        let inverse = whole(stands_for);
-        let unexplained = population.is_none_or(|population| {
-            let error = (drawn.huge_squares * inverse * (inverse - 1.0)).sqrt();
-            (whole(population) - drawn.huge * inverse).abs() > 3.0 * error
-        });
-        let population = population.filter(|_| !unexplained && drawn.huge_faults >= HUGE_FAULTS_MIN);
-        Self::of(stands_for, population, drawn.huge, drawn.huge_faults)
-    }
-
     pub fn pages(&self, drawn: f64) -> f64 {
         drawn * self.factor
     }
 
-    /// Whether what is drawn stands for all there is.
-    pub fn is_share(&self) -> bool {
-        self.draws.is_some()
+    /// The pages of blocks that are not huge.
+    pub fn base(&self, drawn: Drawn) -> Estimate {
+        Estimate {
+            pages: self.pages(drawn.base),
+            variance: self.variance(drawn.base, drawn.base, drawn.base),
+        }
+    }
+
+    /// The pages of blocks that are.
+    pub fn huge(&self, drawn: Drawn) -> Estimate {
+        Estimate {
+            pages: self.pages(drawn.huge),
+            variance: self.variance(drawn.huge, drawn.huge_faults, drawn.huge_squares),
+        }
     }
 
     /// Square of the standard error of a share of `pages` drawn in so many `draws`, each of which brought `squares`
@@ -126,31 +120,6 @@ impl Scale {
             }
             // A handful of draws says little of how much they scatter: as if there had been one more.
             None => squares * (1.0 + 1.0 / draws) * self.inverse * (self.inverse - 1.0),
-        }
-    }
-}
-
-/// Both kinds.
-pub(super) struct Scales {
-    pub base: Scale,
-    pub huge: Scale,
-}
-
-impl Scales {
-    pub fn pages(&self, drawn: Drawn) -> f64 {
-        self.base.pages(drawn.base) + self.huge.pages(drawn.huge)
-    }
-
-    /// Square of the standard error of the huge pages drawn.
-    pub fn huge_error(&self, drawn: Drawn) -> f64 {
-        self.huge
-            .variance(drawn.huge, drawn.huge_faults, drawn.huge_squares)
-    }
-
-    pub fn estimate(&self, drawn: Drawn) -> Estimate {
-        Estimate {
-            pages: self.pages(drawn),
-            variance: self.base.variance(drawn.base, drawn.base, drawn.base) + self.huge_error(drawn),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use leakwatch_ebpf::wire::{SAMPLE_ALL, page_in_sample};
 
 use super::presence::{CHUNK_PAGES, WORDS, by_chunk, each_word, runs_of};
-use super::scale::{Drawn, Scale, Scales, ratio, whole};
+use super::scale::{Drawn, Scale, ratio, whole};
 use super::{Estimate, PageLedger, Touch};
 use crate::ledger::{Ledger, Owner, SiteId};
 
@@ -68,6 +68,8 @@ pub struct Settlement<'a, G> {
     multi_size: bool,
     groups: BTreeMap<G, Seen>,
     sites: HashMap<SiteId, SiteSeen>,
+    /// Huge pages of a sample, by who mapped their memory.
+    strata: BTreeMap<Option<SiteId>, Stratum<G>>,
     block: Option<Block<G>>,
 }
 
@@ -84,8 +86,22 @@ struct Block<G> {
 struct SiteSeen {
     touched: Drawn,
     mapped: Drawn,
-    /// See [`Seen::huge_mapped`].
-    huge_mapped: u64,
+}
+
+/// Huge pages in the memory that one site mapped in the window, or in all other memory. What is drawn of them says
+/// whose they are; where nothing is drawn they are the mapper's.
+struct Stratum<G> {
+    pages: BTreeMap<G, u64>,
+    touches: HashMap<SiteId, Drawn>,
+}
+
+impl<G> Default for Stratum<G> {
+    fn default() -> Self {
+        Self {
+            pages: BTreeMap::new(),
+            touches: HashMap::new(),
+        }
+    }
 }
 
 /// Pages of one group: the whole population, and what of the sample is whose.
@@ -100,11 +116,6 @@ struct Seen {
     freed_lazily: Drawn,
     by_others: Drawn,
     huge_alone: u64,
-    /// Of `new_huge`, pages of blocks whose first toucher is not in the sample, in memory that sites mapped: with a
-    /// stack, without, and in other memory.
-    huge_mapped: u64,
-    huge_no_stack: u64,
-    huge_other: u64,
 }
 
 impl<'a, G: Ord + Copy> Settlement<'a, G> {
@@ -123,6 +134,7 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
             multi_size,
             groups: BTreeMap::new(),
             sites: HashMap::new(),
+            strata: BTreeMap::new(),
             block: None,
         }
     }
@@ -158,69 +170,103 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
     pub fn finish(mut self) -> Settled<G> {
         self.flush();
         let stands_for = self.pages.stands_for();
+        let known = self.pages.before_known;
         let all = self
             .groups
             .values()
             .fold(Seen::default(), |all, seen| all.join(seen));
-        let known = self.pages.before_known;
-        let scales = Scales {
-            base: Scale::of(
-                stands_for,
-                known.then_some(all.new_base),
-                all.base_drawn(),
-                all.base_drawn(),
-            ),
-            huge: Scale::of_huge(
-                stands_for,
-                known.then_some(all.new_huge),
-                &all.attributed,
-                &all.no_stack,
-            ),
-        };
-        // What no first toucher stands for: by whoever mapped it.
-        let unexplained = Unexplained::of(&all, &scales, stands_for > 1 && known);
-        let mut attributed = scales.estimate(all.attributed);
-        attributed.join(unexplained.of_mapped(all.huge_mapped));
-        let groups = self.groups.iter().map(|(group, seen)| {
-            let mut own = scales.estimate(seen.attributed);
-            own.join(unexplained.of_mapped(seen.huge_mapped));
-            // The groups' shares of one sample are no independent draws.
-            own.variance = attributed.variance * ratio(own.pages, attributed.pages);
-            let no_stack = scales.pages(seen.no_stack) + unexplained.pages(seen.huge_no_stack);
-            let huge = if stands_for > 1 && known {
-                // What is drawn in one group stands for others': the sum over the groups is what is left over.
-                whole(seen.new_huge)
-                    - scales.huge.pages(seen.attributed.huge + seen.no_stack.huge)
-                    - unexplained.pages(seen.huge_mapped + seen.huge_no_stack)
+        let drawn = all.base_drawn();
+        let scale = Scale::of(stands_for, known.then_some(all.new_base), drawn, drawn);
+        let attributed = scale.base(all.attributed);
+        let mut groups: BTreeMap<G, Group> = self
+            .groups
+            .iter()
+            .map(|(group, seen)| {
+                let mut own = scale.base(seen.attributed);
+                // The groups' shares of one sample are no independent draws.
+                own.variance = attributed.variance * ratio(own.pages, attributed.pages);
+                let group_of = Group {
+                    new_pages: seen.new_base + seen.new_huge,
+                    stayed_pages: seen.stayed,
+                    attributed: own,
+                    no_stack: scale.pages(seen.no_stack.base),
+                    unseen: scale.pages(seen.unseen.base),
+                    huge: scale.pages(whole(seen.huge_alone)),
+                    freed_lazily: scale.pages(seen.freed_lazily.base),
+                    by_others: scale.pages(seen.by_others.base),
+                };
+                (*group, group_of)
+            })
+            .collect();
+        let mut sites: HashMap<SiteId, Kept> = self
+            .sites
+            .iter()
+            .map(|(site, seen)| {
+                let kept = Kept {
+                    touched: scale.base(seen.touched),
+                    mapped: scale.base(seen.mapped),
+                };
+                (*site, kept)
+            })
+            .collect();
+        for (mapper, stratum) in &self.strata {
+            self.settle_stratum(*mapper, stratum, &mut groups, &mut sites);
+        }
+        Settled { groups, sites }
+    }
+
+    fn settle_stratum(
+        &self,
+        mapper: Option<SiteId>,
+        stratum: &Stratum<G>,
+        groups: &mut BTreeMap<G, Group>,
+        sites: &mut HashMap<SiteId, Kept>,
+    ) {
+        let pages: u64 = stratum.pages.values().sum();
+        let drawn = stratum
+            .touches
+            .values()
+            .fold(Drawn::default(), |sum, drawn| sum.and(*drawn));
+        // Memory of the window is new as a whole.
+        let population = (self.pages.before_known || mapper.is_some()).then_some(pages);
+        let scale = Scale::of(self.pages.stands_for(), population, drawn.huge, drawn.huge_faults);
+        let mut named = Estimate::default();
+        let mut nameless = 0.0;
+        let mut give = |site: SiteId, estimate: Estimate| {
+            if (self.has_stack)(site) {
+                named.join(estimate);
             } else {
-                scales.base.pages(whole(seen.huge_alone))
+                nameless += estimate.pages;
+            }
+        };
+        if stratum.touches.is_empty()
+            && let Some(site) = mapper
+        {
+            let estimate = Estimate {
+                pages: whole(pages),
+                variance: 0.0,
             };
-            let group_of = Group {
-                new_pages: seen.new_base + seen.new_huge,
-                stayed_pages: seen.stayed,
-                attributed: own,
-                no_stack,
-                unseen: scales.pages(seen.unseen),
-                huge,
-                freed_lazily: scales.pages(seen.freed_lazily),
-                by_others: scales.pages(seen.by_others),
+            sites.entry(site).or_default().mapped.join(estimate);
+            give(site, estimate);
+        }
+        for (site, drawn) in &stratum.touches {
+            let estimate = scale.huge(*drawn);
+            sites.entry(*site).or_default().touched.join(estimate);
+            give(*site, estimate);
+        }
+        for (group, own) in &stratum.pages {
+            let Some(group) = groups.get_mut(group) else {
+                continue;
             };
-            (*group, group_of)
-        });
-        Settled {
-            groups: groups.collect(),
-            sites: self
-                .sites
-                .iter()
-                .map(|(site, seen)| {
-                    let mut kept = Kept {
-                        touched: scales.estimate(seen.touched),
-                        mapped: scales.estimate(seen.mapped),
-                    };
-                    kept.mapped.join(unexplained.of_mapped(seen.huge_mapped));
-                    (*site, kept)
-                })
-                .collect(),
+            let part = ratio(whole(*own), whole(pages));
+            group.attributed.join(Estimate {
+                pages: named.pages * part,
+                variance: named.variance * part,
+            });
+            group.no_stack += nameless * part;
+            if population.is_some() {
+                group.huge += whole(*own) - (named.pages + nameless) * part;
+            }
         }
     }
 
@@ -254,14 +300,7 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
         };
         if huge {
             seen.new_huge = fresh;
-            for (_, touch) in &owners {
-                // Of what came along some may have been given up since.
-                let weight = u64::from(touch.weight).min(fresh);
-                self.touched(touch.site, Drawn::of_huge(weight), &mut seen);
-            }
-            if owners.is_empty() {
-                self.huge_untouched(first, fresh, &rest, &mut seen);
-            }
+            self.draw_huge(&block, first, fresh, &owners);
         } else {
             seen.new_base = fresh;
             for (_, touch) in &owners {
@@ -303,17 +342,26 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
         }
     }
 
-    /// A block of huge pages whose first toucher is not in the sample. One mapping has it all, but for rare cases.
-    fn huge_untouched(&mut self, first: u64, fresh: u64, rest: &[u64; WORDS], seen: &mut Seen) {
-        let page = runs_of(rest).first().map_or(first, |run| first + run.start);
+    /// A block of huge pages. One mapping has it all, but for rare cases.
+    fn draw_huge(&mut self, block: &Block<G>, first: u64, fresh: u64, owners: &[(u64, Touch)]) {
+        let page = runs_of(&block.present)
+            .first()
+            .map_or(first, |run| first + run.start);
         let piece = self.ledger.piece_at(page << self.pages.page_shift);
-        match piece.map(|piece| piece.owner) {
-            Some(Owner::Site(site)) if (self.has_stack)(site) => {
-                seen.huge_mapped += fresh;
-                self.sites.entry(site).or_default().huge_mapped += fresh;
-            }
-            Some(Owner::Site(_)) => seen.huge_no_stack += fresh,
-            _ => seen.huge_other += fresh,
+        let mapper = match piece.map(|piece| piece.owner) {
+            Some(Owner::Site(site)) => Some(site),
+            _ => None,
+        };
+        let stratum = self.strata.entry(mapper).or_default();
+        *stratum.pages.entry(block.group).or_default() += fresh;
+        for (_, touch) in owners {
+            // Of what came along some may have been given up since.
+            let weight = u64::from(touch.weight).min(fresh);
+            stratum
+                .touches
+                .entry(touch.site)
+                .or_default()
+                .join(Drawn::of_huge(weight));
         }
     }
 
@@ -363,9 +411,6 @@ impl Seen {
             freed_lazily: self.freed_lazily.and(other.freed_lazily),
             by_others: self.by_others.and(other.by_others),
             huge_alone: self.huge_alone + other.huge_alone,
-            huge_mapped: self.huge_mapped + other.huge_mapped,
-            huge_no_stack: self.huge_no_stack + other.huge_no_stack,
-            huge_other: self.huge_other + other.huge_other,
         }
     }
 
@@ -377,43 +422,6 @@ impl Seen {
             + self.freed_lazily.base
             + self.by_others.base
             + whole(self.huge_alone)
-    }
-}
-
-/// Huge pages that the sample's first touchers do not stand for, shared out over the blocks without one.
-struct Unexplained {
-    factor: f64,
-    /// Square of the error of the whole, over the square of the whole.
-    variance: f64,
-}
-
-impl Unexplained {
-    fn of(all: &Seen, scales: &Scales, sampled: bool) -> Self {
-        let drawn = all.attributed.and(all.no_stack);
-        let rest = whole(all.new_huge) - scales.huge.pages(drawn.huge);
-        let blocks = whole(all.huge_mapped + all.huge_no_stack + all.huge_other);
-        if !sampled || rest <= 0.0 || scales.huge.is_share() {
-            return Self {
-                factor: 0.0,
-                variance: 0.0,
-            };
-        }
-        Self {
-            factor: ratio(rest, blocks).min(1.0),
-            variance: ratio(scales.huge_error(drawn), rest * rest),
-        }
-    }
-
-    fn pages(&self, drawn: u64) -> f64 {
-        whole(drawn) * self.factor
-    }
-
-    fn of_mapped(&self, drawn: u64) -> Estimate {
-        let pages = self.pages(drawn);
-        Estimate {
-            pages,
-            variance: self.variance * pages * pages,
-        }
     }
 }
 

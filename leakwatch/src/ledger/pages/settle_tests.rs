@@ -85,6 +85,35 @@ fn a_huge_page_is_its_first_touchers() {
 }
 
 #[test]
+fn huge_pages_of_one_mapper_say_nothing_of_anothers() {
+    // A page that is in the sample at this rate, in a block of each of the first mapper's.
+    let mut pages = PageLedger::new(PAGE, SAMPLE_ALL, 0, false);
+    (0..6).for_each(|_| pages.halve());
+    pages.set_before(Presence::default(), 0);
+    let mut ledger = Ledger::new(PAGE);
+    map(&mut ledger, 0x1000..0x1000 + 512 * 20, 5);
+    map(&mut ledger, 0x10_0000..0x10_0000 + 512 * 48, 6);
+    let sampled = |block: u64| (block..block + 512).find(|page| page_in_sample(*page, SAMPLE_ALL >> 6));
+    for block in (0..20).map(|index| 0x1000 + 512 * index) {
+        let page = sampled(block).unwrap();
+        pages.touch(page * PAGE, SiteId(1), 1);
+        pages.weigh(page, 512);
+    }
+    let settled = settle(
+        &pages,
+        &ledger,
+        &[
+            (0x1000..0x1000 + 512 * 20, true),
+            (0x10_0000..0x10_0000 + 512 * 48, true),
+        ],
+    );
+    assert_eq!(settled.sites[&SiteId(1)].touched.pages, 512.0 * 20.0);
+    assert_eq!(settled.sites[&SiteId(6)].mapped.pages, 512.0 * 48.0);
+    assert_eq!(settled.groups[&0].huge, 0.0);
+    assert_eq!(settled.groups[&0].attributed.pages, 512.0 * 68.0);
+}
+
+#[test]
 fn lazily_freed_pages_are_a_reason() {
     let mut pages = PageLedger::new(PAGE, SAMPLE_ALL, 0, false);
     pages.set_before(Presence::default(), 0);
