@@ -48,6 +48,8 @@ pub(super) struct Facts {
     pub processes: Vec<model::ProcessRow>,
     pub ledger_losses: Vec<crate::ledger::Losses>,
     pub page_losses: Vec<crate::ledger::pages::PageLosses>,
+    /// First touches that were not looked up for a huge page.
+    pub huge_lookups_dropped: u64,
     pub smaps_cost: (u64, Duration),
     /// Held bytes of mapping calls whose stacks were thinned, where no site like them is known.
     pub unshared_bytes: u64,
@@ -65,6 +67,8 @@ impl Facts {
         }
         self.ledger_losses.push(process.ledger.losses());
         self.page_losses.push(process.pages.losses());
+        let dropped = process.huge.as_ref().map_or(0, |huge| huge.dropped);
+        self.huge_lookups_dropped = self.huge_lookups_dropped.saturating_add(dropped);
         let by_pages = state.sampling.is_some();
         let (mut sites, found) = if by_pages {
             let kept = process.settled.as_ref().map(|settled| &settled.sites);

@@ -283,6 +283,19 @@ mod tests {
     }
 
     #[test]
+    fn a_child_that_exited_keeps_nothing() {
+        let mut one = SiteFacts {
+            live: Some(50),
+            live_variance: 4.0,
+            ..site(100, 60)
+        };
+        went_with_its_process(&mut one);
+        assert_eq!((one.live, one.live_variance, one.held), (Some(0), 0.0, 0));
+        assert_eq!(one.released, one.committed);
+        assert_eq!(one.series, [(0.0, 0), (1.0, 0)]);
+    }
+
+    #[test]
     fn a_sampled_series_ends_at_what_was_found_and_keeps_its_shape() {
         let mut series = [(0.0, 0), (1.0, 50), (2.0, 100)];
         end_at(&mut series, 120, true);

@@ -58,6 +58,7 @@ pub(super) fn losses(
             add(&format!("frames_without_name: {reason}"), *count);
         }
     }
+    add("huge_page_lookups_dropped", facts.huge_lookups_dropped);
     add("thinned_bytes_without_site", facts.unshared_bytes);
     for pages in &facts.page_losses {
         // Faults on pages that were there before, or that came before the window, are no loss.

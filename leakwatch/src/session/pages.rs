@@ -17,7 +17,7 @@ use crate::sampler::smaps::SmapsReading;
 
 /// Pages of a huge page (PMD-mapped) with base pages of 4 KiB, and what a fault on one weighs.
 const HUGE_PAGES: u32 = 512;
-/// First touches that wait to be looked up at most; what comes beyond is judged at the end.
+/// First touches that wait to be looked up at most; more are counted.
 const LOOKUPS_MAX: usize = 4096;
 /// A fault that brings a huge page takes some 0.1 ms: after so long it is done.
 const RIPE_AFTER: Duration = Duration::from_millis(3);
@@ -97,6 +97,8 @@ pub(super) struct HugeWatch {
     /// Noted before `turned`.
     ripe: Vec<u64>,
     turned: Instant,
+    /// Touches that found no room to wait: a huge page that one of them brought weighs as one page.
+    pub dropped: u64,
 }
 
 impl HugeWatch {
@@ -106,12 +108,18 @@ impl HugeWatch {
             waiting: Vec::new(),
             ripe: Vec::new(),
             turned: Instant::now(),
+            dropped: 0,
         }
     }
 
     pub fn note(&mut self, page: u64) {
-        if self.lookup.is_some() && self.waiting.len() < LOOKUPS_MAX {
+        if self.lookup.is_none() {
+            return;
+        }
+        if self.waiting.len() < LOOKUPS_MAX {
             self.waiting.push(page);
+        } else {
+            self.dropped = self.dropped.saturating_add(1);
         }
     }
 }
