@@ -176,7 +176,8 @@ pub struct Census {
     pub contents: BTreeMap<(u64, What), u64>,
     /// Chunks that begin with a constant and found no room in `contents`.
     pub constants_dropped: u64,
-    /// Chunks with a mapping of their own, all in use.
+    /// Chunks with a mapping of their own, bytes of their mappings. All in use, but for those that a tcache keeps which
+    /// is tuned for such sizes (since 2.43).
     pub mmapped: Amount,
     /// The largest chunks in bins, bytes, the largest first: [`LARGEST`] at most.
     pub largest_free: Vec<u64>,
