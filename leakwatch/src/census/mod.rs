@@ -13,6 +13,7 @@ pub mod content;
 pub mod glibc;
 pub mod kept;
 pub mod memory;
+pub mod reading;
 pub mod types;
 
 use std::collections::BTreeMap;

@@ -115,6 +115,8 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
             .map(|growth| build::libraries(&growth.libraries)),
         series: series(&state),
         correlations: None,
+        heap: None,
+        heap_not_taken: None,
         processes: options.follow_children.then_some(facts.processes),
         losses,
         cost: model::Cost {

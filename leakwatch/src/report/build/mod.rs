@@ -1,14 +1,16 @@
 //! Parts of the recording from what the stages measured. Names become text here, once.
 
+pub mod heap;
+
 use std::sync::Arc;
 
-use super::escape::text_of;
-use super::model::{
+use crate::diagnose::rank::{RankedSite, SiteFacts};
+use crate::diagnose::reconcile::Account;
+use crate::report::escape::text_of;
+use crate::report::model::{
     Address, CallSite, Culprit, Frame, Growth, LibraryRow, MappingRow, ReasonRow, Reconciliation, RegionRow,
     Sample, SitePoint, StackRow,
 };
-use crate::diagnose::rank::{RankedSite, SiteFacts};
-use crate::diagnose::reconcile::Account;
 use crate::sampler::growth::{Delta, Fate, LibraryGrowth, MappingGrowth};
 use crate::sampler::region::Region;
 use crate::sampler::totals::{Rollup, Totals};
