@@ -10,9 +10,11 @@
 
 pub mod constants;
 pub mod content;
+pub mod cost;
 pub mod glibc;
 pub mod kept;
 pub mod memory;
+pub mod reading;
 pub mod types;
 
 use std::collections::BTreeMap;

@@ -336,6 +336,8 @@ pub fn empty() -> Recording {
         libraries: None,
         series: None,
         correlations: None,
+        heap: None,
+        heap_not_taken: None,
         processes: None,
         losses: Losses::default(),
         cost: Cost::default(),
