@@ -142,7 +142,7 @@ pub fn sources() -> PathBuf {
 }
 
 /// `target/debug` or its like: the folder above `deps`, where the running test binary lies.
-fn profile_directory() -> PathBuf {
+pub(crate) fn profile_directory() -> PathBuf {
     let binary = std::env::current_exe().expect("the kernel knows the running file");
     let parent = binary.parent().expect("a file lies in a folder");
     if parent.ends_with("deps") {
