@@ -70,7 +70,11 @@ impl Glibc {
             .find(|entry| entry.file_name().to_string_lossy().starts_with("ld-linux"))
             .unwrap_or_else(|| panic!("no loader in {}", libraries.display()));
         Self {
-            suite: root.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            suite: root
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             root,
             libraries,
             loader: loader.path(),
@@ -81,7 +85,10 @@ impl Glibc {
     #[must_use]
     pub fn by_loader(&self, program: &Program) -> Command {
         let mut command = Command::new(&self.loader);
-        command.arg("--library-path").arg(&self.libraries).arg(&program.path);
+        command
+            .arg("--library-path")
+            .arg(&self.libraries)
+            .arg(&program.path);
         command
     }
 
@@ -91,7 +98,9 @@ impl Glibc {
         let name = program.path.file_name().expect("a program has a name");
         // Tests that do so at once see the whole file or none.
         let inside = self.root.join(name);
-        let scratch = self.root.join(format!(".{}-{}", name.to_string_lossy(), std::process::id()));
+        let scratch = self
+            .root
+            .join(format!(".{}-{}", name.to_string_lossy(), std::process::id()));
         fs::copy(&program.path, &scratch)
             .and_then(|_| fs::rename(&scratch, &inside))
             .unwrap_or_else(|error| panic!("cannot copy to {}: {error}", inside.display()));
@@ -144,7 +153,13 @@ const STUBS: [(&str, &[&str]); 2] = [
 pub fn portable(name: &str) -> Program {
     let start = start_file();
     let libraries = STUBS.map(|(library, functions)| stub(library, functions));
-    let mut flags = vec!["-fPIE", "-pie", "-fno-stack-protector", "-nostdlib", "-Wl,--no-as-needed"];
+    let mut flags = vec![
+        "-fPIE",
+        "-pie",
+        "-fno-stack-protector",
+        "-nostdlib",
+        "-Wl,--no-as-needed",
+    ];
     flags.push(&start);
     flags.extend(libraries.iter().map(String::as_str));
     Program::c_with(name, &flags)
@@ -176,7 +191,10 @@ fn stub(library: &str, functions: &[&str]) -> String {
             .arg("-o")
             .args([&unfinished, &source])
             .status();
-        assert!(status.is_ok_and(|status| status.success()), "cannot build {library}");
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "cannot build {library}"
+        );
         fs::rename(&unfinished, &path).expect("it is in the same folder");
     }
     path.to_string_lossy().into_owned()

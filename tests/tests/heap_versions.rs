@@ -99,7 +99,10 @@ impl Case {
 
     /// The heap, which is what the program says.
     fn agreed(&self) -> &Heap {
-        let heap = self.heap.as_ref().unwrap_or_else(|why| panic!("{}: {why}", self.what));
+        let heap = self
+            .heap
+            .as_ref()
+            .unwrap_or_else(|why| panic!("{}: {why}", self.what));
         let (used, truth) = (heap.used(), self.truth.number("used_bytes"));
         eprintln!(
             "glibc {} {}: {used} in use of {truth}, {} mapped of {}, fastbins {} of {}, {} arenas of {} bytes",
@@ -114,11 +117,19 @@ impl Case {
         );
         let near = |own: u64, said: u64| own.abs_diff(said) <= TOLERANCE_BYTES.max(said / 100);
         assert!(near(used, truth), "{}: {used} in use, {truth} said", self.what);
-        let system: u64 = heap.arenas().iter().filter_map(|arena| arena["system_bytes"].as_u64()).sum();
-        assert_eq!(system, self.truth.number("arena"), "{}", self.what);
+        // A break that is not aligned as chunks are costs some bytes.
+        let arenas = heap.arenas().iter();
+        let system: u64 = arenas.filter_map(|arena| arena["system_bytes"].as_u64()).sum();
+        let lost = self.truth.number("arena").checked_sub(system);
+        assert!(lost.is_some_and(|lost| lost < 16), "{system} bytes: {} {:?}", self.what, self.truth);
         let fast = heap.number("/free_kinds/fastbins/bytes");
         assert_eq!(fast, self.truth.number("fastbin_bytes"), "{}", self.what);
-        assert_eq!(heap.number("/mapped_count"), self.truth.number("mapped"), "{}", self.what);
+        assert_eq!(
+            heap.number("/mapped_count"),
+            self.truth.number("mapped"),
+            "{}",
+            self.what
+        );
         // 2.43 counts a header too many for each block that was moved.
         let mapped = heap.number("/mapped_bytes");
         assert!(near(mapped, self.truth.number("mapped_bytes")), "{}", self.what);
@@ -163,7 +174,11 @@ fn small_blocks_of_each_release() {
         let (in_use, free) = heap.class(544);
         assert_eq!((in_use, free), (50_000, 50_000), "{}", case.what);
         let cached = heap.number("/free_kinds/tcache/count");
-        assert!((7..=24).contains(&cached), "{cached} in the tcache: {}", case.what);
+        assert!(
+            (7..=24).contains(&cached),
+            "{cached} in the tcache: {}",
+            case.what
+        );
     });
 }
 
@@ -176,7 +191,11 @@ fn lists_of_free_blocks_of_each_release() {
         let heap = case.agreed();
         // Of each of twenty sizes the tcache keeps as many as it may.
         let cached = heap.number("/free_kinds/tcache/count");
-        assert!((140..=340).contains(&cached), "{cached} in the tcache: {}", case.what);
+        assert!(
+            (140..=340).contains(&cached),
+            "{cached} in the tcache: {}",
+            case.what
+        );
         for chunk in (0..20).map(|class| 32 + 16 * class) {
             let (in_use, _) = heap.class(chunk);
             assert!((50..60).contains(&in_use), "{in_use} of {chunk}: {}", case.what);
@@ -214,7 +233,11 @@ fn arenas_of_each_release() {
         let threads = heap.arenas().iter().filter(|arena| arena["main"] == false);
         let heaps: u64 = threads.filter_map(|arena| arena["heaps"].as_u64()).sum();
         assert!(heaps > 8, "no arena is in several heaps: {}", case.what);
-        assert!(heap.number("/free_kinds/tcache/count") > 8 * 7 * 50, "{}", case.what);
+        assert!(
+            heap.number("/free_kinds/tcache/count") > 8 * 7 * 50,
+            "{}",
+            case.what
+        );
     });
     each_release("threads", &[("MALLOC_ARENA_MAX", "1")], |_, case| {
         assert_eq!(case.agreed().arenas().len(), 1, "{}", case.what);
@@ -271,7 +294,11 @@ fn a_heap_in_a_chroot_of_each_release() {
     }
     let program = heap_kinds();
     for glibc in glibcs::all() {
-        let case = Case::of(glibc.in_chroot(&program), "small", &[("MALLOC_TOP_PAD_", "1000000")]);
+        let case = Case::of(
+            glibc.in_chroot(&program),
+            "small",
+            &[("MALLOC_TOP_PAD_", "1000000")],
+        );
         if !case.is_too_new() {
             case.agreed();
         }

@@ -242,9 +242,7 @@ pub fn main_end(memory: &impl Memory, layout: &Layout, state: u64) -> Result<Opt
 /// Where a piece of a main heap in pieces ends.
 pub fn piece_end(memory: &impl Memory, layout: &Layout, state: u64, piece: &Piece) -> Result<End, Torn> {
     if !piece.has_top {
-        return Ok(End::Fence {
-            end: piece.range.end,
-        });
+        return Ok(End::Fence { end: piece.range.end });
     }
     match main_end(memory, layout, state)? {
         Some(End::Top { top, end }) if piece.range.start <= top && top < piece.range.end => {
@@ -260,8 +258,9 @@ pub fn in_pieces(memory: &impl Memory, state: u64) -> Result<bool, Torn> {
     Ok((word(memory, state)? >> 32) & NONCONTIGUOUS != 0)
 }
 
-/// Where the main heap, in one piece, may begin, the likeliest first. It has what `system_mem` says up to its end; a
-/// static program's `[heap]` begins with memory of the loader, so the mapping's start is only the second guess.
+/// Where the main heap, in one piece, may begin, the likeliest first. It has what `system_mem` says up to its end. A
+/// static program's `[heap]` begins with memory of the loader, as does any where an older loader was given tunables. So
+/// the mapping's start is only the second guess.
 pub fn main_starts(
     memory: &impl Memory,
     layout: &Layout,
@@ -283,7 +282,8 @@ pub fn main_starts(
         .into_iter()
         .flatten()
         .filter_map(|offset| end.address().checked_sub(memory.word(state + offset).ok()?))
-        .filter(|start| start.is_multiple_of(16) && possible.contains(start))
+        .filter_map(|start| start.checked_next_multiple_of(16))
+        .filter(|start| possible.contains(start))
         .collect();
     if !starts.contains(&heap.range.start) {
         starts.push(heap.range.start);

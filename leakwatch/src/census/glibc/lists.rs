@@ -187,12 +187,7 @@ pub fn tcache(
 }
 
 /// The lists of a tcache, each with a chunk at its head.
-fn tcache_lists(
-    memory: &impl Memory,
-    layout: &Layout,
-    extents: &Extents,
-    address: u64,
-) -> Option<Vec<List>> {
+fn tcache_lists(memory: &impl Memory, layout: &Layout, extents: &Extents, address: u64) -> Option<Vec<List>> {
     let size = memory.word(address + 8).ok()? & !FLAGS;
     layout
         .tcaches

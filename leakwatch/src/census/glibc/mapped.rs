@@ -72,36 +72,56 @@ fn gaps(range: &Range<u64>, heaps: &[Range<u64>]) -> Vec<Range<u64>> {
 
 /// Where the mapping of a chunk ends that begins at `at`, if one does. Of a chunk from `memalign` the header is not
 /// where its mapping begins but before the first address with the alignment; how far from the beginning it says itself.
-pub fn chunk_end(memory: &impl Memory, layout: &Layout, at: u64, limit: u64, page: u64) -> Option<u64> {
-    if at >= limit || !at.is_multiple_of(page) {
-        return None;
+fn chunk_end(memory: &impl Memory, layout: &Layout, at: u64, limit: u64, page: u64) -> Option<u64> {
+    if let Some(end) = chunk_end_by_first_page(memory, layout, at, limit, page) {
+        return Some(end);
     }
-    let aligned = ALIGNMENTS.filter_map(|bits| {
-        let user = at.checked_add(HEADER)?.checked_next_multiple_of(1 << bits)?;
-        user.checked_sub(at)?.checked_sub(HEADER)
-    });
     let mut last = None;
-    std::iter::once(0).chain(aligned).find_map(|lead| {
-        // One address has many alignments.
-        if last.replace(lead) == Some(lead) {
-            return None;
-        }
-        chunk_end_with(memory, layout, at, lead, limit, page)
-    })
+    leads(at)
+        .skip_while(|lead| *lead < page)
+        .take_while(|lead| *lead < limit - at)
+        .find_map(|lead| {
+            // One address has many alignments.
+            if last.replace(lead) == Some(lead) {
+                return None;
+            }
+            let mut words = [0; 16];
+            memory.fill(at + lead, &mut words).ok()?;
+            chunk_end_with(layout, at, lead, &words, limit, page)
+        })
 }
 
-fn chunk_end_with(
+/// The same for alignments of up to a page, by one read.
+pub fn chunk_end_by_first_page(
     memory: &impl Memory,
     layout: &Layout,
     at: u64,
-    lead: u64,
     limit: u64,
     page: u64,
 ) -> Option<u64> {
-    let mut words = [0; 16];
-    let header = at.checked_add(lead).filter(|header| *header < limit)?;
-    memory.fill(header, &mut words).ok()?;
-    let (before, word) = (word_at(&words, 0)?, word_at(&words, 8)?);
+    if at >= limit || !at.is_multiple_of(page) {
+        return None;
+    }
+    let mut first = vec![0; usize::try_from(page).ok()?];
+    memory.fill(at, &mut first).ok()?;
+    let within = leads(at).take_while(|lead| *lead < page);
+    std::iter::once(0).chain(within).find_map(|lead| {
+        let words = first.get(usize::try_from(lead).ok()?..)?;
+        chunk_end_with(layout, at, lead, words, limit, page)
+    })
+}
+
+/// How far the headers of aligned chunks may be from the beginning of their mapping, never less from one to the next.
+fn leads(at: u64) -> impl Iterator<Item = u64> {
+    ALIGNMENTS.filter_map(move |bits| {
+        let user = at.checked_add(HEADER)?.checked_next_multiple_of(1 << bits)?;
+        user.checked_sub(at)?.checked_sub(HEADER)
+    })
+}
+
+/// By the words of a header that is `lead` bytes from the beginning.
+fn chunk_end_with(layout: &Layout, at: u64, lead: u64, words: &[u8], limit: u64, page: u64) -> Option<u64> {
+    let (before, word) = (word_at(words, 0)?, word_at(words, 8)?);
     // Since 2.43, which leaves the header out of the size, the lowest bit tells huge pages.
     let huge = u64::from(layout.mapped_unsized > 0);
     let size = word & !FLAGS;
@@ -139,10 +159,22 @@ mod tests {
     #[test]
     fn one_after_the_other() {
         let words = [(8, 0x3002), (0x3008, 0x1002), (0x4008, 0x5001)];
-        assert_eq!(counted((2, 36), &words, &[]), Amount { count: 2, bytes: 0x4000 });
+        assert_eq!(
+            counted((2, 36), &words, &[]),
+            Amount {
+                count: 2,
+                bytes: 0x4000
+            }
+        );
         // Without their headers.
         let words = [(8, 0x2ff2), (0x3000, 1), (0x3008, 0xff2)];
-        assert_eq!(counted((2, 43), &words, &[]), Amount { count: 2, bytes: 0x4000 });
+        assert_eq!(
+            counted((2, 43), &words, &[]),
+            Amount {
+                count: 2,
+                bytes: 0x4000
+            }
+        );
         assert_eq!(counted((2, 36), &words, &[]), Amount::default());
     }
 
@@ -157,12 +189,24 @@ mod tests {
             (0x6ff0, 0x1ff0),
             (0x6ff8, 0x4000 - 0x1ff0 | 2),
         ];
-        assert_eq!(counted((2, 36), &words, &[]), Amount { count: 3, bytes: 0x9000 });
+        assert_eq!(
+            counted((2, 36), &words, &[]),
+            Amount {
+                count: 3,
+                bytes: 0x9000
+            }
+        );
         let mut shorter = words;
         for word in [1, 3, 5] {
             shorter[word].1 -= 16;
         }
-        assert_eq!(counted((2, 44), &shorter, &[]), Amount { count: 3, bytes: 0x9000 });
+        assert_eq!(
+            counted((2, 44), &shorter, &[]),
+            Amount {
+                count: 3,
+                bytes: 0x9000
+            }
+        );
         // A lead that is not where the header is, an end within a page, one beyond the mapping, other flags.
         for (index, wrong) in [(0, 0x20), (1, 0x2fe0 | 2), (1, 0x4_0fd0 | 2), (1, 0x2fd0 | 6)] {
             let mut words = words;
@@ -175,6 +219,12 @@ mod tests {
     fn beside_a_heap_in_the_same_mapping() {
         let words = [(8, 0x1002), (0x4008, 0x3002)];
         let heap = START + 0x1000..START + 0x4000;
-        assert_eq!(counted((2, 36), &words, &[heap]), Amount { count: 2, bytes: 0x4000 });
+        assert_eq!(
+            counted((2, 36), &words, &[heap]),
+            Amount {
+                count: 2,
+                bytes: 0x4000
+            }
+        );
     }
 }

@@ -71,7 +71,15 @@ pub fn take(
     let mut fast = Nodes::default();
     for arena in &census.arenas {
         let most = arena.in_use.count;
-        lists::fastbins(memory, layout, &extents, arena.address, most, &mut budget, &mut fast)?;
+        lists::fastbins(
+            memory,
+            layout,
+            &extents,
+            arena.address,
+            most,
+            &mut budget,
+            &mut fast,
+        )?;
     }
     let mut cached = Nodes::default();
     for address in std::mem::take(&mut sum.tcaches) {

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::arena;
 use super::layout::{FLAGS, HEADER, IS_MMAPPED, LEAST_CHUNK, Layout, NON_MAIN_ARENA, PREV_INUSE};
-use super::mapped::{chunk_end, is_anonymous};
+use super::mapped::{chunk_end_by_first_page, is_anonymous};
 use super::walk::Torn;
 use crate::census::memory::{Memory, word_at};
 use crate::census::{Budget, NotTaken};
@@ -17,7 +17,8 @@ use crate::sampler::maps::Mapping;
 
 /// Pages that are looked at, as a piece may begin there.
 const PAGES_MAX: u64 = 1 << 18;
-/// How far from the beginning of `[heap]` a static program's heap can begin.
+/// How far from the beginning of `[heap]` the heap can begin: a static program's loader has taken some there, and up to
+/// 2.34 any loader where tunables were set.
 const LOADER_BYTES: u64 = 64 << 10;
 /// Bytes that are read at once along the chunks.
 const WINDOW: usize = 64 << 10;
@@ -61,13 +62,18 @@ pub fn find(
         .flatten()
         .map(|offset| word(state + offset))
         .collect::<Result<_, _>>()?;
-    for mapping in mappings.iter().filter(|mapping| mapping.path_bytes() == b"[heap]") {
+    for mapping in mappings
+        .iter()
+        .filter(|mapping| mapping.path_bytes() == b"[heap]")
+    {
         search.within_heap(mapping.range.clone(), &told, &mut pieces)?;
     }
     pieces.sort_by_key(|piece| piece.range.start);
     let bytes = bytes(&pieces);
     let tops = pieces.iter().filter(|piece| piece.has_top).count();
-    if tops != 1 || !told.contains(&bytes) {
+    // A first piece that is not aligned as chunks are begins some bytes higher.
+    let is_all = |told: &u64| told.checked_sub(bytes).is_some_and(|lost| lost < 16);
+    if tops != 1 || !told.iter().any(is_all) {
         return Err(NotTaken::NotContiguous(
             "sbrk failed once, and what mmap gave was not found whole",
         ));
@@ -114,13 +120,14 @@ impl<M: Memory> Search<'_, M> {
                 at = other.end.next_multiple_of(self.page);
                 continue;
             }
-            if let Some(end) = chunk_end(self.memory, self.layout, at, range.end, self.page) {
-                at = end;
-                continue;
-            }
             if let Some(piece) = self.piece(at, range.end)? {
                 at = piece.range.end;
                 pieces.push(piece);
+                continue;
+            }
+            let (memory, layout) = (self.memory, self.layout);
+            if let Some(end) = chunk_end_by_first_page(memory, layout, at, range.end, self.page) {
+                at = end;
                 continue;
             }
             self.pages += 1;
@@ -137,8 +144,7 @@ impl<M: Memory> Search<'_, M> {
         Ok(())
     }
 
-    /// The pieces in `[heap]`. The first begins at its beginning, or above what a static program's loader has there:
-    /// any chunk leads to that piece's end, and what the others leave of the arena's bytes to its beginning.
+    /// The pieces in `[heap]`. The first begins at its beginning, or above what a loader has there: any chunk leads to that piece's end, and what the others leave of the arena's bytes to its beginning.
     fn within_heap(
         &mut self,
         heap: Range<u64>,
@@ -160,8 +166,8 @@ impl<M: Memory> Search<'_, M> {
         let lowest = heap.start.saturating_sub(self.page);
         for told in told {
             let own = told.checked_sub(others);
-            let start = own.and_then(|own| first.range.end.checked_sub(own));
-            let Some(start) = start.filter(|start| *start >= lowest && start.is_multiple_of(16)) else {
+            let start = own.and_then(|own| first.range.end.checked_sub(own)?.checked_next_multiple_of(16));
+            let Some(start) = start.filter(|start| *start >= lowest) else {
                 continue;
             };
             if let Some(piece) = self.piece(start, heap.end)?
@@ -177,12 +183,12 @@ impl<M: Memory> Search<'_, M> {
 
     /// The piece that begins at `start` and ends within `limit`.
     fn piece(&self, start: u64, limit: u64) -> Result<Option<Piece>, NotTaken> {
-        let mut buffer = vec![0; WINDOW];
         // First the header alone: nearly always that is all.
-        let mut window = (start, 0);
         if !self.memory.word(start.saturating_add(8)).is_ok_and(is_chunk) && start != self.top {
             return Ok(None);
         }
+        let mut buffer = vec![0; WINDOW];
+        let mut window = (start, 0);
         let mut at = start;
         for step in 1_u64.. {
             if step.is_multiple_of(4096) {

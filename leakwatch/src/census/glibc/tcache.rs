@@ -119,10 +119,10 @@ mod tests {
             let shape = shape(minor);
             let kept = body(shape, 0, &[(3, 7, 0x7000), (63, 1, 0x8000)]);
             let found = bins(&kept, shape).unwrap();
-            assert_eq!(found.iter().map(|bin| (bin.index, bin.most)).collect::<Vec<_>>(), [
-                (3, 7),
-                (63, 1)
-            ]);
+            assert_eq!(
+                found.iter().map(|bin| (bin.index, bin.most)).collect::<Vec<_>>(),
+                [(3, 7), (63, 1)]
+            );
             assert!(is_candidate(shape.most_chunk, &kept, &[shape]));
             assert!(is_candidate(shape.least_chunk, &kept[..50], &[shape]));
             assert!(!is_candidate(shape.most_chunk + 16, &kept, &[shape]));
@@ -141,17 +141,22 @@ mod tests {
         for room in [7, 16, 20_000] {
             let kept = body(shape, room, &[(3, 0, 0x7000), (70, room - 1, 0x8000)]);
             let found = bins(&kept, shape).unwrap();
-            assert_eq!(found.iter().map(|bin| (bin.index, bin.most)).collect::<Vec<_>>(), [
-                (3, u64::from(room)),
-                (70, 1)
-            ]);
+            assert_eq!(
+                found.iter().map(|bin| (bin.index, bin.most)).collect::<Vec<_>>(),
+                [(3, u64::from(room)), (70, 1)]
+            );
             for wrong in [&[(3, room, 0x7000)][..], &[(3, room - 1, 0)], &[]] {
                 assert_eq!(bins(&body(shape, room, wrong), shape), None);
             }
         }
         // Nothing is empty: the end is told by the lists alone.
         let full: Vec<_> = (0..76).map(|bin| (bin, 2, 0x7000)).collect();
-        assert!(bins(&body(shape, 0, &full), shape).unwrap().iter().all(|bin| bin.most > 60_000));
+        assert!(
+            bins(&body(shape, 0, &full), shape)
+                .unwrap()
+                .iter()
+                .all(|bin| bin.most > 60_000)
+        );
         // Never used, or tuned to none.
         assert_eq!(bins(&body(shape, 0, &[]), shape), None);
     }

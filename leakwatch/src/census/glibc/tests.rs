@@ -87,7 +87,10 @@ fn process(version: &str) -> Pieces {
         previous: None,
         flags: 0,
     };
-    let tcache = layout.tcaches.first().map(|it| (*it, heap.chunk(it.least_chunk, false)));
+    let tcache = layout
+        .tcaches
+        .first()
+        .map(|it| (*it, heap.chunk(it.least_chunk, false)));
     let cached: Vec<_> = (0..2).map(|_| heap.chunk(48, false)).collect();
     let fast: Vec<_> = (0..3).map(|_| heap.chunk(64, false)).collect();
     heap.chunk(1040, true);

@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::layout::{FLAGS, HEADER, IS_MMAPPED, LEAST_CHUNK, Layout, NON_MAIN_ARENA, PREV_INUSE};
-use super::tcache;
 use super::tally::Tally;
+use super::tcache;
 use crate::census::constants::Constants;
 use crate::census::content::{Content, content};
 use crate::census::memory::{Memory, word_at};
