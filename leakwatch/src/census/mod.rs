@@ -8,8 +8,10 @@
 //! Only glibc's heap is read ([`glibc`]). Of the target's data nothing but headers and links is looked at, and nothing
 //! is kept but sizes and counts.
 
+pub mod content;
 pub mod glibc;
 pub mod memory;
+pub mod types;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
