@@ -338,7 +338,10 @@ mod tests {
         reading.unnamed = 7;
         let lost: Vec<_> = losses(&reading).into_iter().collect();
         let named = |name: &str, count| (name.to_owned(), count);
-        assert_eq!(lost, [named("heap_torn_reads", 3), named("heap_types_not_named", 7)]);
+        assert_eq!(
+            lost,
+            [named("heap_torn_reads", 3), named("heap_types_not_named", 7)]
+        );
     }
 
     #[test]
