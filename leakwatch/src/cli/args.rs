@@ -290,9 +290,9 @@ pub struct HeapArguments {
     )]
     pub top: usize,
 
-    /// Say more: every arena, and its free memory by kind
+    /// Say more: every arena, its free memory by kind, whole names
     ///
-    /// Without it the largest arenas are shown, where there are several. Example: -v
+    /// Without it the largest arenas are shown, where there are several, and a long name is cut. Example: -v
     #[arg(short, long)]
     pub verbose: bool,
 

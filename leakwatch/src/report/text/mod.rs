@@ -161,7 +161,7 @@ mod tests {
     use super::super::sample;
     use super::*;
 
-    fn at(width: usize) -> Options {
+    pub(super) fn at(width: usize) -> Options {
         Options {
             width,
             ..Options::default()
@@ -308,7 +308,7 @@ mod tests {
         assert!(!text.contains("small_site_00"));
     }
 
-    fn inert(text: &str, width: usize) {
+    pub(super) fn inert(text: &str, width: usize) {
         for line in text.lines() {
             assert!(line.width() <= width, "{} columns: {line}", line.width());
             assert!(

@@ -95,22 +95,20 @@ fn of_picture(heap: &Heap) -> String {
     }
     let share = heap.free_bytes as f64 / in_use.saturating_add(heap.free_bytes) as f64;
     text.push_str(&format!(
-        "; {} ({}) free, but kept: {} of it on pages that blocks in use share",
+        "; {} ({}) free, but kept: {} of it is fragmentation, on pages in use",
         bytes(heap.free_bytes),
         whole_percent(share),
         bytes(heap.fragmentation_bytes)
     ));
-    text.push_str(&match heap.trim_bytes {
-        Some(trim) => format!(
-            "; malloc_trim(0) would give back {} at most.",
-            if trim == 0 {
-                "nothing".to_owned()
-            } else {
-                bytes(trim)
-            }
-        ),
-        None => ".".to_owned(),
-    });
+    match heap.trim_bytes {
+        Some(0) => text.push_str("; malloc_trim(0) would give back nothing"),
+        Some(trim) => text.push_str(&format!(
+            "; malloc_trim(0) would give back {} at most",
+            bytes(trim)
+        )),
+        None => {}
+    }
+    text.push('.');
     text
 }
 
@@ -139,26 +137,36 @@ fn of_growth(page: &Page, heap: &Heap, growth: &HeapGrowth) -> String {
         _ => {}
     }
     text.push('.');
-    let first = heap
+    text + &first(page, heap, growth)
+}
+
+/// What grew most: many blocks of one size are the mark of a leak.
+fn first(page: &Page, heap: &Heap, growth: &HeapGrowth) -> String {
+    let class = heap
         .classes
         .first()
-        .and_then(|class| Some((class, class.growth_count?, class.growth_bytes?)))
-        .filter(|(_, _, grown)| *grown > 0);
-    if let Some((class, more, grown)) = first {
-        let name = label(page, class, 60);
-        let name = if name == UNKNOWN {
-            String::new()
-        } else {
-            format!(" ({name})")
-        };
-        text.push_str(&format!(
-            " First are blocks of {}{name}: {} more, {}.",
-            exact_bytes(class.bytes),
-            count(more.unsigned_abs()),
-            bytes(grown.unsigned_abs())
-        ));
+        .and_then(|class| Some((class, class.growth_count?, class.growth_bytes?)));
+    let of_class = class.map_or(0, |(_, _, grown)| grown);
+    if growth.mapped_bytes > of_class.max(0) {
+        return format!(
+            " First are blocks with a mapping of their own: {} more, {}.",
+            count(growth.mapped_count.max(0).unsigned_abs()),
+            bytes(growth.mapped_bytes.unsigned_abs())
+        );
     }
-    text
+    let Some((class, more, grown)) = class.filter(|(_, _, grown)| *grown > 0) else {
+        return String::new();
+    };
+    let name = match label(page, class, 60) {
+        name if name == UNKNOWN => String::new(),
+        name => format!(" ({name})"),
+    };
+    format!(
+        " First are blocks of {}{name}: {} more, {}.",
+        exact_bytes(class.bytes),
+        count(more.unsigned_abs()),
+        bytes(grown.unsigned_abs())
+    )
 }
 
 /// Bytes and blocks in use, those with a mapping of their own too.
@@ -338,3 +346,6 @@ fn line(page: &mut Page, growth: Option<&HeapGrowth>, row: &Row) {
     }
     page.line(&line);
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,19 +2,23 @@
 
 use std::cmp::Reverse;
 
+use anstyle::Style;
 use unicode_width::UnicodeWidthStr;
 
 use super::super::Options;
 use super::super::layout::{
     BLAMED, DIM, PLAIN, Page, UNKNOWN, bytes, count, exact_bytes, left, percent, right, signed, signed_count,
 };
-use super::label;
+use super::{blocks_of, label};
 use crate::report::model::{Heap, HeapArena, HeapClass};
 
-/// From here on there is room for every figure.
+/// From here on the classes have a further column, and from here on the arenas.
 const WIDE: usize = 120;
+const WIDEST: usize = 140;
 /// Without `-v` classes that have less than this part of the growth are summed.
 const SMALL_SHARE: f64 = 0.01;
+/// The longest name of a type that is shown, in columns.
+const NAME: usize = 400;
 /// Arenas that are shown without `-v`.
 const ARENAS: usize = 4;
 
@@ -52,13 +56,13 @@ fn grown(page: &mut Page, heap: &Heap, options: &Options) {
         let mut head = format!(
             "{}{}{}{}{}",
             right("size", 11),
-            right("growth", 11),
-            right("growth", 13),
-            right("blocks", 11),
-            right("in use", 11)
+            right("blocks", 9),
+            right("growth", 9),
+            right("in use", 12),
+            right("growth", 13)
         );
         if wide {
-            head.push_str(&right("free", 11));
+            head.push_str(&right("free", 9));
         }
         page.line(&page.paint(DIM, &format!("{head}  type")));
     }
@@ -66,15 +70,20 @@ fn grown(page: &mut Page, heap: &Heap, options: &Options) {
         let mut figures = format!(
             "{}{}{}{}{}",
             right(&exact_bytes(class.bytes), 11),
-            right(&signed_count(class.growth_count.unwrap_or(0)), 11),
-            right(&signed(growth(class)), 13),
-            right(&count(class.count), 11),
-            right(&bytes(class.in_use_bytes), 11)
+            right(&count(class.count), 9),
+            right(&signed_count(class.growth_count.unwrap_or(0)), 9),
+            right(&bytes(class.in_use_bytes), 12),
+            right(&signed(growth(class)), 13)
         );
         if wide {
-            figures.push_str(&right(&free(class), 11));
+            figures.push_str(&right(&free(class), 9));
         }
-        one(page, &figures, class, index == 0 && growth(class) > 0);
+        let style = if index == 0 && growth(class) > 0 {
+            BLAMED
+        } else {
+            PLAIN
+        };
+        one(page, &figures, class, style, options.verbose);
     }
     if !rest.is_empty() {
         let mut sums = Vec::new();
@@ -95,34 +104,35 @@ fn grown(page: &mut Page, heap: &Heap, options: &Options) {
 fn holding(page: &mut Page, heap: &Heap, options: &Options) {
     let shown = heap.classes.len().min(options.top);
     let (shown, rest) = heap.classes.split_at(shown);
-    if shown.is_empty() {
+    let all = heap.in_use_bytes.saturating_add(heap.mapped_bytes);
+    if shown.is_empty() && heap.mapped_count == 0 {
         page.paragraph(2, "no blocks", PLAIN);
         return;
     }
     let head = format!(
         "{}{}{}{}{}  type",
         right("size", 11),
-        right("blocks", 11),
+        right("blocks", 9),
         right("in use", 12),
         right("share", 9),
-        right("free", 11)
+        right("free", 9)
     );
     page.line(&page.paint(DIM, &head));
     for class in shown {
-        let share = if heap.in_use_bytes > 0 {
-            percent(class.in_use_bytes as f64 / heap.in_use_bytes as f64)
+        let share = if all > 0 {
+            percent(class.in_use_bytes as f64 / all as f64)
         } else {
             UNKNOWN.to_owned()
         };
         let figures = format!(
             "{}{}{}{}{}",
             right(&exact_bytes(class.bytes), 11),
-            right(&count(class.count), 11),
+            right(&count(class.count), 9),
             right(&bytes(class.in_use_bytes), 12),
             right(&share, 9),
-            right(&free(class), 11)
+            right(&free(class), 9)
         );
-        one(page, &figures, class, false);
+        one(page, &figures, class, PLAIN, options.verbose);
     }
     if !rest.is_empty() {
         let in_use = rest
@@ -136,13 +146,25 @@ fn holding(page: &mut Page, heap: &Heap, options: &Options) {
         );
         page.paragraph(2, &text, PLAIN);
     }
+    if heap.mapped_count > 0 {
+        let blocks = blocks_of(heap.mapped_count);
+        let text = format!(
+            "{blocks} with a mapping of their own: {}",
+            bytes(heap.mapped_bytes)
+        );
+        page.paragraph(2, &text, PLAIN);
+    }
 }
 
-fn one(page: &mut Page, figures: &str, class: &HeapClass, first: bool) {
+/// With `whole` a name that finds no room beside the figures has it below.
+fn one(page: &mut Page, figures: &str, class: &HeapClass, style: Style, whole: bool) {
     let room = page.width.saturating_sub(figures.width() + 2);
-    let label = label(page, class, room);
-    let label = if first { page.paint(BLAMED, &label) } else { label };
-    page.line(&format!("{figures}  {label}"));
+    let fitted = label(page, class, room);
+    let all = label(page, class, NAME);
+    page.line(&format!("{figures}  {}", page.paint(style, &fitted)));
+    if whole && all != fitted {
+        page.paragraph(13, &all, DIM);
+    }
 }
 
 /// Free chunks of the size; a free chunk has no type.
@@ -167,7 +189,7 @@ pub fn arenas(page: &mut Page, heap: &Heap, options: &Options) {
     let mut arenas: Vec<&HeapArena> = heap.arenas.iter().collect();
     arenas.sort_by_key(|arena| Reverse((growth(arena), arena.system_bytes)));
     let with_growth = heap.growth.is_some();
-    let wide = page.width >= WIDE;
+    let wide = page.width >= WIDEST;
     let head = arena_line(
         "arena",
         &[
