@@ -121,7 +121,12 @@ impl Case {
         let arenas = heap.arenas().iter();
         let system: u64 = arenas.filter_map(|arena| arena["system_bytes"].as_u64()).sum();
         let lost = self.truth.number("arena").checked_sub(system);
-        assert!(lost.is_some_and(|lost| lost < 16), "{system} bytes: {} {:?}", self.what, self.truth);
+        assert!(
+            lost.is_some_and(|lost| lost < 16),
+            "{system} bytes: {} {:?}",
+            self.what,
+            self.truth
+        );
         let fast = heap.number("/free_kinds/fastbins/bytes");
         assert_eq!(fast, self.truth.number("fastbin_bytes"), "{}", self.what);
         assert_eq!(

@@ -183,11 +183,11 @@ mod tests {
         // Aligned to 64, to a page, to two pages: the second and third begin after the one before.
         let words = [
             (0x30, 0x30),
-            (0x38, 0x3000 - 0x30 | 2),
+            (0x38, (0x3000 - 0x30) | 2),
             (0x3ff0, 0xff0),
-            (0x3ff8, 0x2000 - 0xff0 | 2),
+            (0x3ff8, (0x2000 - 0xff0) | 2),
             (0x6ff0, 0x1ff0),
-            (0x6ff8, 0x4000 - 0x1ff0 | 2),
+            (0x6ff8, (0x4000 - 0x1ff0) | 2),
         ];
         assert_eq!(
             counted((2, 36), &words, &[]),

@@ -14,6 +14,8 @@ mod walk;
 mod live_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod version_tests;
 
 use std::ops::Range;
 

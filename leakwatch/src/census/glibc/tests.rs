@@ -13,12 +13,12 @@ use crate::census::{Amount, Census, Limits, NotTaken, take};
 use crate::sampler::maps::{Mapping, parse_line};
 use crate::target::allocator::Allocator;
 
-const LIBC: u64 = 0x7f00_0000_0000;
-const STATE: u64 = LIBC + 0x480;
-const HEAP: u64 = 0x5555_0000_0000;
-const THREAD: u64 = 0x7e00_0000_0000;
-const MAPPED: u64 = 0x7d00_0000_0000;
-const HEAP_BYTES: u64 = 0x4_0000;
+pub(super) const LIBC: u64 = 0x7f00_0000_0000;
+pub(super) const STATE: u64 = LIBC + 0x480;
+pub(super) const HEAP: u64 = 0x5555_0000_0000;
+pub(super) const THREAD: u64 = 0x7e00_0000_0000;
+pub(super) const MAPPED: u64 = 0x7d00_0000_0000;
+pub(super) const HEAP_BYTES: u64 = 0x4_0000;
 
 fn glibc(version: &str) -> Allocator {
     Allocator::Glibc {
@@ -26,7 +26,7 @@ fn glibc(version: &str) -> Allocator {
     }
 }
 
-fn mappings() -> Vec<Mapping> {
+pub(super) fn mappings() -> Vec<Mapping> {
     let lines = [
         "555500000000-555500040000 rw-p 00000000 00:00 0 [heap]",
         "7d0000000000-7d0000010000 rw-p 00000000 00:00 0",
@@ -40,16 +40,16 @@ fn mappings() -> Vec<Mapping> {
 }
 
 /// Chunks in memory, one after the other.
-struct Heap<'a> {
-    memory: &'a mut Pieces,
-    at: u64,
-    previous: Option<u64>,
-    flags: u64,
+pub(super) struct Heap<'a> {
+    pub memory: &'a mut Pieces,
+    pub at: u64,
+    pub previous: Option<u64>,
+    pub flags: u64,
 }
 
 impl Heap<'_> {
     /// The chunk's address.
-    fn chunk(&mut self, size: u64, free: bool) -> u64 {
+    pub fn chunk(&mut self, size: u64, free: bool) -> u64 {
         let flag = if self.previous.is_some() { 0 } else { PREV_INUSE };
         self.memory.put(self.at + 8, &[size | flag | self.flags]);
         if let Some(previous) = self.previous {
@@ -62,7 +62,7 @@ impl Heap<'_> {
     }
 }
 
-fn state(memory: &mut Pieces, layout: &Layout, state: u64, top: u64, next: u64, system: u64) {
+pub(super) fn state(memory: &mut Pieces, layout: &Layout, state: u64, top: u64, next: u64, system: u64) {
     for index in 0..layout::BINS {
         let own = layout.bin(state, index);
         memory.put(own + 16, &[own, own]);
@@ -72,9 +72,12 @@ fn state(memory: &mut Pieces, layout: &Layout, state: u64, top: u64, next: u64, 
     memory.put(state + layout.system_mem, &[system]);
 }
 
-/// A heap with a tcache of two chunks, a fastbin of three, two free chunks, an arena of a thread, mmapped chunks.
 fn process(version: &str) -> Pieces {
-    let layout = Layout::of(layout::version(version).unwrap()).unwrap();
+    laid_out(&Layout::of(layout::version(version).unwrap()).unwrap())
+}
+
+/// A heap with a tcache of two chunks, a fastbin of three, two free chunks, an arena of a thread, mmapped chunks.
+pub(super) fn laid_out(layout: &Layout) -> Pieces {
     let mut memory = Pieces::default();
     memory.add(LIBC, 0x2000);
     memory.add(HEAP, 0x4_0000);
@@ -121,7 +124,7 @@ fn process(version: &str) -> Pieces {
     }
     state(
         &mut memory,
-        &layout,
+        layout,
         STATE,
         top,
         THREAD + layout.heap_info,
@@ -149,25 +152,25 @@ fn process(version: &str) -> Pieces {
     let thread_top = heap.at;
     heap.chunk(THREAD + 0x2_1000 - thread_top, false);
     memory.put(THREAD, &[own, 0, 0x2_1000, 0x2_1000]);
-    state(&mut memory, &layout, own, thread_top, STATE, 0x2_1000);
+    state(&mut memory, layout, own, thread_top, STATE, 0x2_1000);
 
     memory.put(MAPPED + 8, &[(0x3000 - layout.mapped_unsized) | 2]);
     memory.put(MAPPED + 0x3000 + 8, &[(0x1000 - layout.mapped_unsized) | 2]);
     memory
 }
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits {
         time: Duration::from_secs(20),
         tries: 5,
     }
 }
 
-fn census(memory: &impl Memory, version: &str) -> Result<Census, NotTaken> {
+pub(super) fn census(memory: &impl Memory, version: &str) -> Result<Census, NotTaken> {
     take(memory, &glibc(version), &mappings(), limits())
 }
 
-fn amount(count: u64, each: u64) -> Amount {
+pub(super) fn amount(count: u64, each: u64) -> Amount {
     Amount {
         count,
         bytes: count * each,
