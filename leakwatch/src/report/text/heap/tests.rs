@@ -50,7 +50,7 @@ fn a_picture() {
 }
 
 #[test]
-fn of_a_program_that_never_asked_for_memory() {
+fn an_empty_heap() {
     let mut picture = sample::picture();
     picture.heap = Heap {
         allocator: "glibc 2.36".into(),
