@@ -5,18 +5,14 @@ use std::io;
 
 use crate::census::memory::{Memory as _, ProcessMemory};
 use crate::census::reading::{self, Reading};
-use crate::census::{Limits, NotTaken};
+use crate::census::{Limits, NotTaken, cost};
+use crate::diagnose::figures::bytes;
 use crate::report::build::{self, origin};
 use crate::report::model::{HeapPicture, Losses, SCHEMA_VERSION};
 use crate::sampler::ProcRoot;
-use crate::sampler::totals::{self, Totals};
+use crate::sampler::totals;
 use crate::target::Target;
 use crate::target::allocator::Allocator;
-
-/// Less than this that is swapped out is no reason to leave a heap alone, bytes.
-const SWAP_TOLERATED: u64 = 1 << 20;
-/// Nor is less than this part of what is resident.
-const SWAP_SHARE: u64 = 100;
 
 const YAMA: &str = "/proc/sys/kernel/yama/ptrace_scope";
 
@@ -40,17 +36,13 @@ pub enum HeapError {
         advice: String,
     },
     #[error(
-        "the heap of PID {pid} ({comm}) was not read: {:.1} MiB of the process are swapped out, and reading would bring \
-         its heap back into RAM; --force reads it all the same",
-        mib(*.swapped)
+        "the heap of PID {pid} ({comm}) was not read: {} of the process are swapped out, and reading would bring its \
+         heap back into RAM; --force reads it all the same",
+        bytes(*.swapped)
     )]
     Swapped { pid: u32, comm: String, swapped: u64 },
     #[error("PID {pid} ({comm}) exited while its heap was read")]
     Exited { pid: u32, comm: String },
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Reads the heap of a process. With `force` even if much of the process is swapped out.
@@ -66,7 +58,7 @@ pub fn picture(target: &Target, force: bool) -> Result<HeapPicture, HeapError> {
     readable(target)?;
     if let Some(swapped) = totals::read_status(&root, pid)
         .ok()
-        .and_then(|totals| much_swapped(&totals))
+        .and_then(|totals| cost::swapped_too_much(&totals))
         .filter(|_| !force)
     {
         return Err(HeapError::Swapped { pid, comm, swapped });
@@ -124,13 +116,6 @@ fn advice(yama: &str) -> String {
     }
 }
 
-/// So much is swapped out that reading the heap would be felt, bytes.
-fn much_swapped(totals: &Totals) -> Option<u64> {
-    let swapped = totals.swap?;
-    let resident = totals.rss.unwrap_or(0);
-    (swapped > SWAP_TOLERATED && swapped > resident / SWAP_SHARE).then_some(swapped)
-}
-
 /// What a reader should know of this picture.
 fn notes(reading: &Reading) -> Vec<String> {
     let mut notes = Vec::new();
@@ -148,22 +133,6 @@ fn notes(reading: &Reading) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_much_swap_keeps_from_reading() {
-        let mib = 1 << 20;
-        let totals = |rss, swap| Totals {
-            rss: Some(rss * mib),
-            swap: Some(swap),
-            ..Totals::default()
-        };
-        assert_eq!(much_swapped(&totals(100, 0)), None);
-        assert_eq!(much_swapped(&totals(0, mib)), None);
-        assert_eq!(much_swapped(&totals(1000, 9 * mib)), None);
-        assert_eq!(much_swapped(&totals(1000, 11 * mib)), Some(11 * mib));
-        assert_eq!(much_swapped(&totals(0, 2 * mib)), Some(2 * mib));
-        assert_eq!(much_swapped(&Totals::default()), None);
-    }
 
     #[test]
     fn a_refusal_says_what_to_do() {
