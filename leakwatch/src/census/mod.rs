@@ -10,6 +10,7 @@
 
 pub mod constants;
 pub mod content;
+pub mod cost;
 pub mod glibc;
 pub mod kept;
 pub mod memory;

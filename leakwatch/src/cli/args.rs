@@ -195,6 +195,31 @@ pub struct RecordArguments {
         hide_env_values = true
     )]
     pub faults: FaultsArgument,
+
+    /// When to read the process's heap
+    ///
+    /// At both ends of the window the allocator's own metadata tells what is in use and what is free but kept, and which
+    /// sizes and types grew. It is read from outside, for a process on glibc's malloc. Auto does so where it is
+    /// predicted to take at most 1 % of the window. Example: --census always
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t = CensusArgument::Auto,
+        env = "LEAKWATCH_CENSUS",
+        hide_env_values = true
+    )]
+    pub census: CensusArgument,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CensusArgument {
+    /// Where it is cheap
+    Auto,
+    /// Whatever it takes, a minute at most
+    Always,
+    /// Not at all
+    Never,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{
-    Arguments, CommandArguments, DemoArguments, FaultsArgument, GroupByArgument, OutputArguments,
-    RecordArguments,
+    Arguments, CensusArgument, CommandArguments, DemoArguments, FaultsArgument, GroupByArgument,
+    OutputArguments, RecordArguments,
 };
 use super::exit::UsageError;
-use crate::session::{FaultChoice, GroupBy, RecordOptions};
+use crate::session::{CensusChoice, FaultChoice, GroupBy, RecordOptions};
 use crate::target::Target;
 
 /// What leakwatch is to do.
@@ -48,6 +48,7 @@ pub struct Window {
     pub ring_bytes: u32,
     pub sample_budget: u32,
     pub faults: FaultChoice,
+    pub census: CensusChoice,
     pub follow_children: bool,
     pub group_by: GroupBy,
     pub dump_ledger: Option<PathBuf>,
@@ -64,6 +65,7 @@ impl Window {
             ring_bytes: self.ring_bytes,
             sample_budget: self.sample_budget,
             faults: self.faults,
+            census: self.census,
             follow_children: self.follow_children,
             group_by: self.group_by,
             dump_ledger: self.dump_ledger,
@@ -119,6 +121,7 @@ fn resolve_record(record: RecordArguments) -> Result<Command, UsageError> {
             ring_bytes: record.ring_bytes,
             sample_budget: record.sample_budget,
             faults: record.faults.into(),
+            census: record.census.into(),
             follow_children: record.children,
             group_by: record.group_by.into(),
             dump_ledger: record.dump_ledger,
@@ -136,6 +139,7 @@ fn resolve_demo(demo: DemoArguments) -> Result<Command, UsageError> {
             ring_bytes: 64 * 1024 * 1024,
             sample_budget: SAMPLE_BUDGET,
             faults: FaultChoice::Auto,
+            census: CensusChoice::Auto,
             follow_children: false,
             group_by: GroupBy::Function,
             dump_ledger: None,
@@ -171,6 +175,16 @@ impl From<FaultsArgument> for FaultChoice {
             FaultsArgument::Event => Self::Event,
             FaultsArgument::Tracepoint => Self::Tracepoint,
             FaultsArgument::Never => Self::Never,
+        }
+    }
+}
+
+impl From<CensusArgument> for CensusChoice {
+    fn from(argument: CensusArgument) -> Self {
+        match argument {
+            CensusArgument::Auto => Self::Auto,
+            CensusArgument::Always => Self::Always,
+            CensusArgument::Never => Self::Never,
         }
     }
 }

@@ -1,7 +1,6 @@
 use super::resolve::{Command, Shown};
 use super::*;
-use crate::session::FaultChoice;
-use crate::session::GroupBy;
+use crate::session::{CensusChoice, FaultChoice, GroupBy};
 
 fn resolve(words: &[&str]) -> Command {
     Command::resolve(Arguments::try_parse_from(words).unwrap()).unwrap()
@@ -28,6 +27,7 @@ fn defaults_of_record() {
                 ring_bytes: 64 * 1024 * 1024,
                 sample_budget: 2000,
                 faults: FaultChoice::Auto,
+                census: CensusChoice::Auto,
                 follow_children: false,
                 group_by: GroupBy::Stack,
                 dump_ledger: None,
@@ -73,6 +73,8 @@ fn every_option_of_record_arrives() {
         "500",
         "--faults",
         "never",
+        "--census",
+        "never",
         "-v",
     ];
     assert_eq!(
@@ -85,6 +87,7 @@ fn every_option_of_record_arrives() {
                 ring_bytes: 1 << 20,
                 sample_budget: 500,
                 faults: FaultChoice::Never,
+                census: CensusChoice::Never,
                 follow_children: true,
                 group_by: GroupBy::Module,
                 dump_ledger: None,

@@ -6,12 +6,13 @@ use anyhow::Result;
 use leakwatch_ebpf::wire::Counter;
 
 use super::facts::{Facts, Names};
-use super::process::{Measure, monotonic_ns, page_bytes};
+use super::process::{Measure, anonymous_of, monotonic_ns, page_bytes};
 use super::sampling::Sampling;
 use super::watch::{State, Watch};
-use super::{RecordOptions, losses};
+use super::{RecordOptions, heap, losses};
 use crate::diagnose::rank::rank;
 use crate::diagnose::reconcile::reconcile;
+use crate::diagnose::verdict::{self, judge};
 use crate::report::build;
 use crate::report::model::{self, EndedBy, Recording, SCHEMA_VERSION};
 use crate::sampler::ProcRoot;
@@ -46,6 +47,7 @@ pub(super) fn close(watch: &mut Watch, options: &RecordOptions) -> Result<()> {
         }
         watch.state.look_up(pid);
     }
+    watch.count_heap_at_end(options)?;
     // What is left to do may take a while, and the target's faults need not pay for it.
     watch.probe.detach();
     Ok(())
@@ -86,6 +88,22 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         .or_else(|| state.series.points().last().map(|point| point.totals));
     let (smaps_reads, smaps_seconds) = facts.smaps_cost;
     let usage = Usage::own();
+    let censuses = &state.censuses;
+    let heap = censuses
+        .end
+        .as_ref()
+        .map(|end| build::heap::heap(censuses.start.as_ref(), end));
+    let verdict = heap
+        .as_ref()
+        .and_then(heap::facts)
+        .zip(start.anonymous().zip(end.anonymous()))
+        .and_then(|(heap, (before, after))| {
+            judge(&verdict::Facts {
+                growth: after.cast_signed().saturating_sub(before.cast_signed()),
+                series: anonymous_series(&state, before, seconds, after),
+                heap,
+            })
+        });
 
     Recording {
         schema_version: SCHEMA_VERSION,
@@ -100,7 +118,7 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
             duration_seconds: seconds,
             ended_by: state.ended_by.unwrap_or(EndedBy::Deadline),
         },
-        verdict: None,
+        verdict: verdict.as_ref().map(build::verdict),
         growth: build::growth(
             (&start.totals.unwrap_or_default(), start.rollup.as_ref()),
             (&end_totals.unwrap_or_default(), end.rollup.as_ref()),
@@ -115,8 +133,8 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
             .map(|growth| build::libraries(&growth.libraries)),
         series: series(&state),
         correlations: None,
-        heap: None,
-        heap_not_taken: None,
+        heap,
+        heap_not_taken: state.censuses.not_taken.take(),
         processes: options.follow_children.then_some(facts.processes),
         losses,
         cost: model::Cost {
@@ -137,6 +155,19 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         },
         notes: notes(&state, start, end, probe.missing()),
     }
+}
+
+/// Anonymous memory over the window, with what was read at its ends.
+fn anonymous_series(state: &State, start: u64, seconds: f64, end: u64) -> Vec<(f64, u64)> {
+    let between = state.series.points().iter().filter_map(|point| {
+        let at = point.at.as_secs_f64();
+        Some((at, anonymous_of(&point.totals)?)).filter(|_| at > 0.0 && at < seconds)
+    });
+    [(0.0, start)]
+        .into_iter()
+        .chain(between)
+        .chain([(seconds, end)])
+        .collect()
 }
 
 fn series(state: &State) -> Option<Vec<model::Sample>> {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use crate::diagnose::rank::{RankedSite, SiteFacts};
 use crate::diagnose::reconcile::Account;
+use crate::diagnose::verdict;
 use crate::report::escape::text_of;
 use crate::report::model::{
     Address, CallSite, Culprit, Frame, Growth, LibraryRow, MappingRow, ReasonRow, Reconciliation, RegionRow,
-    Sample, SitePoint, StackRow,
+    Sample, SitePoint, StackRow, Verdict,
 };
 use crate::sampler::growth::{Delta, Fate, LibraryGrowth, MappingGrowth};
 use crate::sampler::region::Region;
@@ -104,6 +105,17 @@ fn stack(site: &SiteFacts) -> StackRow {
         stack_complete: site.complete,
         process: Some(site.process),
         frames: site.frames.iter().map(frame).collect(),
+    }
+}
+
+#[must_use]
+pub fn verdict(verdict: &verdict::Verdict) -> Verdict {
+    Verdict {
+        kind: verdict.kind.name().to_owned(),
+        confidence: None,
+        summary: verdict.summary.clone(),
+        evidence: verdict.evidence.clone(),
+        suggestions: verdict.suggestions.clone(),
     }
 }
 

@@ -6,6 +6,8 @@ use unicode_width::UnicodeWidthStr;
 use super::Options;
 use crate::report::escape;
 
+pub use crate::diagnose::figures::{amount, bytes, seconds, signed, whole_percent};
+
 pub const PLAIN: Style = Style::new();
 pub const STRONG: Style = Style::new().bold();
 pub const DIM: Style = Style::new().dimmed();
@@ -140,43 +142,6 @@ pub fn right(text: &str, columns: usize) -> String {
     format!("{}{text}", " ".repeat(columns.saturating_sub(text.width())))
 }
 
-/// `712.0 MiB`: one decimal from KiB on.
-pub fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64;
-    let mut shown = "B";
-    for unit in UNITS {
-        // 1023.95 and more would be shown as 1024.0.
-        if shown != "B" && value < 1023.95 {
-            break;
-        }
-        value /= 1024.0;
-        shown = unit;
-    }
-    format!("{value:.1} {shown}")
-}
-
-/// With its sign, `+` too.
-pub fn signed(amount: i64) -> String {
-    match amount {
-        0 => "0 B".to_owned(),
-        1.. => format!("+{}", bytes(amount.unsigned_abs())),
-        _ => format!("-{}", bytes(amount.unsigned_abs())),
-    }
-}
-
-/// With a sign only where it is negative.
-pub fn amount(amount: i64) -> String {
-    if amount < 0 {
-        signed(amount)
-    } else {
-        bytes(amount.unsigned_abs())
-    }
-}
-
 /// What is not known.
 pub const UNKNOWN: &str = "-";
 
@@ -196,16 +161,6 @@ pub fn percent(share: f64) -> String {
     }
 }
 
-/// `98 %`; what is not nothing is not shown as nothing.
-pub fn whole_percent(share: f64) -> String {
-    let percent = share * 100.0;
-    if percent > 0.0 && percent < 0.5 {
-        "<1 %".to_owned()
-    } else {
-        format!("{percent:.0} %")
-    }
-}
-
 /// Bytes that were reckoned, as whole ones; at least 0.
 #[expect(
     clippy::cast_possible_truncation,
@@ -214,14 +169,6 @@ pub fn whole_percent(share: f64) -> String {
 )]
 pub fn rounded(bytes: f64) -> u64 {
     bytes.round() as u64
-}
-
-pub fn seconds(seconds: f64) -> String {
-    if seconds < 0.1 {
-        format!("{:.1} ms", seconds * 1000.0)
-    } else {
-        format!("{seconds:.1} s")
-    }
 }
 
 /// With a sign only where it is negative.

@@ -47,7 +47,7 @@ impl Default for Options {
 #[must_use]
 pub fn render(recording: &Recording, options: &Options) -> String {
     let mut page = Page::new(options);
-    head(&mut page, recording);
+    head(&mut page, recording, options);
     account::section(&mut page, recording);
     sites::section(&mut page, recording, options);
     mappings::section(&mut page, recording, options);
@@ -57,7 +57,7 @@ pub fn render(recording: &Recording, options: &Options) -> String {
     page.finish()
 }
 
-fn head(page: &mut Page, recording: &Recording) {
+fn head(page: &mut Page, recording: &Recording, options: &Options) {
     let window = &recording.window;
     let ended = match window.ended_by {
         EndedBy::Deadline => "",
@@ -73,6 +73,17 @@ fn head(page: &mut Page, recording: &Recording) {
     );
     page.paragraph(0, &about, layout::DIM);
     page.paragraph(0, &headline(page, recording), layout::STRONG);
+    if let Some(verdict) = &recording.verdict {
+        page.paragraph(0, &page.fit(&verdict.summary, 400), layout::STRONG);
+        if options.verbose {
+            for sentence in &verdict.evidence {
+                page.paragraph(2, &page.fit(sentence, 400), layout::PLAIN);
+            }
+        }
+        for suggestion in &verdict.suggestions {
+            page.paragraph(2, &page.fit(suggestion, 400), layout::PLAIN);
+        }
+    }
     for note in &recording.notes {
         page.paragraph(0, &format!("Note: {}", page.fit(note, 400)), layout::PLAIN);
     }
