@@ -118,7 +118,7 @@ static void *work(void *argument) {
 }
 
 int main(int argc, char **argv) {
-    steps = number(argc, argv, "--steps", 40);
+    steps = number(argc, argv, "--steps", 80);
     pause_ms = number(argc, argv, "--pause-ms", 40);
     uploads = number(argc, argv, "--uploads", 40);
     for (int i = 0; i < kAccounts; i++) accounts = new shop::Account(accounts);
