@@ -233,7 +233,9 @@ impl Weighed<'_> {
             )),
             None => evidence.push("How much of the free memory is resident is not known.".to_owned()),
         }
-        if let Some(class) = heap.class.as_ref().filter(|class| class.bytes > 0) {
+        let worth_a_word =
+            |class: &&ClassGrowth| class.bytes as f64 >= SMALL_SHARE * self.used.max(NOISE) as f64;
+        if let Some(class) = heap.class.as_ref().filter(worth_a_word) {
             let of = class
                 .type_name
                 .as_ref()

@@ -249,6 +249,7 @@ mod tests {
         let session = TypeName {
             name: "Session".to_owned(),
             told_by: ToldBy::Rtti,
+            module: "/srv/app/server".into(),
         };
         Reading {
             allocator: Allocator::Glibc {
