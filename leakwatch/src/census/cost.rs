@@ -6,11 +6,16 @@
 use std::time::Duration;
 
 use crate::sampler::maps::Mapping;
+use crate::sampler::totals::Totals;
 
 /// One part in so many of the window may go to one census.
 const SHARE: u32 = 100;
 /// What a GiB of small blocks is reckoned to take before anything was measured; `cargo xtask bench` measures it.
 const PER_GIB: Duration = Duration::from_millis(600);
+/// Less than this that is swapped out is no reason to leave a heap alone, bytes.
+const SWAP_TOLERATED: u64 = 1 << 20;
+/// Nor is less than this part of what is resident.
+const SWAP_SHARE: u64 = 100;
 /// glibc aligns the heaps of its thread arenas to their greatest size.
 const ARENA_BYTES: u64 = 64 << 20;
 
@@ -49,6 +54,15 @@ pub fn affordable(predicted: Duration, window: Duration) -> bool {
     predicted.saturating_mul(SHARE) <= window
 }
 
+/// How much of a process is swapped out, bytes, where that is so much that the heap had better not be read: reading
+/// brings it back into RAM.
+#[must_use]
+pub fn much_swapped(totals: &Totals) -> Option<u64> {
+    let swapped = totals.swap?;
+    let resident = totals.rss.unwrap_or(0);
+    (swapped > SWAP_TOLERATED && swapped > resident / SWAP_SHARE).then_some(swapped)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +81,22 @@ mod tests {
         .map(|line| parse_line(line.as_bytes()).unwrap())
         .collect();
         assert_eq!(heap_bytes(&mappings), 0x40_0000 + 0x2_1000);
+    }
+
+    #[test]
+    fn only_much_swap_keeps_from_reading() {
+        let mib = 1 << 20;
+        let totals = |rss, swap| Totals {
+            rss: Some(rss * mib),
+            swap: Some(swap),
+            ..Totals::default()
+        };
+        assert_eq!(much_swapped(&totals(100, 0)), None);
+        assert_eq!(much_swapped(&totals(0, mib)), None);
+        assert_eq!(much_swapped(&totals(1000, 9 * mib)), None);
+        assert_eq!(much_swapped(&totals(1000, 11 * mib)), Some(11 * mib));
+        assert_eq!(much_swapped(&totals(0, 2 * mib)), Some(2 * mib));
+        assert_eq!(much_swapped(&Totals::default()), None);
     }
 
     #[test]

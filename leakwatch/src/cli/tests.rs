@@ -106,6 +106,41 @@ fn every_option_of_record_arrives() {
 }
 
 #[test]
+fn options_of_heap() {
+    let words = [
+        "leakwatch",
+        "heap",
+        "-p",
+        "7",
+        "-o",
+        "a.json",
+        "--top",
+        "3",
+        "-v",
+        "--force",
+    ];
+    assert_eq!(
+        resolve(&words),
+        Command::Heap {
+            selector: Selector::Pid(7),
+            force: true,
+            output: Output {
+                files: vec!["a.json".into()],
+                shown: Shown {
+                    top: 3,
+                    min_bytes: 0,
+                    verbose: true,
+                },
+            },
+        }
+    );
+    let Command::Heap { force, output, .. } = resolve(&["leakwatch", "heap", "--name", "x"]) else {
+        panic!("it is another command");
+    };
+    assert!(!force && !output.shown.verbose && output.shown.top == 10);
+}
+
+#[test]
 fn wrong_command_lines_are_one_line_each() {
     let pid = |text| ["leakwatch", "record", "--pid", text];
     let duration = |text| ["leakwatch", "record", "-p", "1", "--duration", text];
@@ -125,6 +160,8 @@ fn wrong_command_lines_are_one_line_each() {
         refusal(&["leakwatch", "record", "-p", "1", "--childs"]),
         refusal(&["leakwatch", "record", "-p", "1", "--stack-bytes", "1M"]),
         refusal(&["leakwatch", "record", "-p", "1", "--ring-bytes", "3M"]),
+        refusal(&["leakwatch", "heap"]),
+        refusal(&["leakwatch", "heap", "-p", "redis"]),
         refusal(&["leakwatch", "top"]),
         refusal(&["leakwatch", "report"]),
         refusal(&["leakwatch", "demo", "-d", "10m"]),

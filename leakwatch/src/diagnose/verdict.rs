@@ -194,7 +194,9 @@ fn course(series: &[(f64, u64)]) -> Course {
 impl Weighed<'_> {
     fn summary(&self, kind: Kind) -> String {
         let of = format!("of {} that anonymous memory grew by", amount(self.facts.growth));
-        let used = format!("{} ({})", amount(self.used), whole_percent(self.used_share));
+        // Untouched and shrunk elsewhere, it can be more than the growth: the evidence has the whole figure.
+        let part = amount(self.used.min(self.facts.growth));
+        let used = format!("{part} ({})", whole_percent(self.used_share));
         let kept = format!("{} ({})", amount(self.kept), whole_percent(self.kept_share));
         if kind == Kind::Retention {
             return format!(

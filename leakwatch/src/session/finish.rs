@@ -6,14 +6,14 @@ use anyhow::Result;
 use leakwatch_ebpf::wire::Counter;
 
 use super::facts::{Facts, Names};
-use super::process::{Measure, anonymous_of, monotonic_ns, page_bytes};
+use super::process::{Measure, anonymous_of, monotonic_ns};
 use super::sampling::Sampling;
 use super::watch::{State, Watch};
 use super::{RecordOptions, heap, losses};
 use crate::diagnose::rank::rank;
 use crate::diagnose::reconcile::reconcile;
 use crate::diagnose::verdict::{self, judge};
-use crate::report::build;
+use crate::report::build::{self, origin};
 use crate::report::model::{self, EndedBy, Recording, SCHEMA_VERSION};
 use crate::sampler::ProcRoot;
 use crate::sampler::growth::growth;
@@ -107,12 +107,9 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
 
     Recording {
         schema_version: SCHEMA_VERSION,
-        tool: model::Tool {
-            name: env!("CARGO_PKG_NAME").to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        },
-        host: host(),
-        target: target_of(options),
+        tool: origin::tool(),
+        host: origin::host(),
+        target: origin::target(&options.target),
         window: model::Window {
             started_at: recorded.started_at.to_string(),
             duration_seconds: seconds,
@@ -178,39 +175,6 @@ fn series(state: &State) -> Option<Vec<model::Sample>> {
             .map(|point| build::sample(point.at.as_secs_f64(), &point.totals, None))
             .collect()
     })
-}
-
-fn target_of(options: &RecordOptions) -> model::Target {
-    let target = &options.target;
-    model::Target {
-        pid: target.pid,
-        start_time: target.start_time_ticks,
-        comm: build::text(target.comm.as_bytes()).to_string(),
-        exe: target
-            .exe
-            .as_ref()
-            .map(|exe| build::text(std::os::unix::ffi::OsStrExt::as_bytes(exe.as_os_str())).to_string()),
-        cmdline: Some(
-            target
-                .cmdline
-                .iter()
-                .map(|argument| build::text(argument.as_bytes()).to_string())
-                .collect(),
-        ),
-        container: target.container.clone(),
-    }
-}
-
-fn host() -> model::Host {
-    let name = rustix::system::uname();
-    model::Host {
-        kernel: name.release().to_string_lossy().into_owned(),
-        arch: name.machine().to_string_lossy().into_owned(),
-        page_size_bytes: page_bytes(),
-        cpus: std::thread::available_parallelism()
-            .ok()
-            .and_then(|cpus| u32::try_from(cpus.get()).ok()),
-    }
 }
 
 /// What leakwatch itself has used.

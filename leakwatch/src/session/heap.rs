@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use super::RecordOptions;
-use super::process::anonymous_of;
 use super::watch::Watch;
 use crate::census::reading::{self, Reading};
 use crate::census::{Limits, cost};
 use crate::diagnose::figures::bytes;
 use crate::diagnose::verdict::{ClassGrowth, HeapFacts};
 use crate::report::model::Heap;
-use crate::sampler::totals::{self, Totals};
+use crate::sampler::totals;
 use crate::sampler::{ProcRoot, maps};
 
 /// A census may take so much longer than was predicted: a heap under load is read again in parts.
@@ -18,8 +17,6 @@ const PATIENCE: u32 = 4;
 const PATIENCE_LEAST: Duration = Duration::from_millis(100);
 /// Of a census that was asked for.
 const LONGEST: Duration = Duration::from_secs(60);
-/// So much may be swapped out: reading it brings it back.
-const SWAPPED_MAX: u64 = 1 << 20;
 
 /// When the heap is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,7 +120,7 @@ fn limits(
         });
     }
     let totals = totals::read_status(root, pid).map_err(|error| error.to_string())?;
-    if let Some(swapped) = swapped_too_much(&totals) {
+    if let Some(swapped) = cost::much_swapped(&totals) {
         return Err(format!(
             "{} of the target are swapped out, and reading would bring them back (--census always does it)",
             bytes(swapped)
@@ -143,13 +140,6 @@ fn limits(
         time: predicted.saturating_mul(PATIENCE).max(PATIENCE_LEAST),
         ..Limits::default()
     })
-}
-
-/// How much of a process is swapped out, where that is so much that the heap is not to be read.
-fn swapped_too_much(totals: &Totals) -> Option<u64> {
-    let swapped = totals.swap?;
-    let anonymous = anonymous_of(totals).unwrap_or(0);
-    (swapped > SWAPPED_MAX && swapped > anonymous / 100).then_some(swapped)
 }
 
 /// What the verdict wants to know of a heap that was read twice.

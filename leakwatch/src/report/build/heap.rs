@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::census::reading::Reading;
 use crate::census::types::ToldBy;
-use crate::census::{Amount, Arena, Class, Free, What};
+use crate::census::{Amount, Arena, Census, Class, Free, What};
 use crate::report::escape::text_of;
 use crate::report::model::{Address, FreeKind, FreeKinds, Heap, HeapArena, HeapClass, HeapGrowth};
 
@@ -28,12 +28,38 @@ pub fn heap(start: Option<&Reading>, end: &Reading) -> Heap {
         resident_bytes: end.kept.map(|kept| kept.heap_bytes),
         free_pages_bytes: end.kept.map(|kept| kept.free_pages_bytes),
         trim_bytes: end.kept.map(|kept| kept.trim_bytes),
+        fragmentation_bytes: census.free.bytes().saturating_sub(whole_pages(census)),
         largest_free_bytes: census.largest_free.clone(),
         arenas: arenas(start, &census.arenas),
         classes: classes(start, end),
         growth: start.map(|start| growth(start, end)),
         took_seconds: took.as_secs_f64(),
     }
+}
+
+/// Bytes of pages that hold nothing but free memory, resident or not.
+fn whole_pages(census: &Census) -> u64 {
+    let runs = census.free_pages.runs.iter();
+    runs.fold(census.free_pages.dropped_bytes, |sum, (run, _)| {
+        sum.saturating_add(run.end.saturating_sub(run.start))
+    })
+}
+
+/// What a reading had to leave out or to do again, by name: only what is not 0.
+#[must_use]
+pub fn losses(reading: &Reading) -> BTreeMap<String, u64> {
+    let census = &reading.census;
+    [
+        ("heap_torn_reads", census.torn_retries),
+        ("heap_broken_lists", census.broken_lists),
+        ("heap_constants_dropped", census.constants_dropped),
+        ("heap_free_runs_dropped_bytes", census.free_pages.dropped_bytes),
+        ("heap_types_not_named", reading.unnamed),
+    ]
+    .into_iter()
+    .filter(|(_, count)| *count > 0)
+    .map(|(name, count)| (name.to_owned(), count))
+    .collect()
 }
 
 fn difference(start: u64, end: u64) -> i64 {
@@ -208,7 +234,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::census::Census;
     use crate::census::kept::Kept;
     use crate::census::types::TypeName;
     use crate::target::allocator::Allocator;
@@ -293,6 +318,31 @@ mod tests {
         );
         assert_eq!(heap.growth, None);
         assert_eq!(heap.classes[0].growth_count, None);
+    }
+
+    #[test]
+    fn what_is_free_in_no_whole_page_is_fragmentation() {
+        let mut reading = reading(100, 30, 100, 0, 0);
+        reading.census.free_pages.runs = vec![(0x1000..0x3000, true), (0x8000..0x9000, false)];
+        reading.census.free_pages.dropped_bytes = 0x2000;
+        assert_eq!(heap(None, &reading).fragmentation_bytes, 100 * 544 - 0x5000);
+        // They were read at another moment than the lists.
+        reading.census.free_pages.dropped_bytes = 1 << 40;
+        assert_eq!(heap(None, &reading).fragmentation_bytes, 0);
+    }
+
+    #[test]
+    fn only_what_was_lost_is_among_the_losses() {
+        let mut reading = reading(1, 0, 0, 0, 0);
+        assert_eq!(losses(&reading), BTreeMap::new());
+        reading.census.torn_retries = 3;
+        reading.unnamed = 7;
+        let lost: Vec<_> = losses(&reading).into_iter().collect();
+        let named = |name: &str, count| (name.to_owned(), count);
+        assert_eq!(
+            lost,
+            [named("heap_torn_reads", 3), named("heap_types_not_named", 7)]
+        );
     }
 
     #[test]

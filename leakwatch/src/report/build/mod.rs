@@ -1,6 +1,7 @@
 //! Parts of the recording from what the stages measured. Names become text here, once.
 
 pub mod heap;
+pub mod origin;
 
 use std::sync::Arc;
 

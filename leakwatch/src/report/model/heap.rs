@@ -22,10 +22,14 @@ pub struct Heap {
     pub mapped_count: u64,
     /// Resident or swapped bytes of the arenas' heaps. Null, as the two below, where pagemap could not be read.
     pub resident_bytes: Option<u64>,
-    /// Of those, pages that hold nothing but free memory. The other free bytes share their pages with blocks in use.
+    /// Of those, pages that hold nothing but free memory.
     pub free_pages_bytes: Option<u64>,
     /// What `malloc_trim(0)` would give back at most.
     pub trim_bytes: Option<u64>,
+    /// Of `free_bytes`, what shares its pages with blocks in use, resident or not: no trim gives it back. The rest of
+    /// `free_bytes` is whole pages: `free_pages_bytes` of them resident.
+    #[serde(default)]
+    pub fragmentation_bytes: u64,
     /// The largest chunks in bins, the largest first.
     #[serde(default)]
     pub largest_free_bytes: Vec<u64>,

@@ -44,6 +44,11 @@ impl Page {
         if self.unicode { "±" } else { "+/-" }
     }
 
+    /// What bars are made of: what counts, and the rest.
+    pub fn bar_marks(&self) -> (&'static str, &'static str) {
+        if self.unicode { ("█", "░") } else { ("#", ".") }
+    }
+
     /// Text of the target, made inert, at most `columns` wide.
     pub fn fit(&self, text: &str, columns: usize) -> String {
         let fitted = escape::fit(text, columns, self.ellipsis());
@@ -140,6 +145,42 @@ pub fn left(text: &str, columns: usize) -> String {
 /// Fills up with blanks on the left.
 pub fn right(text: &str, columns: usize) -> String {
     format!("{}{text}", " ".repeat(columns.saturating_sub(text.width())))
+}
+
+/// `536 B`: to the byte, as long as that is not wider than other figures.
+pub fn exact_bytes(size: u64) -> String {
+    if size < 100_000_000 {
+        format!("{size} B")
+    } else {
+        bytes(size)
+    }
+}
+
+/// How many: all digits below ten millions.
+pub fn count(count: u64) -> String {
+    if count < 10_000_000 {
+        return count.to_string();
+    }
+    let mut value = count as f64;
+    let mut shown = "";
+    for unit in ["M", "G", "T", "P", "E"] {
+        value /= if shown.is_empty() { 1e6 } else { 1e3 };
+        shown = unit;
+        // 999.95 and more would be shown as 1000.0.
+        if value < 999.95 {
+            break;
+        }
+    }
+    format!("{value:.1} {shown}")
+}
+
+/// With its sign, `+` too.
+pub fn signed_count(change: i64) -> String {
+    match change {
+        0 => "0".to_owned(),
+        1.. => format!("+{}", count(change.unsigned_abs())),
+        _ => format!("-{}", count(change.unsigned_abs())),
+    }
 }
 
 /// What is not known.
@@ -241,6 +282,15 @@ mod tests {
             [-2048.2, 0.0, 2048.2].map(per_second),
             ["-2.0 KiB/s", "0 B/s", "2.0 KiB/s"]
         );
+        assert_eq!(
+            [536, 99_999_999, 1 << 30].map(exact_bytes),
+            ["536 B", "99999999 B", "1.0 GiB"]
+        );
+        assert_eq!(
+            [0, 9_999_999, 10_000_000, 999_960_000, u64::MAX].map(count),
+            ["0", "9999999", "10.0 M", "1.0 G", "18.4 E"]
+        );
+        assert_eq!([-7, 0, 12_345_678].map(signed_count), ["-7", "0", "+12.3 M"]);
         assert_eq!([-1.0, 1.5, f64::NAN].map(rounded), [0, 2, 0]);
         assert_eq!([seconds(0.0123), seconds(60.0)], ["12.3 ms", "60.0 s"]);
     }

@@ -1,8 +1,9 @@
-//! The report for the terminal: the answer first, then the account, the call sites, the mappings, what was lost and
-//! what it cost.
+//! The report for the terminal: the answer first, then the account, the heap, the call sites, the mappings, what was
+//! lost and what it cost. And the picture of a heap alone.
 
 mod account;
 mod columns;
+mod heap;
 mod layout;
 mod mappings;
 mod sites;
@@ -10,7 +11,7 @@ mod tail;
 
 use layout::{Page, bytes, percent, seconds};
 
-use super::model::{CallSite, EndedBy, Recording};
+use super::model::{CallSite, EndedBy, HeapPicture, Recording};
 
 /// How to render.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,11 +50,21 @@ pub fn render(recording: &Recording, options: &Options) -> String {
     let mut page = Page::new(options);
     head(&mut page, recording, options);
     account::section(&mut page, recording);
+    // Before the call sites: whether what grew is in use decides how they are to be read.
+    heap::section(&mut page, recording, options);
     sites::section(&mut page, recording, options);
     mappings::section(&mut page, recording, options);
     tail::processes(&mut page, recording, options);
-    tail::losses(&mut page, recording);
+    tail::losses(&mut page, &recording.losses, recording.losses.events.is_some());
     tail::cost(&mut page, recording);
+    page.finish()
+}
+
+/// Renders the picture of a heap, as inertly.
+#[must_use]
+pub fn render_heap(picture: &HeapPicture, options: &Options) -> String {
+    let mut page = Page::new(options);
+    heap::picture(&mut page, picture, options);
     page.finish()
 }
 
@@ -161,7 +172,7 @@ mod tests {
     use super::super::sample;
     use super::*;
 
-    fn at(width: usize) -> Options {
+    pub(super) fn at(width: usize) -> Options {
         Options {
             width,
             ..Options::default()
@@ -308,7 +319,7 @@ mod tests {
         assert!(!text.contains("small_site_00"));
     }
 
-    fn inert(text: &str, width: usize) {
+    pub(super) fn inert(text: &str, width: usize) {
         for line in text.lines() {
             assert!(line.width() <= width, "{} columns: {line}", line.width());
             assert!(
