@@ -203,7 +203,7 @@ pub enum NotTaken {
     UnknownVersion,
     #[error("the heap's layout in glibc {0} is not known")]
     UnsupportedVersion(String),
-    #[error("glibc's main arena was not found")]
+    #[error("glibc's main arena was not found, or malloc was never called")]
     NoArena,
     #[error("the main heap is not one piece: {0}")]
     NotContiguous(&'static str),
