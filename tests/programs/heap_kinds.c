@@ -120,10 +120,11 @@ int main(int argc, char **argv) {
         now.hblkhd = (unsigned)before.hblkhd;
         now.fsmblks = (unsigned)before.fsmblks;
         now.uordblks = (unsigned)before.uordblks;
+        now.fordblks = (unsigned)before.fordblks;
     }
-    say("{\"site\":null,\"committed_bytes\":0,\"calls\":0,\"version\":\"%s\",\"arena\":%zu,\"mapped\":%zu,"
-        "\"mapped_bytes\":%zu,\"fastbin_bytes\":%zu,\"used_bytes\":%zu}\n",
-        gnu_get_libc_version(), now.arena, now.hblks, now.hblkhd, now.fsmblks, now.uordblks);
+    say("{\"site\":null,\"committed_bytes\":0,\"calls\":0,\"version\":\"%s\",\"system\":%zu,\"mapped_count\":%zu,"
+        "\"mapped_bytes\":%zu,\"fastbins\":%zu,\"uordblks\":%zu,\"fordblks\":%zu}\n",
+        gnu_get_libc_version(), now.arena, now.hblks, now.hblkhd, now.fsmblks, now.uordblks, now.fordblks);
     wait_for_end();
     return 0;
 }

@@ -4,61 +4,10 @@
 use std::process::Command;
 
 use leakwatch_tests::glibcs::{self, Glibc};
+use leakwatch_tests::heap::{self, Heap};
 use leakwatch_tests::kernel;
-use leakwatch_tests::programs::{Program, leakwatch};
+use leakwatch_tests::programs::Program;
 use leakwatch_tests::target::{Target, Truth};
-use serde_json::Value;
-
-/// In use may differ from what the program says by one part in a hundred, or by this much where that is more.
-const TOLERANCE_BYTES: u64 = 64 << 10;
-
-/// What `leakwatch heap` says.
-struct Heap(Value);
-
-impl Heap {
-    /// The picture, or why there is none.
-    fn of(pid: u32) -> Result<Self, String> {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let path = folder.path().join("heap.json");
-        let mut command = Command::new(leakwatch());
-        command.args(["heap", "-p", &pid.to_string(), "-o"]).arg(&path);
-        let output = command.output().expect("leakwatch runs");
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
-        let text = std::fs::read_to_string(&path).expect("leakwatch wrote it");
-        let picture: Value = serde_json::from_str(&text).expect("it is JSON");
-        Ok(Self(picture["heap"].clone()))
-    }
-
-    fn number(&self, pointer: &str) -> u64 {
-        let number = self.0.pointer(pointer).and_then(Value::as_u64);
-        number.unwrap_or_else(|| panic!("no {pointer} in {}", self.0))
-    }
-
-    fn arenas(&self) -> &[Value] {
-        self.0["arenas"].as_array().map_or(&[], Vec::as_slice)
-    }
-
-    /// As mallinfo counts: with what tcaches keep, and with the allocator's own headers.
-    fn used(&self) -> u64 {
-        self.number("/in_use_bytes")
-            + self.number("/free_kinds/tcache/bytes")
-            + self.number("/overhead_bytes")
-    }
-
-    /// How many blocks of the size class are in use, and how many free.
-    fn class(&self, chunk: u64) -> (u64, u64) {
-        let classes = self.0["classes"].as_array().map_or(&[][..], Vec::as_slice);
-        let of_size = classes.iter().filter(|class| class["chunk_bytes"] == chunk);
-        of_size.fold((0, 0), |(in_use, free), class| {
-            (
-                in_use + class["count"].as_u64().unwrap_or(0),
-                free + class["free_count"].as_u64().unwrap_or(0),
-            )
-        })
-    }
-}
 
 /// A program in its shape, what it says of itself, and what leakwatch does.
 struct Case {
@@ -77,7 +26,7 @@ impl Case {
         let truth = target.truth();
         Self {
             what,
-            heap: Heap::of(target.pid()),
+            heap: heap::picture(target.pid()).map(|picture| picture.heap),
             truth,
             _target: target,
         }
@@ -103,45 +52,48 @@ impl Case {
             .heap
             .as_ref()
             .unwrap_or_else(|why| panic!("{}: {why}", self.what));
-        let (used, truth) = (heap.used(), self.truth.number("used_bytes"));
+        let system: u64 = heap.arenas.iter().map(|arena| arena.system_bytes).sum();
         eprintln!(
-            "glibc {} {}: {used} in use of {truth}, {} mapped of {}, fastbins {} of {}, {} arenas of {} bytes",
-            self.version(),
-            self.what.rsplit(' ').next().unwrap_or_default(),
-            heap.number("/mapped_bytes"),
-            self.truth.number("mapped_bytes"),
-            heap.number("/free_kinds/fastbins/bytes"),
-            self.truth.number("fastbin_bytes"),
-            heap.arenas().len(),
-            self.truth.number("arena"),
+            "{}: {} in use, {system} in all, {} mapped, {} in fastbins; {:?}",
+            self.what,
+            heap.uordblks(),
+            heap.mapped_bytes,
+            heap.free_kinds.fastbins.bytes,
+            self.truth.more
         );
-        let near = |own: u64, said: u64| own.abs_diff(said) <= TOLERANCE_BYTES.max(said / 100);
-        assert!(near(used, truth), "{}: {used} in use, {truth} said", self.what);
+        heap::agrees(heap, &self.truth);
         // A break that is not aligned as chunks are costs some bytes.
-        let arenas = heap.arenas().iter();
-        let system: u64 = arenas.filter_map(|arena| arena["system_bytes"].as_u64()).sum();
-        let lost = self.truth.number("arena").checked_sub(system);
+        let lost = self.truth.number("system").checked_sub(system);
         assert!(
             lost.is_some_and(|lost| lost < 16),
-            "{system} bytes: {} {:?}",
-            self.what,
-            self.truth
+            "{system} bytes: {}",
+            self.what
         );
-        let fast = heap.number("/free_kinds/fastbins/bytes");
-        assert_eq!(fast, self.truth.number("fastbin_bytes"), "{}", self.what);
         assert_eq!(
-            heap.number("/mapped_count"),
-            self.truth.number("mapped"),
+            heap.mapped_count,
+            self.truth.number("mapped_count"),
             "{}",
             self.what
         );
         // 2.43 counts a header too many for each block that was moved.
-        let mapped = heap.number("/mapped_bytes");
-        assert!(near(mapped, self.truth.number("mapped_bytes")), "{}", self.what);
-        let allocator = heap.0["allocator"].as_str().unwrap_or_default();
-        assert_eq!(allocator, format!("glibc {}", self.version()), "{}", self.what);
+        let more = self.truth.number("mapped_bytes").checked_sub(heap.mapped_bytes);
+        assert!(more.is_some_and(|more| more <= 16), "{}", self.what);
+        assert_eq!(
+            heap.allocator,
+            format!("glibc {}", self.version()),
+            "{}",
+            self.what
+        );
         heap
     }
+}
+
+/// How many blocks of a chunk's size are in use, and how many free.
+fn class(heap: &Heap, chunk: u64) -> (u64, u64) {
+    let of_size = heap.classes.iter().filter(|class| class.chunk_bytes == chunk);
+    of_size.fold((0, 0), |(in_use, free), class| {
+        (in_use + class.count, free + class.free_count.unwrap_or(0))
+    })
 }
 
 /// The newest release whose layout leakwatch knows.
@@ -176,9 +128,9 @@ fn small_blocks_of_each_release() {
     }
     each_release("small", &[], |_, case| {
         let heap = case.agreed();
-        let (in_use, free) = heap.class(544);
+        let (in_use, free) = class(heap, 544);
         assert_eq!((in_use, free), (50_000, 50_000), "{}", case.what);
-        let cached = heap.number("/free_kinds/tcache/count");
+        let cached = heap.free_kinds.tcache.count;
         assert!(
             (7..=24).contains(&cached),
             "{cached} in the tcache: {}",
@@ -195,14 +147,14 @@ fn lists_of_free_blocks_of_each_release() {
     each_release("lists", &[], |_, case| {
         let heap = case.agreed();
         // Of each of twenty sizes the tcache keeps as many as it may.
-        let cached = heap.number("/free_kinds/tcache/count");
+        let cached = heap.free_kinds.tcache.count;
         assert!(
             (140..=340).contains(&cached),
             "{cached} in the tcache: {}",
             case.what
         );
         for chunk in (0..20).map(|class| 32 + 16 * class) {
-            let (in_use, _) = heap.class(chunk);
+            let (in_use, _) = class(heap, chunk);
             assert!((50..60).contains(&in_use), "{in_use} of {chunk}: {}", case.what);
         }
     });
@@ -221,7 +173,7 @@ fn a_tuned_tcache_of_each_release() {
         ("glibc.malloc.tcache_max=200:glibc.malloc.tcache_count=50", 600),
     ] {
         each_release("lists", &[("GLIBC_TUNABLES", tunables)], |_, case| {
-            let cached = case.agreed().number("/free_kinds/tcache/count");
+            let cached = case.agreed().free_kinds.tcache.count;
             assert!(cached <= most, "{cached} in the tcache: {}", case.what);
             assert_eq!(cached > 0, most > 0, "{cached} in the tcache: {}", case.what);
         });
@@ -235,17 +187,18 @@ fn arenas_of_each_release() {
     }
     each_release("threads", &[], |_, case| {
         let heap = case.agreed();
-        let threads = heap.arenas().iter().filter(|arena| arena["main"] == false);
-        let heaps: u64 = threads.filter_map(|arena| arena["heaps"].as_u64()).sum();
-        assert!(heaps > 8, "no arena is in several heaps: {}", case.what);
+        let threads = heap.arenas.iter().filter(|arena| !arena.main);
+        let arenas = threads.clone().count();
+        let heaps: u64 = threads.map(|arena| arena.heaps).sum();
         assert!(
-            heap.number("/free_kinds/tcache/count") > 8 * 7 * 50,
-            "{}",
+            heaps > arenas as u64,
+            "no arena is in several heaps: {}",
             case.what
         );
+        assert!(heap.free_kinds.tcache.count > 8 * 7 * 50, "{}", case.what);
     });
     each_release("threads", &[("MALLOC_ARENA_MAX", "1")], |_, case| {
-        assert_eq!(case.agreed().arenas().len(), 1, "{}", case.what);
+        assert_eq!(case.agreed().arenas.len(), 1, "{}", case.what);
     });
 }
 
@@ -255,10 +208,10 @@ fn blocks_with_mappings_of_their_own_of_each_release() {
         return;
     }
     each_release("large", &[], |_, case| {
-        assert_eq!(case.agreed().number("/mapped_count"), 57, "{}", case.what);
+        assert_eq!(case.agreed().mapped_count, 57, "{}", case.what);
     });
     each_release("mapped", &[], |_, case| {
-        assert!(case.agreed().number("/mapped_count") >= 666, "{}", case.what);
+        assert!(case.agreed().mapped_count >= 666, "{}", case.what);
     });
 }
 
@@ -269,10 +222,10 @@ fn a_main_heap_in_pieces_of_each_release() {
     }
     each_release("pieces", &[], |_, case| {
         let heap = case.agreed();
-        let main = heap.arenas().iter().find(|arena| arena["main"] == true);
-        let pieces = main.and_then(|arena| arena["heaps"].as_u64()).unwrap_or(0);
+        let main = heap.arenas.iter().find(|arena| arena.main);
+        let pieces = main.map_or(0, |arena| arena.heaps);
         assert!(pieces > 3, "{pieces} pieces: {}", case.what);
-        assert_eq!(heap.number("/mapped_count"), 5, "{}", case.what);
+        assert_eq!(heap.mapped_count, 5, "{}", case.what);
     });
 }
 
