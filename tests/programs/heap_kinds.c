@@ -7,7 +7,8 @@
  *   threads  an arena for each of eight threads, with a tcache of its own, in several heaps
  *   large    blocks with mappings of their own, aligned ones too
  *   pieces   something stands in the way of the break, so that the main heap goes on elsewhere
- *   mapped   every block has a mapping of its own */
+ *   mapped   every block has a mapping of its own
+ *   foreign  such blocks above memory that is not the allocator's, in one mapping with it */
 
 #include <malloc.h>
 #include <pthread.h>
@@ -102,10 +103,21 @@ static void mapped(void) {
     for (int i = 0; i < 1000; i += 3) free(kept[i]);
 }
 
+static void foreign(void) {
+    enum { FOREIGN = 16 * PAGE_BYTES };
+    /* The allocator's count is found by where the main heap begins. */
+    kept[7] = malloc(100);
+    for (int i = 0; i < 7; i++) kept[i] = malloc(300000 + (size_t)i * 50000);
+    void *below = mmap(NULL, FOREIGN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (below == MAP_FAILED) _exit(8);
+    memset(below, 1, FOREIGN);
+}
+
 int main(int argc, char **argv) {
     static const struct { const char *name; void (*make)(void); } shapes[] = {
         {"small", small}, {"lists", lists}, {"threads", threads},
         {"large", large}, {"pieces", pieces}, {"mapped", mapped},
+        {"foreign", foreign},
     };
     wait_for_go();
     for (size_t i = 0; argc > 1 && i < sizeof shapes / sizeof *shapes; i++)

@@ -213,6 +213,10 @@ fn blocks_with_mappings_of_their_own_of_each_release() {
     each_release("mapped", &[], |_, case| {
         assert!(case.agreed().mapped_count >= 666, "{}", case.what);
     });
+    // Their headers cannot be found, so it is the allocator's own count.
+    each_release("foreign", &[], |_, case| {
+        assert_eq!(case.agreed().mapped_count, 7, "{}", case.what);
+    });
 }
 
 #[test]

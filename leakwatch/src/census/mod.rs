@@ -179,8 +179,12 @@ pub struct Census {
     /// Chunks that begin with a constant and found no room in `contents`.
     pub constants_dropped: u64,
     /// Chunks with a mapping of their own, bytes of their mappings. All in use, but for those that a tcache keeps which
-    /// is tuned for such sizes (since 2.43).
+    /// is tuned for such sizes (since 2.43). By the allocator's own count, or where that is not found by their headers.
     pub mmapped: Amount,
+    /// Of these, by the bytes of their mappings: how many were found.
+    pub mmapped_classes: BTreeMap<u64, u64>,
+    /// The others: known by the allocator's own count, where they lie is not known.
+    pub mmapped_unlocated: u64,
     /// The largest chunks in bins, bytes, the largest first: [`LARGEST`] at most.
     pub largest_free: Vec<u64>,
     /// Pages that hold nothing but free memory, by address. Their residence is looked up by [`kept::look_up`].

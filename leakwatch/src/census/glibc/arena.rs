@@ -1,5 +1,7 @@
 //! Where the arenas are, and which heaps each is made of.
 
+use std::io;
+
 use super::layout::{BINS, FLAGS, LEAST_CHUNK, Layout, NONCONTIGUOUS};
 use super::pieces::Piece;
 use super::walk::{End, Torn};
@@ -31,9 +33,8 @@ fn word(memory: &impl Memory, address: u64) -> Result<u64, Torn> {
         .map_err(|_| torn(address, "the memory is gone"))
 }
 
-/// The main arena's state. The library does not export it, and most are stripped; but it is in the library's writable
-/// data (in a static program in the program's own), and its 127 bins look like nothing else: most point at themselves.
-pub fn find_main(memory: &impl Memory, layout: &Layout, mappings: &[Mapping]) -> Result<u64, NotTaken> {
+/// Writable data of the C library, or of a program that has none: where the allocator's own variables are.
+pub fn data_mappings(mappings: &[Mapping]) -> Vec<&Mapping> {
     let is_libc = |mapping: &Mapping| {
         let path = mapping.path_bytes();
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
@@ -43,7 +44,7 @@ pub fn find_main(memory: &impl Memory, layout: &Layout, mappings: &[Mapping]) ->
         |mapping: &&Mapping| mapping.readable && mapping.writable && !mapping.shared && mapping.inode != 0;
     let of_libc: Vec<_> = mappings.iter().filter(data).filter(|it| is_libc(it)).collect();
     // Without a library it is in the program. No other file is searched: what lies there is not this heap.
-    let searched = if of_libc.is_empty() && !mappings.iter().any(is_libc) {
+    if of_libc.is_empty() && !mappings.iter().any(is_libc) {
         let first = mappings.iter().find(|it| it.inode != 0);
         let path = first.map_or(&[][..], Mapping::path_bytes);
         mappings
@@ -53,23 +54,35 @@ pub fn find_main(memory: &impl Memory, layout: &Layout, mappings: &[Mapping]) ->
             .collect()
     } else {
         of_libc
-    };
+    }
+}
+
+/// What such a mapping holds, up to a length that no data should have.
+pub fn read_data(memory: &impl Memory, mapping: &Mapping) -> io::Result<Vec<u8>> {
+    let length = mapping
+        .range
+        .end
+        .saturating_sub(mapping.range.start)
+        .min(DATA_BYTES_MAX);
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    let got = memory.read(mapping.range.start, &mut bytes)?;
+    bytes.truncate(got);
+    Ok(bytes)
+}
+
+/// The main arena's state. The library does not export it, and most are stripped; but it is in the library's writable
+/// data (in a static program in the program's own), and its 127 bins look like nothing else: most point at themselves.
+pub fn find_main(memory: &impl Memory, layout: &Layout, mappings: &[Mapping]) -> Result<u64, NotTaken> {
     let mut unreadable = None;
     let mut found = Vec::new();
-    for mapping in searched {
-        let length = mapping
-            .range
-            .end
-            .saturating_sub(mapping.range.start)
-            .min(DATA_BYTES_MAX);
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-        match memory.read(mapping.range.start, &mut bytes) {
-            Ok(got) => bytes.truncate(got),
+    for mapping in data_mappings(mappings) {
+        let bytes = match read_data(memory, mapping) {
+            Ok(bytes) => bytes,
             Err(error) => {
                 unreadable = Some(error);
                 continue;
             }
-        }
+        };
         let states = (mapping.range.start..)
             .step_by(16)
             .zip((0..bytes.len()).step_by(16));

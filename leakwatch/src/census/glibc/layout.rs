@@ -67,7 +67,34 @@ pub struct Layout {
     pub links: Links,
     /// Bytes of a chunk with a mapping of its own that the size in its header leaves out.
     pub mapped_unsized: u64,
+    /// Where the allocator's own counts of such chunks can be. None where they are not to be relied on.
+    pub counters: &'static [Counters],
 }
+
+/// Where `malloc_par` (`mp_`) counts the chunks with a mapping of their own: how far below its field `sbrk_base`, the
+/// start of the main heap, by which it is found. Fields in front of them came and went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// `n_mmaps`. Then come `n_mmaps_max` and `max_n_mmaps`, each of 32 bits.
+    pub chunks: u64,
+    /// `mmapped_mem`. Then comes `max_mmapped_mem`.
+    pub bytes: u64,
+}
+
+/// Up to 2.23 `max_total_mem` lies between.
+const WITH_TOTAL: Counters = Counters {
+    chunks: 40,
+    bytes: 24,
+};
+const ALIGNED: Counters = Counters {
+    chunks: 32,
+    bytes: 16,
+};
+/// The 32 bits of `hp_flags` before `n_mmaps` take the place of padding after the four numbers that begin there.
+const AFTER_FLAGS: Counters = Counters {
+    chunks: 36,
+    bytes: 16,
+};
 
 /// How fastbins and tcache store a link: "safe-linking" mangles it with its own address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +219,17 @@ impl Layout {
                 _ => Links::Mangled,
             },
             mapped_unsized: if version >= (2, 43) { HEADER } else { 0 },
+            // More than the release's own where a layout stands for several releases.
+            counters: match version {
+                // Counted without atomic operations: what threads did at once is lost for good.
+                (2, ..19) => &[],
+                (2, 19..23) => &[WITH_TOTAL],
+                (2, 23..26) => &[WITH_TOTAL, ALIGNED],
+                (2, 26..35) => &[ALIGNED],
+                // Until 2.37 a build could be without tunables, and then without huge pages.
+                (2, 35..42) => &[AFTER_FLAGS, ALIGNED],
+                _ => &[AFTER_FLAGS],
+            },
         })
     }
 
@@ -242,8 +280,9 @@ mod tests {
                 let tcaches = own.tcaches.iter().all(|it| listed.tcaches.contains(it));
                 let links = own.links == listed.links || listed.links == Links::Either;
                 let heaps = own.heap_alignments == listed.heap_alignments;
+                let counters = own.counters.iter().all(|it| listed.counters.contains(it));
                 let offsets = |it: &Layout| (it.fastbins, it.top, it.next, it.heap_info, it.mapped_unsized);
-                tcaches && links && heaps && offsets(&own) == offsets(&listed)
+                tcaches && links && heaps && counters && offsets(&own) == offsets(&listed)
             };
             let listed = LAYOUTS.into_iter().filter_map(Layout::of);
             assert!(listed.into_iter().any(same), "2.{minor}: {own:?}");

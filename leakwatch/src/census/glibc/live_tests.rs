@@ -17,6 +17,7 @@ const HOLDER: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #define THREADS 8
 static void *kept[400000];
@@ -58,6 +59,13 @@ int main(int argc, char **argv) {
         for (int c = 0; c < 20; c++) for (int i = 0; i < 150; i++) free(kept[c * 200 + i]);
     }
     if (!strcmp(how, "large")) for (int i = 0; i < 50; i++) memset(kept[i] = malloc(300000 + i * 5000), 1, 100);
+    if (!strcmp(how, "merged")) {
+        for (int i = 0; i < 20; i++) kept[i] = malloc(24);
+        for (int i = 0; i < 20; i++) free(kept[i]);
+        for (int i = 0; i < 5; i++) kept[i] = malloc(300000 + i * 50000);
+        /* The kernel puts it right below, and makes one mapping of them. */
+        memset(mmap(0, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 1, 65536);
+    }
     if (!strcmp(how, "shrunk")) {
         for (int i = 0; i < 400000; i++) kept[i] = malloc(600);
         for (int i = 0; i < 400000; i++) if (i % 100) kept[i] = realloc(kept[i], 24);
@@ -269,6 +277,15 @@ fn large_blocks_and_a_heap_of_holes() {
     }
     let census = holder.census().unwrap();
     assert_eq!(census.mmapped.count, 50);
+    let sizes = (0..50).map(|index| (300_000_u64 + index * 5000 + 16).next_multiple_of(4096));
+    let mut expected = std::collections::BTreeMap::new();
+    for bytes in sizes {
+        *expected.entry(bytes).or_insert(0) += 1;
+    }
+    assert_eq!(
+        (census.mmapped_classes.clone(), census.mmapped_unlocated),
+        (expected, 0)
+    );
     assert_agrees(&holder, &census);
 
     let holder = Holder::start(directory.path(), "shrunk", &[], &[]);
@@ -279,6 +296,23 @@ fn large_blocks_and_a_heap_of_holes() {
         census.free.bins.bytes > 200 << 20 && census.in_use_bytes < 3 << 20,
         "{census:?}"
     );
+}
+
+/// Chunks above memory that is not the allocator's, in one mapping with it: only the allocator's own count knows them.
+#[test]
+fn large_blocks_above_a_foreign_mapping() {
+    let directory = tempfile::tempdir().unwrap();
+    for arguments in [&[][..], &["-static"], &["-static", "-s"]] {
+        let holder = Holder::start(directory.path(), "merged", arguments, &[]);
+        if skipped(&holder) {
+            return;
+        }
+        let census = holder.census().unwrap();
+        assert_agrees(&holder, &census);
+        let located: u64 = census.mmapped_classes.values().sum();
+        assert_eq!((census.mmapped.count, located), (5, 0), "{arguments:?}");
+        assert_eq!(census.mmapped_unlocated, 5);
+    }
 }
 
 /// An interpreter that has not been written for this: PYTHONMALLOC has every object from malloc.

@@ -1,10 +1,12 @@
 //! Chunks with a mapping of their own: what is asked for above the mmap threshold.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::counters;
 use super::layout::{FLAGS, HEADER, IS_MMAPPED, LEAST_CHUNK, Layout};
 use crate::census::memory::{Memory, word_at};
-use crate::census::{Amount, Budget, NotTaken};
+use crate::census::{Amount, Budget, Census, NotTaken};
 use crate::sampler::maps::Mapping;
 
 /// Alignments that `memalign` is looked for with.
@@ -21,30 +23,54 @@ pub fn is_anonymous(mapping: &Mapping) -> bool {
         && !mapping.shared
 }
 
-/// Counts them; the bytes are those of their mappings.
+/// Fills in what a census says of them: how many by the allocator's own count, where that is found, and of which sizes
+/// by their headers.
+pub fn take(
+    memory: &impl Memory,
+    layout: &Layout,
+    mappings: &[Mapping],
+    census: &mut Census,
+    budget: &Budget,
+) -> Result<(), NotTaken> {
+    let sizes = find(memory, layout, mappings, &census.extents, budget)?;
+    let mut found = Amount::default();
+    for (bytes, count) in &sizes {
+        found.add(Amount {
+            count: *count,
+            bytes: bytes.saturating_mul(*count),
+        });
+    }
+    // Where every one was found their headers tell the bytes: the allocator's sum can be too large by a few pages.
+    census.mmapped = match counters::read(memory, layout, mappings, &census.extents) {
+        Some(told) if told.count != found.count => told,
+        _ => found,
+    };
+    census.mmapped_unlocated = census.mmapped.count.saturating_sub(found.count);
+    census.mmapped_classes = sizes;
+    Ok(())
+}
+
+/// How many there are of each size, which is that of their mappings, bytes.
 ///
 /// The kernel merges neighbouring mappings, so one can hold many chunks, each beginning where the one before ends, or
 /// where a heap ends. A mapping that does not begin with a chunk is something else's. So chunks above a foreign
-/// mapping that was merged with theirs are left out.
-pub fn count(
+/// mapping that was merged with theirs are not found.
+fn find(
     memory: &impl Memory,
     layout: &Layout,
     mappings: &[Mapping],
     heaps: &[Range<u64>],
     budget: &Budget,
-) -> Result<Amount, NotTaken> {
+) -> Result<BTreeMap<u64, u64>, NotTaken> {
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
-    let mut sum = Amount::default();
+    let mut sizes = BTreeMap::new();
     for mapping in mappings.iter().filter(|mapping| is_anonymous(mapping)) {
         budget.check()?;
         for gap in gaps(&mapping.range, heaps) {
             let mut at = gap.start;
             let mut seen = 0_u32;
             while let Some(end) = chunk_end(memory, layout, at, gap.end, page) {
-                sum.add(Amount {
-                    count: 1,
-                    bytes: end - at,
-                });
+                *sizes.entry(end - at).or_default() += 1;
                 at = end;
                 seen += 1;
                 if seen.is_multiple_of(1024) {
@@ -53,7 +79,7 @@ pub fn count(
             }
         }
     }
-    Ok(sum)
+    Ok(sizes)
 }
 
 /// What of a range is in no heap; `heaps` are in the order of their addresses.
@@ -144,7 +170,7 @@ mod tests {
 
     const START: u64 = 0x7d00_0000_1000;
 
-    fn counted(version: (u32, u32), words: &[(u64, u64)], heaps: &[Range<u64>]) -> Amount {
+    fn counted(version: (u32, u32), words: &[(u64, u64)], heaps: &[Range<u64>]) -> Vec<(u64, u64)> {
         let mut memory = Pieces::default();
         memory.add(START, 0x4_0000);
         for (at, word) in words {
@@ -153,29 +179,19 @@ mod tests {
         let line = b"7d0000001000-7d0000041000 rw-p 00000000 00:00 0";
         let budget = Budget::new(Limits::default());
         let layout = Layout::of(version).unwrap();
-        count(&memory, &layout, &[parse_line(line).unwrap()], heaps, &budget).unwrap()
+        let mappings = [parse_line(line).unwrap()];
+        let sizes = find(&memory, &layout, &mappings, heaps, &budget).unwrap();
+        sizes.into_iter().collect()
     }
 
     #[test]
     fn one_after_the_other() {
         let words = [(8, 0x3002), (0x3008, 0x1002), (0x4008, 0x5001)];
-        assert_eq!(
-            counted((2, 36), &words, &[]),
-            Amount {
-                count: 2,
-                bytes: 0x4000
-            }
-        );
+        assert_eq!(counted((2, 36), &words, &[]), [(0x1000, 1), (0x3000, 1)]);
         // Without their headers.
         let words = [(8, 0x2ff2), (0x3000, 1), (0x3008, 0xff2)];
-        assert_eq!(
-            counted((2, 43), &words, &[]),
-            Amount {
-                count: 2,
-                bytes: 0x4000
-            }
-        );
-        assert_eq!(counted((2, 36), &words, &[]), Amount::default());
+        assert_eq!(counted((2, 43), &words, &[]), [(0x1000, 1), (0x3000, 1)]);
+        assert_eq!(counted((2, 36), &words, &[]), []);
     }
 
     #[test]
@@ -191,10 +207,7 @@ mod tests {
         ];
         assert_eq!(
             counted((2, 36), &words, &[]),
-            Amount {
-                count: 3,
-                bytes: 0x9000
-            }
+            [(0x2000, 1), (0x3000, 1), (0x4000, 1)]
         );
         let mut shorter = words;
         for word in [1, 3, 5] {
@@ -202,16 +215,13 @@ mod tests {
         }
         assert_eq!(
             counted((2, 44), &shorter, &[]),
-            Amount {
-                count: 3,
-                bytes: 0x9000
-            }
+            [(0x2000, 1), (0x3000, 1), (0x4000, 1)]
         );
         // A lead that is not where the header is, an end within a page, one beyond the mapping, other flags.
         for (index, wrong) in [(0, 0x20), (1, 0x2fe0 | 2), (1, 0x4_0fd0 | 2), (1, 0x2fd0 | 6)] {
             let mut words = words;
             words[index].1 = wrong;
-            assert_eq!(counted((2, 36), &words, &[]), Amount::default(), "{wrong:#x}");
+            assert_eq!(counted((2, 36), &words, &[]), [], "{wrong:#x}");
         }
     }
 
@@ -219,12 +229,6 @@ mod tests {
     fn beside_a_heap_in_the_same_mapping() {
         let words = [(8, 0x1002), (0x4008, 0x3002)];
         let heap = START + 0x1000..START + 0x4000;
-        assert_eq!(
-            counted((2, 36), &words, &[heap]),
-            Amount {
-                count: 2,
-                bytes: 0x4000
-            }
-        );
+        assert_eq!(counted((2, 36), &words, &[heap]), [(0x1000, 1), (0x3000, 1)]);
     }
 }

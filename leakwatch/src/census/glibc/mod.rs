@@ -2,6 +2,7 @@
 //! of their own. The walk counts; the lists of fastbins and tcaches then tell which of the chunks in use are free.
 
 mod arena;
+mod counters;
 pub mod layout;
 mod lists;
 mod mapped;
@@ -107,7 +108,7 @@ pub fn take(
     }
 
     census.extents = extents.into_iter().map(|(range, _)| range).collect();
-    census.mmapped = mapped::count(memory, layout, mappings, &census.extents, &budget)?;
+    mapped::take(memory, layout, mappings, &mut census, &budget)?;
     for arena in &census.arenas {
         census.in_use_bytes += arena.in_use.bytes;
         census.in_use_chunks += arena.in_use.count;

@@ -309,10 +309,10 @@ fn a_heap_that_contradicts_itself_is_not_taken() {
 }
 
 /// A chunk whose size is wrong for some reads, as when the target is just dividing it.
-struct Flickering {
-    pieces: Pieces,
-    address: u64,
-    wrong: Cell<u32>,
+pub(super) struct Flickering {
+    pub pieces: Pieces,
+    pub address: u64,
+    pub wrong: Cell<u32>,
 }
 
 impl Memory for Flickering {
