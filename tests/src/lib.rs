@@ -24,6 +24,7 @@ pub mod account;
 pub mod cost;
 pub mod daemons;
 pub mod expect;
+pub mod heap;
 pub mod kernel;
 pub mod programs;
 pub mod ranges;

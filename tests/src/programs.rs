@@ -34,6 +34,18 @@ impl Program {
         Self::compiled(name, "cpp", &[])
     }
 
+    /// The same with further flags of the compiler.
+    #[must_use]
+    pub fn cpp_with(name: &str, flags: &[&str]) -> Self {
+        Self::compiled(name, "cpp", flags)
+    }
+
+    /// `programs/NAME.c` as a library, to be preloaded.
+    #[must_use]
+    pub fn preload(name: &str) -> PathBuf {
+        Self::compiled(name, "c", &["-shared", "-fPIC"]).path
+    }
+
     /// `programs/NAME.rs`.
     #[must_use]
     pub fn rust(name: &str) -> Self {
