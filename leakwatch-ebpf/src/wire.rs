@@ -57,7 +57,8 @@ pub enum Kind {
     /// A page fault is being taken: `address` = the faulting address.
     Fault = 15,
     /// A function of the allocator returned a block: `address`, `length` = the bytes asked for, `old_address` = the block
-    /// that was given to realloc (0 for none), `protection` = the function's number in the attach cookie
+    /// that was given to realloc (0 for none), `old_length` = when realloc was entered (nanoseconds: somebody else can be
+    /// handed the old block, and tell, before it returns), `protection` = the function's number in the attach cookie
     /// ([`alloc::Cookie`]), `operation` = the burst's number (its low bits). Registers and stack are as they were at the
     /// function's entry. Without a stack and with [`flags::THINNED`]: the block is not in the sample, and the old one was.
     Alloc = 16,
@@ -343,8 +344,8 @@ pub enum Counter {
     AllocThreadsOver = 22,
     /// Calls on a stack that is not the thread's own.
     AllocOffStack = 23,
-    /// Calls that came after a burst was cut and before its probes were gone.
-    AllocAfterCut = 24,
+    /// Calls that hit a probe before a burst began, after it ended or after it was cut: cheaper ones.
+    AllocIdle = 24,
 }
 
 /// How many [`Counter`]s there are.

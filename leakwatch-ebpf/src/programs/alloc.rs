@@ -13,9 +13,10 @@
 
 use aya_ebpf::{
     EbpfContext as _,
+    cty::c_void,
     helpers::{
         bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_get_func_ip, bpf_get_smp_processor_id,
-        bpf_probe_read_user,
+        bpf_ktime_get_ns, bpf_probe_read_user,
     },
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
@@ -45,9 +46,11 @@ pub fn alloc_return(context: RetProbeContext) -> u32 {
 }
 
 /// Both in one, from Linux 6.13 on (a uprobe session). The return address of a call is replaced only where the entry
-/// says so.
-#[uprobe]
-pub fn alloc_session(context: ProbeContext) -> u32 {
+/// says so: by 0. Without aya's macro, whose programs always return that.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+pub extern "C" fn alloc_session(context: *mut c_void) -> u32 {
+    let context = ProbeContext::new(context);
     let registers = context.as_ptr() as u64;
     let at = kernel::read::<u64>(registers, setting!(instruction_pointer_offset)).unwrap_or(0);
     // SAFETY: the context is the program's own.
@@ -65,14 +68,7 @@ fn burst() -> Option<&'static Burst> {
     let burst = ALLOC_BURST.get(0)?;
     // SAFETY: a value of the map, aligned; userspace replaces it between bursts.
     let number = unsafe { (&raw const burst.number).read_volatile() };
-    if number == 0 {
-        return None;
-    }
-    if cut_by() != 0 {
-        counters::add(Counter::AllocAfterCut, 1);
-        return None;
-    }
-    Some(burst)
+    (number != 0 && cut_by() == 0).then_some(burst)
 }
 
 #[inline(always)]
@@ -121,7 +117,10 @@ fn count(burst: &Burst, stepped: bool) {
 /// A call begins. Whether its return is of interest.
 #[inline(always)]
 fn entered<C: aya_ebpf::EbpfContext>(context: &C, registers: u64, entry: u64) -> bool {
-    let Some(burst) = burst() else { return false };
+    let Some(burst) = burst() else {
+        counters::add(Counter::AllocIdle, 1);
+        return false;
+    };
     // SAFETY: the context is the program's own.
     let bits = unsafe { bpf_get_attach_cookie(context.as_ptr()) };
     let cookie = Cookie::from_bits(bits);
@@ -162,6 +161,12 @@ fn entered<C: aya_ebpf::EbpfContext>(context: &C, registers: u64, entry: u64) ->
         length,
         pointer: argument(registers, if cookie.old.is_some() { cookie.old } else { cookie.store }),
         cookie: bits,
+        began: if cookie.old.is_some() {
+            // SAFETY: no precondition.
+            unsafe { bpf_ktime_get_ns() }
+        } else {
+            0
+        },
     };
     match known {
         // SAFETY: as above.
@@ -224,6 +229,7 @@ fn returned<C: aya_ebpf::EbpfContext>(context: &C, registers: u64) {
     header.address = address;
     header.length = call.length;
     header.old_address = old;
+    header.old_length = call.began;
     header.protection = u32::from(cookie.function);
     header.operation = burst.number as u32;
     counters::add(Counter::AllocSampled, 1);

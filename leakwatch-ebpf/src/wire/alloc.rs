@@ -61,9 +61,11 @@ pub struct Call {
     pub pointer: u64,
     /// The attach cookie.
     pub cookie: u64,
+    /// `CLOCK_MONOTONIC`, nanoseconds, when a function was entered that gives up a block; else 0.
+    pub began: u64,
 }
 
-const _: () = assert!(size_of::<Burst>() == 32 && size_of::<BurstState>() == 16 && size_of::<Call>() == 48);
+const _: () = assert!(size_of::<Burst>() == 32 && size_of::<BurstState>() == 16 && size_of::<Call>() == 56);
 
 /// What a program must know of the function that it is attached to. Travels as the attach cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

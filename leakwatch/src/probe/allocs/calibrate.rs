@@ -12,6 +12,7 @@ use std::time::Duration;
 use leakwatch_ebpf::wire::SAMPLE_ALL;
 
 use super::{AllocLinks, BurstLimits, attach_error};
+use crate::births::HitCost;
 use crate::probe::{Probe, ProbeError};
 use crate::sampler::{ProcRoot, maps};
 use crate::target::entry_points::{self, EntryPoint, EntryPoints};
@@ -20,17 +21,6 @@ use crate::target::entry_points::{self, EntryPoint, EntryPoints};
 const CALLS: u64 = 256;
 /// Measurements of each kind. The median counts.
 const ROUNDS: usize = 9;
-
-/// What one call of a watched function costs the process that calls, entry and return together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HitCost {
-    /// A block that is not in the sample.
-    pub plain: Duration,
-    /// What a function adds whose first instruction the kernel does not emulate.
-    pub stepped: Duration,
-    /// What a block of the sample adds, with a short stack.
-    pub sampled: Duration,
-}
 
 #[cfg(target_arch = "x86_64")]
 mod functions {
@@ -107,29 +97,33 @@ impl Probe {
             .map_err(failed)?;
         let free = [b'e', b's'].map(|function| child.median(function, || {}));
         let points = own_entry_points()?;
-        let mut watched = |threshold: u64| -> Result<[io::Result<Duration>; 2], ProbeError> {
+        let mut watched = |threshold: u64| -> Result<[io::Result<Duration>; 3], ProbeError> {
             self.begin_burst(&BurstLimits {
                 threshold,
                 hits_max: u64::MAX,
                 stack_bytes_max: points.stack_bytes_max,
             })?;
             let links: AllocLinks = self.attach_allocs(child.pid, &points)?;
-            let measured = [b'e', b's'].map(|function| {
+            let [emulated, stepped] = [b'e', b's'].map(|function| {
                 child.median(function, || {
                     self.drain(usize::MAX, |_| {});
                 })
             });
-            drop(links);
             self.end_burst()?;
-            Ok(measured)
+            let idle = child.median(b'e', || {});
+            drop(links);
+            Ok([emulated, stepped, idle])
         };
-        let ([plain, stepped], [sampled, _], [free, free_stepped]) = (watched(0)?, watched(SAMPLE_ALL)?, free);
+        let ([plain, stepped, idle], [sampled, ..], [free, free_stepped]) =
+            (watched(0)?, watched(SAMPLE_ALL)?, free);
+        let free = free.map_err(failed)?;
         let (plain, stepped, sampled) = (
-            plain.map_err(failed)?.saturating_sub(free.map_err(failed)?),
+            plain.map_err(failed)?.saturating_sub(free),
             stepped.map_err(failed)?.saturating_sub(free_stepped.map_err(failed)?),
-            sampled.map_err(failed)?,
+            sampled.map_err(failed)?.saturating_sub(free),
         );
         Ok(HitCost {
+            idle: idle.map_err(failed)?.saturating_sub(free),
             plain,
             stepped: stepped.saturating_sub(plain),
             sampled: sampled.saturating_sub(plain),
@@ -139,14 +133,14 @@ impl Probe {
 
 /// A forked child that calls one of the functions [`CALLS`] times for each byte that it is sent, and tells how long that
 /// took it.
-struct Child {
-    pid: u32,
+pub(super) struct Child {
+    pub pid: u32,
     orders: PipeWriter,
     answers: PipeReader,
 }
 
 impl Child {
-    fn fork() -> io::Result<Self> {
+    pub fn fork() -> io::Result<Self> {
         let (orders_in, orders) = io::pipe()?;
         let (answers, answers_out) = io::pipe()?;
         let (orders_fd, answers_fd) = (orders_in.as_raw_fd(), answers_out.as_raw_fd());
@@ -173,7 +167,7 @@ impl Child {
     }
 
     /// Of one call.
-    fn median(&self, function: u8, mut between: impl FnMut()) -> io::Result<Duration> {
+    pub fn median(&self, function: u8, mut between: impl FnMut()) -> io::Result<Duration> {
         let mut rounds = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
             (&self.orders).write_all(&[function])?;

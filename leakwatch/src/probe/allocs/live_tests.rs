@@ -515,7 +515,7 @@ fn a_burst_is_cut_at_its_last_hit_and_at_a_strange_stack() {
     let hits = counts.get(Counter::AllocHits);
     // A CPU tells its hits in steps, and a call that has begun on each is still counted.
     assert!(hits + cpus * 64 >= hits_max && hits <= hits_max + cpus * 65, "{hits}");
-    assert!(counts.get(Counter::AllocAfterCut) > 0);
+    assert!(counts.get(Counter::AllocIdle) > 0);
     drop(maker);
 
     let mut maker = Maker::start("fiber", &[]);
@@ -655,9 +655,20 @@ fn measure() {
         let mut probe = probe();
         probe.load_allocs_by(method).unwrap();
         let cost = probe.calibrate_allocs().unwrap();
+        {
+            let child = calibrate::Child::fork().unwrap();
+            let own = calibrate::own_entry_points().unwrap();
+            let free = child.median(b'e', || {}).unwrap();
+            let links = probe.attach_allocs(child.pid, &own).unwrap();
+            eprintln!("free {free:?}, between bursts {:?}", child.median(b'e', || {}).unwrap());
+            probe.begin_burst(&BurstLimits { threshold: 0, ..all(&own) }).unwrap();
+            eprintln!("unsampled {:?}", child.median(b'e', || {}).unwrap());
+            drop(links);
+        }
         let mut maker = Maker::start("storm", &[]);
         let points = maker.points();
-        let (mut attach, mut detach) = (Vec::new(), Vec::new());
+        let code = code_of(&points);
+        let (mut attach, mut detach, mut clean) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..20 {
             probe.begin_burst(&BurstLimits { threshold: 0, ..all(&points) }).unwrap();
             let before = Instant::now();
@@ -665,12 +676,16 @@ fn measure() {
             attach.push(before.elapsed().as_secs_f64() * 1e3);
             std::thread::sleep(Duration::from_millis(3));
             let before = Instant::now();
-            drop(links);
+            let detaching = std::thread::spawn(move || drop(links));
+            while code_in(maker.pid(), &points) != code {}
+            clean.push(before.elapsed().as_secs_f64() * 1e3);
+            detaching.join().unwrap();
             detach.push(before.elapsed().as_secs_f64() * 1e3);
         }
         eprintln!(
-            "{method:?}: {cost:?}; attach ms (median, most) {:?}, detach {:?}",
+            "{method:?}: {cost:?}; attach ms (median, most) {:?}, text clean {:?}, detached {:?}",
             measured(&mut attach),
+            measured(&mut clean),
             measured(&mut detach)
         );
         maker.go();

@@ -2,7 +2,8 @@
 //!
 //! A burst is begun ([`Probe::begin_burst`]), attached to each process that is to be watched
 //! ([`Probe::attach_allocs`]) and detached by dropping the [`AllocLinks`]; everything else of the probe stays as it is.
-//! Between bursts nothing is in the target's text. The probes hang on descriptors, so whatever ends leakwatch ends them.
+//! [`Probe::end_burst`] comes before that: the kernel takes some milliseconds to clear the text, and a hit then costs
+//! less. Between bursts nothing is in the target's text. The probes hang on descriptors, so whatever ends leakwatch ends them.
 //!
 //! Three ways to attach, the newest that the kernel has: a uprobe session at all places at once (Linux 6.13: the return
 //! address is replaced only where the entry says so), a uprobe link for the entries and one for the returns (6.6), or two
@@ -20,12 +21,13 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
+use leakwatch_ebpf::wire::Counter;
 use leakwatch_ebpf::wire::alloc::{Burst, BurstState};
 
 use super::bpf_call::{self, AttachType, UprobeEvents};
-use super::{Probe, ProbeError, map_error, take};
+use super::{Counts, Probe, ProbeError, map_error, take};
+use crate::births::Hits;
 use crate::target::entry_points::EntryPoints;
-pub use calibrate::HitCost;
 pub(super) use programs::Maps;
 
 /// The programs, for the check of the object.
@@ -108,10 +110,37 @@ impl Allocs {
     }
 }
 
-/// The probes in the text of one process. Dropping it takes them out, which takes some milliseconds.
+/// The probes in the text of one process. Dropping it takes them out of it, and waits until no program of theirs runs.
 #[derive(Debug)]
-pub struct AllocLinks {
-    _links: Vec<OwnedFd>,
+pub struct AllocLinks(Vec<OwnedFd>);
+
+impl Drop for AllocLinks {
+    /// Each link on a thread of its own: the kernel lets readers' grace periods pass for each, and those pass for all
+    /// at once.
+    fn drop(&mut self) {
+        let mut links = std::mem::take(&mut self.0).into_iter();
+        let here = links.next();
+        std::thread::scope(|scope| {
+            for link in links {
+                // Where there is no thread to be had it is closed on the spot: what was to run is dropped.
+                let _: io::Result<_> = std::thread::Builder::new().spawn_scoped(scope, move || drop(link));
+            }
+            drop(here);
+        });
+    }
+}
+
+impl Counts {
+    /// The calls of the allocator's functions among what was counted.
+    #[must_use]
+    pub fn hits(&self) -> Hits {
+        Hits {
+            idle: self.get(Counter::AllocIdle),
+            burst: self.get(Counter::AllocHits),
+            stepped: self.get(Counter::AllocStepped),
+            sampled: self.get(Counter::AllocSampled),
+        }
+    }
 }
 
 impl Probe {
@@ -247,7 +276,7 @@ impl Programs {
                 attach_error(format!("PID {pid}: {error}"))
             }
         })?;
-        Ok(AllocLinks { _links: links })
+        Ok(AllocLinks(links))
     }
 
     fn attach_many(&self, pid: u32, points: &EntryPoints, path: &CString) -> io::Result<Vec<OwnedFd>> {
