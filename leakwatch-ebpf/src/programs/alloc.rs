@@ -23,11 +23,14 @@ use aya_ebpf::{
 };
 use leakwatch_ebpf::wire::alloc::{Burst, Call, Cookie, HITS_STEP, SLOTS_SPARE, cut};
 use leakwatch_ebpf::wire::{
-    Counter, FUNCTION_ARGUMENTS, HEADER_BYTES, Header, Kind, RECORD_BYTES_MAX, RETURN_ON_STACK, block_in_sample,
-    flags,
+    Counter, FUNCTION_ARGUMENTS, HEADER_BYTES, Header, Kind, RECORD_BYTES_MAX, RETURN_ON_STACK,
+    block_in_sample, flags,
 };
 
-use crate::{ALLOC_BURST, ALLOC_CALLS, ALLOC_SCRATCH, ALLOC_STATE, Slot, atomic, counters, emit, kernel, setting, snapshot};
+use crate::{
+    ALLOC_BURST, ALLOC_CALLS, ALLOC_SCRATCH, ALLOC_STATE, Slot, atomic, counters, emit, kernel, setting,
+    snapshot,
+};
 
 /// `uprobe` on each function.
 #[uprobe]
@@ -83,7 +86,9 @@ fn cut_by() -> u64 {
 /// Ends the burst, whose probes userspace is to take away.
 #[inline(always)]
 fn cut_burst(reason: u64) {
-    let Some(state) = ALLOC_STATE.get_ptr_mut(0) else { return };
+    let Some(state) = ALLOC_STATE.get_ptr_mut(0) else {
+        return;
+    };
     // SAFETY: a value of the map, aligned. A reason that another CPU sets at the same moment may be lost; one stays.
     let before = unsafe {
         let cut = &raw mut (*state).cut;
@@ -106,7 +111,9 @@ fn count(burst: &Burst, stepped: bool) {
     if (before + 1) % HITS_STEP != 0 {
         return;
     }
-    let Some(state) = ALLOC_STATE.get_ptr_mut(0) else { return };
+    let Some(state) = ALLOC_STATE.get_ptr_mut(0) else {
+        return;
+    };
     // SAFETY: a value of the map, aligned, that programs access atomically only.
     let hits = unsafe { atomic::add(&raw mut (*state).hits, HITS_STEP) };
     if hits + HITS_STEP >= burst.hits_max {
@@ -159,7 +166,14 @@ fn entered<C: aya_ebpf::EbpfContext>(context: &C, registers: u64, entry: u64) ->
         stack_pointer,
         entry,
         length,
-        pointer: argument(registers, if cookie.old.is_some() { cookie.old } else { cookie.store }),
+        pointer: argument(
+            registers,
+            if cookie.old.is_some() {
+                cookie.old
+            } else {
+                cookie.store
+            },
+        ),
         cookie: bits,
         began: if cookie.old.is_some() {
             // SAFETY: no precondition.
@@ -198,7 +212,11 @@ fn returned<C: aya_ebpf::EbpfContext>(context: &C, registers: u64) {
     // SAFETY: the context is the program's own.
     let bits = unsafe { bpf_get_attach_cookie(context.as_ptr()) };
     let stack_pointer = kernel::read::<u64>(registers, setting!(stack_pointer_offset)).unwrap_or(0);
-    let popped = if setting!(link_register_offset) == RETURN_ON_STACK { 8 } else { 0 };
+    let popped = if setting!(link_register_offset) == RETURN_ON_STACK {
+        8
+    } else {
+        0
+    };
     if bits != call.cookie || stack_pointer.wrapping_sub(popped) != call.stack_pointer {
         // A call within the one that counts.
         return;

@@ -109,17 +109,21 @@ impl Cookie {
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
         #[inline(always)]
-        const fn argument(bits: u64) -> Option<u8> {
-            let argument = (bits & 0xf) as u8;
-            if argument < FUNCTION_ARGUMENTS as u8 { Some(argument) } else { None }
+        const fn argument(number: u8) -> Option<u8> {
+            if (number as usize) < FUNCTION_ARGUMENTS {
+                Some(number)
+            } else {
+                None
+            }
         }
+        let [function, size_count, old_store, rest, ..] = bits.to_le_bytes();
         Self {
-            function: bits as u8,
-            size: (bits >> 8 & 0xf) as u8,
-            count: argument(bits >> 12),
-            old: argument(bits >> 16),
-            store: argument(bits >> 20),
-            stepped: bits >> 24 & 1 != 0,
+            function,
+            size: size_count & 0xf,
+            count: argument(size_count >> 4),
+            old: argument(old_store & 0xf),
+            store: argument(old_store >> 4),
+            stepped: rest & 1 != 0,
         }
     }
 }

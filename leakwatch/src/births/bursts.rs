@@ -195,7 +195,11 @@ impl Bursts {
     fn watch(&mut self, length: Duration, funds: f64) -> Step {
         // By what hits have cost so far, and at first by the most that they can.
         let most = self.plan.cost.most().max(1e-9);
-        let each = if self.hits == 0 { most } else { self.cost / count(self.hits) };
+        let each = if self.hits == 0 {
+            most
+        } else {
+            self.cost / count(self.hits)
+        };
         Step::Watch {
             length,
             hits_max: whole(funds / each.max(1e-9)),

@@ -26,7 +26,11 @@ struct Target {
 
 impl Target {
     fn calls_at(&self, time: f64) -> f64 {
-        if time < self.change.0 { self.calls } else { self.calls * self.change.1 }
+        if time < self.change.0 {
+            self.calls
+        } else {
+            self.calls * self.change.1
+        }
     }
 
     /// Hits in a stretch of time: each takes so much longer.
@@ -47,7 +51,11 @@ struct Course {
     always: bool,
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "of the size of a test")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "of the size of a test"
+)]
 fn run(target: &Target, window: f64, fraction: f64, seed: u64) -> Course {
     let mut bursts = Bursts::new(Plan {
         window: Duration::from_secs_f64(window),
@@ -81,7 +89,11 @@ fn run(target: &Target, window: f64, fraction: f64, seed: u64) -> Course {
                     length *= most / hits;
                     hits = most;
                 }
-                let idle = if attached { 0.0 } else { target.hits(now, COMING_AND_GOING, COST.idle.as_secs_f64()) };
+                let idle = if attached {
+                    0.0
+                } else {
+                    target.hits(now, COMING_AND_GOING, COST.idle.as_secs_f64())
+                };
                 let spent = Spent {
                     length: Duration::from_secs_f64(length),
                     hits: Hits {
@@ -101,7 +113,10 @@ fn run(target: &Target, window: f64, fraction: f64, seed: u64) -> Course {
             }
         }
     }
-    panic!("it does not end: {now} of {window}, {} bursts", course.bursts.len());
+    panic!(
+        "it does not end: {now} of {window}, {} bursts",
+        course.bursts.len()
+    );
 }
 
 proptest! {
@@ -163,7 +178,10 @@ fn a_storm_is_watched_in_bursts_over_all_of_the_window() {
     assert!(course.bursts.len() >= 6, "{course:?}");
     for third in 0..3 {
         let (from, to) = (20.0 * f64::from(third), 20.0 * f64::from(third + 1));
-        assert!(course.bursts.iter().any(|(start, _)| (from..to).contains(start)), "{course:?}");
+        assert!(
+            course.bursts.iter().any(|(start, _)| (from..to).contains(start)),
+            "{course:?}"
+        );
     }
     let other = run(&target, 60.0, 0.01, 2);
     assert_ne!(course.bursts[1].0, other.bursts[1].0, "the times are random");

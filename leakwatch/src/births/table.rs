@@ -161,7 +161,8 @@ impl Births {
         }
         self.threshold = threshold;
         let before = self.blocks.len();
-        self.blocks.retain(|address, _| block_in_sample(*address, threshold));
+        self.blocks
+            .retain(|address, _| block_in_sample(*address, threshold));
         self.losses.evicted += (before - self.blocks.len()) as u64;
     }
 
@@ -174,7 +175,9 @@ impl Births {
         let account = self.sites.entry(facts.site).or_default();
         account.seen += 1;
         account.blocks = account.blocks.saturating_add(stands_for);
-        account.bytes = account.bytes.saturating_add(facts.size.saturating_mul(stands_for));
+        account.bytes = account
+            .bytes
+            .saturating_add(facts.size.saturating_mul(stands_for));
         let id = self.next;
         self.next += 1;
         let before = self.blocks.insert(address, Born { id, facts, first });
@@ -218,7 +221,10 @@ mod tests {
         assert_eq!(births.len(), 1);
         let account = |site| *births.sites().find(|(id, _)| *id == SiteId(site)).unwrap().1;
         assert_eq!((account(1).seen, account(1).gone), (1, 1));
-        assert_eq!((account(2).blocks, account(2).bytes, account(2).gone), (1, 100, 0));
+        assert_eq!(
+            (account(2).blocks, account(2).bytes, account(2).gone),
+            (1, 100, 0)
+        );
     }
 
     #[test]
@@ -259,7 +265,11 @@ mod tests {
         }
         let threshold = births.threshold();
         assert!(births.len() <= 1000 && births.len() > 300, "{}", births.len());
-        assert!(births.blocks().all(|(address, _)| block_in_sample(address, threshold)));
+        assert!(
+            births
+                .blocks()
+                .all(|(address, _)| block_in_sample(address, threshold))
+        );
         let account = *births.sites().next().unwrap().1;
         // What was told after the threshold fell and is over it is not counted, and the rest stands for more.
         assert!(account.blocks.abs_diff(20_000) < 1500, "{account:?}");

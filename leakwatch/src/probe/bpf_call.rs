@@ -105,7 +105,10 @@ pub(super) fn load(
     let again = unsafe { bpf(BPF_PROG_LOAD, &attributes) };
     let text = String::from_utf8_lossy(&log);
     let lines: Vec<&str> = text.trim_end_matches('\0').lines().collect();
-    let last = lines.get(lines.len().saturating_sub(6)..).unwrap_or_default().join("; ");
+    let last = lines
+        .get(lines.len().saturating_sub(6)..)
+        .unwrap_or_default()
+        .join("; ");
     again.map_err(|error| (error, last))
 }
 
@@ -167,7 +170,8 @@ pub(super) struct UprobeEvents {
 
 impl UprobeEvents {
     pub fn of_this_kernel() -> io::Result<Self> {
-        let read = |name: &str| std::fs::read_to_string(format!("/sys/bus/event_source/devices/uprobe/{name}"));
+        let read =
+            |name: &str| std::fs::read_to_string(format!("/sys/bus/event_source/devices/uprobe/{name}"));
         let unknown = |text: &str| io::Error::new(io::ErrorKind::InvalidData, format!("`{}`", text.trim()));
         let kind = read("type")?;
         let format = read("format/retprobe")?;

@@ -184,7 +184,11 @@ fn mapped_files(maps: &[u8]) -> Vec<MappedFile> {
                 name: path.rsplit('/').next().unwrap_or(path).to_owned(),
                 range: range.to_owned(),
                 path: path.to_owned(),
-                inode: line.split_ascii_whitespace().nth(4).and_then(|word| word.parse().ok()).unwrap_or(0),
+                inode: line
+                    .split_ascii_whitespace()
+                    .nth(4)
+                    .and_then(|word| word.parse().ok())
+                    .unwrap_or(0),
             });
         }
     }

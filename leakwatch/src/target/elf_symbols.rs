@@ -84,7 +84,11 @@ pub fn read(file: &File, wanted: &[&'static str]) -> io::Result<Functions> {
                 && let Some(offset) = in_file(symbol.st_value(endian))
             {
                 let (offset, stepped) = place(file, offset);
-                list.push(Symbol { name, offset, stepped });
+                list.push(Symbol {
+                    name,
+                    offset,
+                    stepped,
+                });
             }
         }
     }
@@ -106,7 +110,10 @@ fn place(file: &File, offset: u64) -> (u64, bool) {
         None => (offset, code.as_slice()),
     };
     // `push`, with and without the prefix of the newer registers; `nop`; a jump.
-    let emulated = matches!(code, [0x50..=0x57 | 0x90 | 0xeb | 0xe9, ..] | [0x41, 0x50..=0x57, ..]);
+    let emulated = matches!(
+        code,
+        [0x50..=0x57 | 0x90 | 0xeb | 0xe9, ..] | [0x41, 0x50..=0x57, ..]
+    );
     (offset, !emulated)
 }
 

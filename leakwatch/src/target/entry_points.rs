@@ -99,11 +99,17 @@ impl EntryPoint {
     #[must_use]
     pub fn cookie(&self) -> Cookie {
         let &Function {
-            size, count, old, store, ..
+            size,
+            count,
+            old,
+            store,
+            ..
         } = self.function;
         let number = FUNCTIONS.iter().position(|function| function == self.function);
         Cookie {
-            function: number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX),
+            function: number
+                .and_then(|number| u8::try_from(number).ok())
+                .unwrap_or(u8::MAX),
             size,
             count,
             old,
@@ -145,13 +151,17 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OtherAllocator(allocator) => write!(formatter, "the heap of this allocator cannot be read: {allocator}"),
+            Self::OtherAllocator(allocator) => write!(
+                formatter,
+                "the heap of this allocator cannot be read: {allocator}"
+            ),
             Self::Interposed => formatter.write_str("it brings a malloc of its own before glibc's"),
             Self::NoSymbols => formatter.write_str("it is static and names no malloc"),
             Self::OtherMachine => formatter.write_str("it is no 64-bit process of this machine"),
             Self::ShadowStack => formatter.write_str("it runs with a shadow stack"),
-            Self::FilteredSystemCalls => formatter
-                .write_str("it filters its system calls, and the return probes of Linux 6.11 to 6.13 make one"),
+            Self::FilteredSystemCalls => formatter.write_str(
+                "it filters its system calls, and the return probes of Linux 6.11 to 6.13 make one",
+            ),
             Self::Unreadable(what) => write!(formatter, "cannot read {what}"),
         }
     }
@@ -224,7 +234,11 @@ fn functions_of(path: &Path, what: &str) -> Result<Functions, Why> {
 }
 
 fn wanted() -> Vec<&'static str> {
-    FUNCTIONS.iter().flat_map(|function| function.names).copied().collect()
+    FUNCTIONS
+        .iter()
+        .flat_map(|function| function.names)
+        .copied()
+        .collect()
 }
 
 /// By the mapping itself; where that is not allowed, by its name as the process sees it, if that is still the same file.
@@ -267,7 +281,9 @@ fn allowed(status: &str, kernel: Option<(u32, u32)>) -> Result<(), Why> {
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
     };
-    if field("x86_Thread_features").is_some_and(|features| features.split(' ').any(|feature| feature == "shstk")) {
+    if field("x86_Thread_features")
+        .is_some_and(|features| features.split(' ').any(|feature| feature == "shstk"))
+    {
         return Err(Why::ShadowStack);
     }
     // The trampoline of a return probe is a system call since 6.11; only since 6.14 do filters let it pass.
@@ -291,7 +307,11 @@ fn stack_bytes_max(limits: &str) -> u64 {
     const MOST: u64 = 64 << 20;
     limits
         .lines()
-        .find_map(|line| line.strip_prefix("Max stack size")?.split_ascii_whitespace().next())
+        .find_map(|line| {
+            line.strip_prefix("Max stack size")?
+                .split_ascii_whitespace()
+                .next()
+        })
         .and_then(|soft| soft.parse::<u64>().ok())
         .unwrap_or(MOST)
         .clamp(LEAST, MOST)
@@ -328,7 +348,13 @@ mod tests {
         let shadowed = plain.replace("features:\t", "features:\tshstk wrss ");
         assert_eq!(allowed(&shadowed, Some((6, 18))), Err(Why::ShadowStack));
         let filtered = plain.replace("Seccomp:\t0", "Seccomp:\t2");
-        for (kernel, refused) in [((5, 15), false), ((6, 10), false), ((6, 11), true), ((6, 13), true), ((6, 14), false)] {
+        for (kernel, refused) in [
+            ((5, 15), false),
+            ((6, 10), false),
+            ((6, 11), true),
+            ((6, 13), true),
+            ((6, 14), false),
+        ] {
             assert_eq!(allowed(&filtered, Some(kernel)).is_err(), refused, "{kernel:?}");
         }
         assert_eq!(allowed(&filtered, None), Err(Why::FilteredSystemCalls));
@@ -337,7 +363,8 @@ mod tests {
 
     #[test]
     fn the_stack_is_as_deep_as_its_limit() {
-        let limits = |soft: &str| format!("Limit   Soft   Hard   Units\nMax stack size   {soft}   unlimited  bytes\n");
+        let limits =
+            |soft: &str| format!("Limit   Soft   Hard   Units\nMax stack size   {soft}   unlimited  bytes\n");
         assert_eq!(stack_bytes_max(&limits("16777216")), 16 << 20);
         assert_eq!(stack_bytes_max(&limits("65536")), 8 << 20);
         assert_eq!(stack_bytes_max(&limits("unlimited")), 64 << 20);
@@ -359,7 +386,13 @@ mod tests {
     #[test]
     fn other_allocators_are_refused() {
         let (proc, own) = (Proc::host(), std::process::id());
-        for other in [Allocator::Go, Allocator::Jemalloc, Allocator::Musl, Allocator::Jvm, Allocator::Unknown] {
+        for other in [
+            Allocator::Go,
+            Allocator::Jemalloc,
+            Allocator::Musl,
+            Allocator::Jvm,
+            Allocator::Unknown,
+        ] {
             assert_eq!(
                 safe_to_probe(&proc, own, &other).unwrap_err(),
                 Why::OtherAllocator(other)

@@ -90,7 +90,8 @@ impl Probe {
     /// When the programs cannot be loaded or attached, or there is no child to be had.
     pub fn calibrate_allocs(&mut self) -> Result<HitCost, ProbeError> {
         self.load_allocs()?;
-        let failed = |error: io::Error| ProbeError::SelfTest(format!("cannot measure what a hit costs: {error}"));
+        let failed =
+            |error: io::Error| ProbeError::SelfTest(format!("cannot measure what a hit costs: {error}"));
         // From a thread of its own: its stack is short, however deep the caller's is.
         let child = std::thread::scope(|scope| scope.spawn(Child::fork).join())
             .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
@@ -119,7 +120,9 @@ impl Probe {
         let free = free.map_err(failed)?;
         let (plain, stepped, sampled) = (
             plain.map_err(failed)?.saturating_sub(free),
-            stepped.map_err(failed)?.saturating_sub(free_stepped.map_err(failed)?),
+            stepped
+                .map_err(failed)?
+                .saturating_sub(free_stepped.map_err(failed)?),
             sampled.map_err(failed)?.saturating_sub(free),
         );
         Ok(HitCost {
@@ -190,7 +193,11 @@ unsafe fn serve(orders: RawFd, answers: RawFd) {
     // SAFETY: the buffers are this function's own; the functions take any number.
     unsafe {
         while libc::read(orders, (&raw mut function).cast(), 1) == 1 {
-            let function: Function = if function == b's' { functions::stepped } else { functions::emulated };
+            let function: Function = if function == b's' {
+                functions::stepped
+            } else {
+                functions::emulated
+            };
             let before = thread_nanoseconds();
             for call in 1..=CALLS {
                 std::hint::black_box(function(std::hint::black_box(call * 16)));
@@ -204,10 +211,16 @@ unsafe fn serve(orders: RawFd, answers: RawFd) {
 }
 
 fn thread_nanoseconds() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the structure is this function's own.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
-    now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
+    now.tv_sec
+        .cast_unsigned()
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(now.tv_nsec.cast_unsigned())
 }
 
 impl Drop for Child {

@@ -218,7 +218,15 @@ fn compile(folder: &Path, flags: &[&str]) -> std::path::PathBuf {
     let (source, program) = (folder.join("maker.c"), folder.join("maker"));
     std::fs::write(&source, MAKER).unwrap();
     let compiled = Command::new("cc")
-        .args(["-O1", "-fno-builtin", "-fno-optimize-sibling-calls", "-w", "-pthread", "-no-pie", "-o"])
+        .args([
+            "-O1",
+            "-fno-builtin",
+            "-fno-optimize-sibling-calls",
+            "-w",
+            "-pthread",
+            "-no-pie",
+            "-o",
+        ])
         .args([&program, &source])
         .args(flags)
         .status()
@@ -295,8 +303,17 @@ fn assert_same(mut seen: Vec<Birth>, mut told: Vec<Birth>) {
     told.sort_by_key(|birth| birth.block);
     assert_eq!(seen.len(), told.len(), "{seen:#?} {told:#?}");
     for (seen, told) in seen.into_iter().zip(told) {
-        assert!((told.site..told.site + 256).contains(&seen.site), "{seen:?} {told:?}");
-        assert_eq!(Birth { site: told.site, ..seen }, told);
+        assert!(
+            (told.site..told.site + 256).contains(&seen.site),
+            "{seen:?} {told:?}"
+        );
+        assert_eq!(
+            Birth {
+                site: told.site,
+                ..seen
+            },
+            told
+        );
     }
 }
 
@@ -337,11 +354,21 @@ fn every_birth_is_seen_with_its_size_its_block_and_its_caller() {
             let (given_up, seen_then): (Vec<_>, Vec<_>) = seen.drain(..).partition(|birth| birth.size == 64);
             assert_eq!(given_up.len(), 1, "{method:?} {linked:?} {given_up:?}");
             // Functions in place: no block is told twice but by a realloc that left it where it was.
-            let latest: BTreeMap<u64, Birth> = told.iter().map(|birth| (birth.block, birth.clone())).collect();
-            let seen_latest: BTreeMap<u64, Birth> =
-                seen_then.iter().map(|birth| (birth.block, birth.clone())).collect();
-            assert_eq!(seen_then.len(), told.len(), "{method:?} {linked:?} {seen_then:#?}");
-            assert_same(seen_latest.into_values().collect(), latest.into_values().collect());
+            let latest: BTreeMap<u64, Birth> =
+                told.iter().map(|birth| (birth.block, birth.clone())).collect();
+            let seen_latest: BTreeMap<u64, Birth> = seen_then
+                .iter()
+                .map(|birth| (birth.block, birth.clone()))
+                .collect();
+            assert_eq!(
+                seen_then.len(),
+                told.len(),
+                "{method:?} {linked:?} {seen_then:#?}"
+            );
+            assert_same(
+                seen_latest.into_values().collect(),
+                latest.into_values().collect(),
+            );
             let counts = probe.counts().unwrap();
             assert_eq!(counts.get(Counter::AllocBirths), told.len() as u64 + 1);
             assert_eq!(counts.get(Counter::AllocSampled), told.len() as u64 + 1);
@@ -424,7 +451,10 @@ fn the_sample_is_by_address() {
     let expected = |birth: &&Birth| block_in_sample(birth.block, threshold);
     // The one that `fail` gives up may be in it.
     let told_whole = told.iter().filter(expected).count();
-    assert!(whole == told_whole || whole == told_whole + 1, "{whole} {told:#?}");
+    assert!(
+        whole == told_whole || whole == told_whole + 1,
+        "{whole} {told:#?}"
+    );
     let told_moved = told
         .iter()
         .filter(|birth| !block_in_sample(birth.block, threshold) && birth.old != 0)
@@ -468,8 +498,13 @@ fn a_flat_out_target_survives_bursts_and_the_counters_add_up() {
             probe.drain(usize::MAX, |event| events += u64::from(event.kind == Kind::Alloc));
             let counts = probe.counts().unwrap().since(&before);
             let get = |counter| counts.get(counter);
-            assert_eq!(get(Counter::AllocSampled), events + get(Counter::LostAllocs), "{counts:?}");
-            let answered = get(Counter::AllocBirths) + get(Counter::AllocNested) + get(Counter::AllocReturnsMissed);
+            assert_eq!(
+                get(Counter::AllocSampled),
+                events + get(Counter::LostAllocs),
+                "{counts:?}"
+            );
+            let answered =
+                get(Counter::AllocBirths) + get(Counter::AllocNested) + get(Counter::AllocReturnsMissed);
             // Four threads may be in a call when the probes go.
             assert!(answered <= get(Counter::AllocHits), "{counts:?}");
             assert!(answered + 4 >= get(Counter::AllocHits), "{counts:?}");
@@ -514,7 +549,10 @@ fn a_burst_is_cut_at_its_last_hit_and_at_a_strange_stack() {
     let cpus = std::thread::available_parallelism().unwrap().get() as u64;
     let hits = counts.get(Counter::AllocHits);
     // A CPU tells its hits in steps, and a call that has begun on each is still counted.
-    assert!(hits + cpus * 64 >= hits_max && hits <= hits_max + cpus * 65, "{hits}");
+    assert!(
+        hits + cpus * 64 >= hits_max && hits <= hits_max + cpus * 65,
+        "{hits}"
+    );
     assert!(counts.get(Counter::AllocIdle) > 0);
     drop(maker);
 
@@ -552,8 +590,15 @@ fn what_is_attached_goes_with_whoever_attached_it() {
         drop(links);
         // The fork has the descriptors still.
         assert_ne!(code_in(maker.pid(), &points), code, "{method:?}");
-        for file in ["/sys/kernel/tracing/uprobe_events", "/sys/kernel/debug/tracing/uprobe_events"] {
-            assert_eq!(std::fs::read_to_string(file).unwrap_or_default(), "", "{method:?}");
+        for file in [
+            "/sys/kernel/tracing/uprobe_events",
+            "/sys/kernel/debug/tracing/uprobe_events",
+        ] {
+            assert_eq!(
+                std::fs::read_to_string(file).unwrap_or_default(),
+                "",
+                "{method:?}"
+            );
         }
         drop(holders);
         let patience = Instant::now() + Duration::from_secs(10);
@@ -660,8 +705,16 @@ fn measure() {
             let own = calibrate::own_entry_points().unwrap();
             let free = child.median(b'e', || {}).unwrap();
             let links = probe.attach_allocs(child.pid, &own).unwrap();
-            eprintln!("free {free:?}, between bursts {:?}", child.median(b'e', || {}).unwrap());
-            probe.begin_burst(&BurstLimits { threshold: 0, ..all(&own) }).unwrap();
+            eprintln!(
+                "free {free:?}, between bursts {:?}",
+                child.median(b'e', || {}).unwrap()
+            );
+            probe
+                .begin_burst(&BurstLimits {
+                    threshold: 0,
+                    ..all(&own)
+                })
+                .unwrap();
             eprintln!("unsampled {:?}", child.median(b'e', || {}).unwrap());
             drop(links);
         }
@@ -670,7 +723,12 @@ fn measure() {
         let code = code_of(&points);
         let (mut attach, mut detach, mut clean) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..20 {
-            probe.begin_burst(&BurstLimits { threshold: 0, ..all(&points) }).unwrap();
+            probe
+                .begin_burst(&BurstLimits {
+                    threshold: 0,
+                    ..all(&points)
+                })
+                .unwrap();
             let before = Instant::now();
             let links = probe.attach_allocs(maker.pid(), &points).unwrap();
             attach.push(before.elapsed().as_secs_f64() * 1e3);

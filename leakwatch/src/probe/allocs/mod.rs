@@ -281,13 +281,25 @@ impl Programs {
 
     fn attach_many(&self, pid: u32, points: &EntryPoints, path: &CString) -> io::Result<Vec<OwnedFd>> {
         let offsets: Vec<u64> = points.points.iter().map(|point| point.offset).collect();
-        let cookies: Vec<u64> = points.points.iter().map(|point| point.cookie().to_bits()).collect();
-        let kind = if self.returns.is_none() { AttachType::Session } else { AttachType::Multi };
+        let cookies: Vec<u64> = points
+            .points
+            .iter()
+            .map(|point| point.cookie().to_bits())
+            .collect();
+        let kind = if self.returns.is_none() {
+            AttachType::Session
+        } else {
+            AttachType::Multi
+        };
         let link = |program: &OwnedFd, returns: bool| {
             bpf_call::link_many(program.as_fd(), kind, path, &offsets, &cookies, pid, returns)
         };
         // Returns first, so that no entry is seen whose return would be missed; and dropped last.
-        let returns = self.returns.as_ref().map(|program| link(program, true)).transpose()?;
+        let returns = self
+            .returns
+            .as_ref()
+            .map(|program| link(program, true))
+            .transpose()?;
         let enter = link(&self.enter, false)?;
         Ok([Some(enter), returns].into_iter().flatten().collect())
     }

@@ -20,10 +20,14 @@ impl Maps {
         let mut maps = Vec::new();
         for (name, map) in ebpf.maps() {
             let Some(data) = data(map) else { continue };
-            let descriptor = data.fd().as_fd().try_clone_to_owned().map_err(|error| ProbeError::Map {
-                map: "ALLOC_CALLS",
-                reason: format!("cannot duplicate the descriptor of {name}: {error}"),
-            })?;
+            let descriptor = data
+                .fd()
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(|error| ProbeError::Map {
+                    map: "ALLOC_CALLS",
+                    reason: format!("cannot duplicate the descriptor of {name}: {error}"),
+                })?;
             maps.push((name.to_owned(), descriptor));
         }
         Ok(Self(maps))
@@ -46,11 +50,7 @@ fn data(map: &Map) -> Option<&MapData> {
 }
 
 /// Loads one program of the object.
-pub(super) fn load(
-    maps: &Maps,
-    name: &'static str,
-    attach_type: AttachType,
-) -> Result<OwnedFd, ProbeError> {
+pub(super) fn load(maps: &Maps, name: &'static str, attach_type: AttachType) -> Result<OwnedFd, ProbeError> {
     let bytes = object::checked()?;
     let broken = |what: String| ProbeError::Object(what);
     let mut object = Object::parse(&bytes).map_err(|error| broken(error.to_string()))?;
@@ -62,7 +62,8 @@ pub(super) fn load(
         .collect();
     object
         .relocate_maps(
-            own.iter().map(|(name, descriptor, map)| (name.as_str(), *descriptor, map)),
+            own.iter()
+                .map(|(name, descriptor, map)| (name.as_str(), *descriptor, map)),
             &text,
         )
         .and_then(|()| object.relocate_calls(&text))
