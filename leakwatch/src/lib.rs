@@ -31,5 +31,6 @@ pub mod session;
 
 pub mod demo;
 pub mod doctor;
+pub mod heap;
 
 pub mod cli;

@@ -5,18 +5,28 @@
 //! nothing that is read is trusted, a piece that contradicts itself is read again, and where that does not help
 //! the census is [`NotTaken`] for a reason that it names. It never guesses.
 //!
-//! Only glibc's heap is read ([`glibc`]). Of the target's data nothing but headers and links is looked at, and nothing
-//! is kept but sizes and counts.
+//! Only glibc's heap is read ([`glibc`]). Of the target's data nothing is kept but sizes, counts, and addresses of
+//! constants that blocks begin with.
 
+pub mod constants;
+pub mod content;
+pub mod cost;
 pub mod glibc;
+pub mod kept;
 pub mod memory;
+pub mod reading;
+pub mod types;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::sampler::maps::Mapping;
 use crate::target::allocator::Allocator;
 use memory::Memory;
+
+/// How many of the largest free chunks are kept.
+pub const LARGEST: usize = 8;
 
 /// What a census may cost.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +103,17 @@ pub struct Class {
     pub free: Amount,
 }
 
+/// What a block in use begins with or consists of, where that is cheap and certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum What {
+    /// Its first word is an address among the constants of a module: of a C++ object that of its class's vtable.
+    Constant(u64),
+    /// Every byte is zero.
+    Zero,
+    /// Text up to its end or a NUL.
+    Text,
+}
+
 /// One arena: the main heap, or the heaps that some threads share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arena {
@@ -109,6 +130,40 @@ pub struct Arena {
     pub overhead_bytes: u64,
 }
 
+/// Runs of whole pages within free chunks, bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FreePages {
+    /// By address. With each, whether `malloc_trim(0)` would give it back: it leaves the tops of thread arenas alone.
+    pub runs: Vec<(Range<u64>, bool)>,
+    /// Bytes of runs beyond [`FREE_RUNS_MAX`].
+    pub dropped_bytes: u64,
+}
+
+/// Runs that are kept: 24 MiB of them.
+pub const FREE_RUNS_MAX: usize = 1 << 20;
+
+impl FreePages {
+    pub(crate) fn add(&mut self, run: Range<u64>, trimmable: bool) {
+        if run.start >= run.end {
+            return;
+        }
+        if self.runs.len() < FREE_RUNS_MAX {
+            self.runs.push((run, trimmable));
+        } else {
+            self.dropped_bytes = self.dropped_bytes.saturating_add(run.end - run.start);
+        }
+    }
+
+    pub(crate) fn append(&mut self, mut other: Self) {
+        let room = FREE_RUNS_MAX.saturating_sub(self.runs.len());
+        for (run, _) in other.runs.drain(room.min(other.runs.len())..) {
+            self.dropped_bytes = self.dropped_bytes.saturating_add(run.end - run.start);
+        }
+        self.runs.append(&mut other.runs);
+        self.dropped_bytes = self.dropped_bytes.saturating_add(other.dropped_bytes);
+    }
+}
+
 /// A heap at about one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
@@ -119,10 +174,18 @@ pub struct Census {
     pub arenas: Vec<Arena>,
     /// By size of the chunk, bytes: the request and its header, rounded up to 16. Without mmapped chunks.
     pub classes: BTreeMap<u64, Class>,
+    /// By (size of the chunk, what is in it): how many are in use. What was not told apart is in none.
+    pub contents: BTreeMap<(u64, What), u64>,
+    /// Chunks that begin with a constant and found no room in `contents`.
+    pub constants_dropped: u64,
     /// Chunks with a mapping of their own, all in use.
     pub mmapped: Amount,
-    /// The largest chunk in a bin, bytes.
-    pub largest_free_bytes: u64,
+    /// The largest chunks in bins, bytes, the largest first: [`LARGEST`] at most.
+    pub largest_free: Vec<u64>,
+    /// Pages that hold nothing but free memory, by address. Their residence is looked up by [`kept::look_up`].
+    pub free_pages: FreePages,
+    /// Where the arenas' heaps lie, by address.
+    pub extents: Vec<Range<u64>>,
     pub took: Duration,
     /// Pieces that contradicted themselves and were read again.
     pub torn_retries: u64,

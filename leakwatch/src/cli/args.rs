@@ -39,6 +39,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum CommandArguments {
     Record(RecordArguments),
+    Heap(HeapArguments),
     Report(ReportArguments),
     Doctor(DoctorArguments),
     Demo(DemoArguments),
@@ -195,6 +196,31 @@ pub struct RecordArguments {
         hide_env_values = true
     )]
     pub faults: FaultsArgument,
+
+    /// When to read the process's heap
+    ///
+    /// At both ends of the window the allocator's own metadata tells what is in use and what is free but kept, and which
+    /// sizes and types grew. It is read from outside, for a process on glibc's malloc. Auto does so where it is
+    /// predicted to take at most 1 % of the window. Example: --census always
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t = CensusArgument::Auto,
+        env = "LEAKWATCH_CENSUS",
+        hide_env_values = true
+    )]
+    pub census: CensusArgument,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CensusArgument {
+    /// Where it is cheap
+    Auto,
+    /// Whatever it takes, a minute at most
+    Always,
+    /// Not at all
+    Never,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -213,16 +239,16 @@ pub enum FaultsArgument {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct SelectorArguments {
-    /// The process to watch, by number
+    /// The process, by number
     ///
     /// As the host counts it, also for a process in a container. Example: --pid 4242
     #[arg(short, long, value_name = "PID", value_parser = values::pid, allow_hyphen_values = true)]
     pub pid: Option<u32>,
 
-    /// The process to watch, by name
+    /// The process, by name
     ///
     /// The exact name of the process or the exact file name of its executable. When several have it they are listed
-    /// and nothing is recorded: a number says which. Example: --name redis-server
+    /// and nothing is done: a number says which. Example: --name redis-server
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub name: Option<String>,
 }
@@ -252,6 +278,55 @@ pub enum GroupByArgument {
     Function,
     /// The executable or library it lies in
     Module,
+}
+
+/// Show what of a process's heap is in use, and what its allocator keeps although it is free
+///
+/// Reads glibc's own records of the heap once, from outside, without a window: blocks in use by size and type, free
+/// memory by kind (bins, top, tcache, fastbins), what of it malloc_trim could give back and what is fragmentation, and
+/// each arena. The process is not stopped. Heaps of other allocators are not read, and the error says which one it is.
+///
+/// Needs neither BPF nor root: the process's own user, or CAP_SYS_PTRACE.
+///
+/// Example: leakwatch heap --pid 4242 --top 25
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUSES)]
+pub struct HeapArguments {
+    #[command(flatten)]
+    pub selector: SelectorArguments,
+
+    /// Also write it to a file, in the format of its ending
+    ///
+    /// .json has every figure, and all sizes and types; .txt the text as printed. May be given several times. A file is
+    /// written whole or not at all, readable by its owner alone, and never through a symbolic link. Example: -o heap.json
+    #[arg(short, long = "output", value_name = "FILE")]
+    pub outputs: Vec<PathBuf>,
+
+    /// How many rows of blocks to show
+    ///
+    /// A row is one size and type. The .json file has all of them. Example: --top 25
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "10",
+        value_parser = values::rows,
+        env = "LEAKWATCH_TOP",
+        hide_env_values = true
+    )]
+    pub top: usize,
+
+    /// Say more: every arena, its free memory by kind, whole names
+    ///
+    /// Without it the largest arenas are shown, where there are several, and a long name is cut. Example: -v
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// Read the heap even if much of the process is swapped out
+    ///
+    /// Reading brings what is swapped out back into RAM, which may push out other memory. So a process of which more than
+    /// 1 MiB and 1 % is swapped out is left alone. Example: --force
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Render a recording again
@@ -367,14 +442,14 @@ mod tests {
 
     #[test]
     fn short_help() {
-        for command in ["", "record", "report", "doctor", "demo"] {
+        for command in ["", "record", "heap", "report", "doctor", "demo"] {
             insta::assert_snapshot!(format!("help_short_{command}"), help(command, false));
         }
     }
 
     #[test]
     fn long_help() {
-        for command in ["", "record", "report", "doctor", "demo"] {
+        for command in ["", "record", "heap", "report", "doctor", "demo"] {
             insta::assert_snapshot!(format!("help_long_{command}"), help(command, true));
         }
     }

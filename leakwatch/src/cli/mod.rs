@@ -23,9 +23,10 @@ use printable::printable;
 use progress::ProgressLine;
 use resolve::{Command, Output, Selector, Window};
 
+use crate::report::model::Recording;
 use crate::target::privileges::Privileges;
 use crate::target::{Candidate, Target, TargetError};
-use crate::{demo, doctor, session};
+use crate::{demo, doctor, heap, session};
 
 /// Parses the arguments, runs the command, turns its outcome into an exit status.
 pub fn main() -> ExitCode {
@@ -82,11 +83,16 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
             output,
         } => {
             let prepared = prepare(output)?;
-            let target = match selector {
-                Selector::Pid(pid) => Target::open(pid),
-                Selector::Name(name) => Target::by_name(&name),
-            }?;
-            record(target, window, &prepared)
+            record(open(selector)?, window, &prepared)
+        }
+        Command::Heap {
+            selector,
+            force,
+            output,
+        } => {
+            let outputs = Outputs::check(output.files, output.shown)?;
+            outputs.deliver(&heap::picture(&open(selector)?, force)?)?;
+            Ok(ExitStatus::Done)
         }
         Command::Report { file, output } => {
             let outputs = Outputs::check(output.files, output.shown)?;
@@ -122,8 +128,15 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
     }
 }
 
+fn open(selector: Selector) -> Result<Target, TargetError> {
+    match selector {
+        Selector::Pid(pid) => Target::open(pid),
+        Selector::Name(name) => Target::by_name(&name),
+    }
+}
+
 /// Everything that can be found wrong before a process is touched.
-fn prepare(output: Output) -> anyhow::Result<Outputs> {
+fn prepare(output: Output) -> anyhow::Result<Outputs<Recording>> {
     let outputs = Outputs::check(output.files, output.shown)?;
     if let Some(obstacle) = Privileges::own().obstacle() {
         anyhow::bail!("{obstacle}; `leakwatch doctor` tells more");
@@ -131,7 +144,7 @@ fn prepare(output: Output) -> anyhow::Result<Outputs> {
     Ok(outputs)
 }
 
-fn record(target: Target, window: Window, outputs: &Outputs) -> anyhow::Result<ExitStatus> {
+fn record(target: Target, window: Window, outputs: &Outputs<Recording>) -> anyhow::Result<ExitStatus> {
     let mut progress = ProgressLine::new(window.duration);
     let recording = session::record(&window.of(target), &mut progress)?;
     drop(progress);

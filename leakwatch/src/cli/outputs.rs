@@ -8,7 +8,7 @@ use anyhow::Context;
 use super::exit::UsageError;
 use super::resolve::Shown;
 use crate::report::model::Recording;
-use crate::report::output::{self, Output, OutputError};
+use crate::report::output::{self, Output, OutputError, Rendered};
 use crate::report::text;
 
 /// Width of the report where stdout is no terminal, in columns.
@@ -19,19 +19,19 @@ const WIDTH_MAX: usize = 200;
 /// Output files that were found writable. Checked before anything is attached: a window of an hour must not end with
 /// a misspelt folder.
 #[derive(Debug)]
-pub struct Outputs {
-    files: Vec<Output>,
+pub struct Outputs<T: Rendered> {
+    files: Vec<Output<T>>,
     shown: Shown,
 }
 
-impl Outputs {
+impl<T: Rendered> Outputs<T> {
     pub fn check(files: Vec<std::path::PathBuf>, shown: Shown) -> anyhow::Result<Self> {
         let files = files.into_iter().map(checked).collect::<anyhow::Result<_>>()?;
         Ok(Self { files, shown })
     }
 
     /// Prints the report to stdout and writes each file.
-    pub fn deliver(&self, recording: &Recording) -> anyhow::Result<()> {
+    pub fn deliver(&self, what: &T) -> anyhow::Result<()> {
         let in_file = text::Options {
             top: self.shown.top,
             min_bytes: self.shown.min_bytes,
@@ -40,12 +40,8 @@ impl Outputs {
         };
         // The files first: a reader of stdout that goes away (`| head`) must not cost them. And one that cannot be
         // written must not cost the others, nor the report.
-        let results: Vec<_> = self
-            .files
-            .iter()
-            .map(|file| file.write(recording, &in_file))
-            .collect();
-        print(&text::render(recording, &on_stdout(&in_file)))?;
+        let results: Vec<_> = self.files.iter().map(|file| file.write(what, &in_file)).collect();
+        print(&what.text(&on_stdout(&in_file)))?;
         for result in results {
             result?;
         }
@@ -53,7 +49,7 @@ impl Outputs {
     }
 }
 
-fn checked(file: std::path::PathBuf) -> anyhow::Result<Output> {
+fn checked<T: Rendered>(file: std::path::PathBuf) -> anyhow::Result<Output<T>> {
     let output = Output::new(file).map_err(|error| match error {
         OutputError::UnknownEnding { .. } => anyhow::Error::new(UsageError(error.to_string())),
         _ => error.into(),
@@ -97,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    fn check(file: &Path) -> anyhow::Result<Outputs> {
+    fn check(file: &Path) -> anyhow::Result<Outputs<Recording>> {
         let shown = Shown {
             top: 10,
             min_bytes: 0,

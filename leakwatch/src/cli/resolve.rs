@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{
-    Arguments, CommandArguments, DemoArguments, FaultsArgument, GroupByArgument, OutputArguments,
-    RecordArguments,
+    Arguments, CensusArgument, CommandArguments, DemoArguments, FaultsArgument, GroupByArgument,
+    HeapArguments, OutputArguments, RecordArguments, SelectorArguments,
 };
 use super::exit::UsageError;
-use crate::session::{FaultChoice, GroupBy, RecordOptions};
+use crate::session::{CensusChoice, FaultChoice, GroupBy, RecordOptions};
 use crate::target::Target;
 
 /// What leakwatch is to do.
@@ -17,6 +17,12 @@ pub enum Command {
     Record {
         selector: Selector,
         window: Window,
+        output: Output,
+    },
+    Heap {
+        selector: Selector,
+        /// Although much is swapped out.
+        force: bool,
         output: Output,
     },
     Report {
@@ -48,6 +54,7 @@ pub struct Window {
     pub ring_bytes: u32,
     pub sample_budget: u32,
     pub faults: FaultChoice,
+    pub census: CensusChoice,
     pub follow_children: bool,
     pub group_by: GroupBy,
     pub dump_ledger: Option<PathBuf>,
@@ -64,6 +71,7 @@ impl Window {
             ring_bytes: self.ring_bytes,
             sample_budget: self.sample_budget,
             faults: self.faults,
+            census: self.census,
             follow_children: self.follow_children,
             group_by: self.group_by,
             dump_ledger: self.dump_ledger,
@@ -82,7 +90,7 @@ pub struct Output {
 /// How much of the recording the text tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// Call sites.
+    /// Rows of each table.
     pub top: usize,
     /// Call sites that keep less, in bytes, are left out.
     pub min_bytes: u64,
@@ -94,6 +102,7 @@ impl Command {
     pub fn resolve(arguments: Arguments) -> Result<Self, UsageError> {
         Ok(match arguments.command {
             CommandArguments::Record(record) => resolve_record(record)?,
+            CommandArguments::Heap(heap) => resolve_heap(heap)?,
             CommandArguments::Report(report) => Self::Report {
                 file: report.file,
                 output: resolve_output(report.output, report.top, report.min_bytes)?,
@@ -105,20 +114,32 @@ impl Command {
     }
 }
 
+fn resolve_selector(selector: SelectorArguments) -> Result<Selector, UsageError> {
+    match (selector.pid, selector.name) {
+        (Some(pid), _) => Ok(Selector::Pid(pid)),
+        (None, Some(name)) => Ok(Selector::Name(name)),
+        (None, None) => Err(UsageError("give --pid or --name".to_owned())),
+    }
+}
+
+fn resolve_heap(heap: HeapArguments) -> Result<Command, UsageError> {
+    Ok(Command::Heap {
+        selector: resolve_selector(heap.selector)?,
+        force: heap.force,
+        output: output_of(heap.outputs, heap.top, 0, heap.verbose)?,
+    })
+}
+
 fn resolve_record(record: RecordArguments) -> Result<Command, UsageError> {
-    let selector = match (record.selector.pid, record.selector.name) {
-        (Some(pid), _) => Selector::Pid(pid),
-        (None, Some(name)) => Selector::Name(name),
-        (None, None) => return Err(UsageError("give --pid or --name".to_owned())),
-    };
     Ok(Command::Record {
-        selector,
+        selector: resolve_selector(record.selector)?,
         window: Window {
             duration: record.duration,
             stack_bytes: record.stack_bytes,
             ring_bytes: record.ring_bytes,
             sample_budget: record.sample_budget,
             faults: record.faults.into(),
+            census: record.census.into(),
             follow_children: record.children,
             group_by: record.group_by.into(),
             dump_ledger: record.dump_ledger,
@@ -136,6 +157,7 @@ fn resolve_demo(demo: DemoArguments) -> Result<Command, UsageError> {
             ring_bytes: 64 * 1024 * 1024,
             sample_budget: SAMPLE_BUDGET,
             faults: FaultChoice::Auto,
+            census: CensusChoice::Auto,
             follow_children: false,
             group_by: GroupBy::Function,
             dump_ledger: None,
@@ -146,17 +168,21 @@ fn resolve_demo(demo: DemoArguments) -> Result<Command, UsageError> {
 }
 
 fn resolve_output(output: OutputArguments, top: usize, min_bytes: u64) -> Result<Output, UsageError> {
-    for (index, file) in output.outputs.iter().enumerate() {
-        if output.outputs.iter().take(index).any(|other| other == file) {
+    output_of(output.outputs, top, min_bytes, output.verbose)
+}
+
+fn output_of(files: Vec<PathBuf>, top: usize, min_bytes: u64, verbose: bool) -> Result<Output, UsageError> {
+    for (index, file) in files.iter().enumerate() {
+        if files.iter().take(index).any(|other| other == file) {
             return Err(UsageError(format!("-o {} is given twice", file.display())));
         }
     }
     Ok(Output {
-        files: output.outputs,
+        files,
         shown: Shown {
             top,
             min_bytes,
-            verbose: output.verbose,
+            verbose,
         },
     })
 }
@@ -171,6 +197,16 @@ impl From<FaultsArgument> for FaultChoice {
             FaultsArgument::Event => Self::Event,
             FaultsArgument::Tracepoint => Self::Tracepoint,
             FaultsArgument::Never => Self::Never,
+        }
+    }
+}
+
+impl From<CensusArgument> for CensusChoice {
+    fn from(argument: CensusArgument) -> Self {
+        match argument {
+            CensusArgument::Auto => Self::Auto,
+            CensusArgument::Always => Self::Always,
+            CensusArgument::Never => Self::Never,
         }
     }
 }

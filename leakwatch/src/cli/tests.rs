@@ -1,7 +1,6 @@
 use super::resolve::{Command, Shown};
 use super::*;
-use crate::session::FaultChoice;
-use crate::session::GroupBy;
+use crate::session::{CensusChoice, FaultChoice, GroupBy};
 
 fn resolve(words: &[&str]) -> Command {
     Command::resolve(Arguments::try_parse_from(words).unwrap()).unwrap()
@@ -28,6 +27,7 @@ fn defaults_of_record() {
                 ring_bytes: 64 * 1024 * 1024,
                 sample_budget: 2000,
                 faults: FaultChoice::Auto,
+                census: CensusChoice::Auto,
                 follow_children: false,
                 group_by: GroupBy::Stack,
                 dump_ledger: None,
@@ -73,6 +73,8 @@ fn every_option_of_record_arrives() {
         "500",
         "--faults",
         "never",
+        "--census",
+        "never",
         "-v",
     ];
     assert_eq!(
@@ -85,6 +87,7 @@ fn every_option_of_record_arrives() {
                 ring_bytes: 1 << 20,
                 sample_budget: 500,
                 faults: FaultChoice::Never,
+                census: CensusChoice::Never,
                 follow_children: true,
                 group_by: GroupBy::Module,
                 dump_ledger: None,
@@ -100,6 +103,41 @@ fn every_option_of_record_arrives() {
             },
         }
     );
+}
+
+#[test]
+fn options_of_heap() {
+    let words = [
+        "leakwatch",
+        "heap",
+        "-p",
+        "7",
+        "-o",
+        "a.json",
+        "--top",
+        "3",
+        "-v",
+        "--force",
+    ];
+    assert_eq!(
+        resolve(&words),
+        Command::Heap {
+            selector: Selector::Pid(7),
+            force: true,
+            output: Output {
+                files: vec!["a.json".into()],
+                shown: Shown {
+                    top: 3,
+                    min_bytes: 0,
+                    verbose: true,
+                },
+            },
+        }
+    );
+    let Command::Heap { force, output, .. } = resolve(&["leakwatch", "heap", "--name", "x"]) else {
+        panic!("it is another command");
+    };
+    assert!(!force && !output.shown.verbose && output.shown.top == 10);
 }
 
 #[test]
@@ -122,6 +160,8 @@ fn wrong_command_lines_are_one_line_each() {
         refusal(&["leakwatch", "record", "-p", "1", "--childs"]),
         refusal(&["leakwatch", "record", "-p", "1", "--stack-bytes", "1M"]),
         refusal(&["leakwatch", "record", "-p", "1", "--ring-bytes", "3M"]),
+        refusal(&["leakwatch", "heap"]),
+        refusal(&["leakwatch", "heap", "-p", "redis"]),
         refusal(&["leakwatch", "top"]),
         refusal(&["leakwatch", "report"]),
         refusal(&["leakwatch", "demo", "-d", "10m"]),

@@ -1,5 +1,7 @@
 //! From measured values to judgements: pure.
 
 pub mod culprit;
+pub mod figures;
 pub mod rank;
 pub mod reconcile;
+pub mod verdict;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde::Deserialize;
 
-use super::model::{Recording, SCHEMA_VERSION};
+use super::model::{HeapPicture, Recording, SCHEMA_VERSION};
 
 /// Why a recording cannot be read. The text names the file and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,11 @@ pub enum ReadError {
         "{name} is a recording of schema version {found}; this leakwatch reads up to version {SCHEMA_VERSION}. Read it with the leakwatch that wrote it, or a newer one"
     )]
     Newer { name: String, found: u64 },
+    #[error(
+        "{name} is the picture of a heap that `leakwatch heap` wrote, and no recording: its figures are in it, and \
+         `leakwatch heap -o FILE.txt` writes them as text"
+    )]
+    Picture { name: String },
     #[error("{name} is a damaged recording: {reason}. If it was copied, copy it again")]
     Damaged { name: String, reason: String },
 }
@@ -27,12 +32,21 @@ pub fn write(recording: &Recording, mut to: impl Write) -> std::io::Result<()> {
     to.write_all(b"\n")
 }
 
+/// The same of a heap's picture.
+pub fn write_picture(picture: &HeapPicture, mut to: impl Write) -> std::io::Result<()> {
+    serde_json::to_writer_pretty(&mut to, picture)?;
+    to.write_all(b"\n")
+}
+
 /// Parses a recording; `name` (the file) goes into the error.
 pub fn read(text: &[u8], name: &str) -> Result<Recording, ReadError> {
     /// All that every version has.
     #[derive(Deserialize)]
     struct Head {
         schema_version: u64,
+        /// Of a heap's picture; a recording has a window instead.
+        taken_at: Option<serde::de::IgnoredAny>,
+        window: Option<serde::de::IgnoredAny>,
     }
     let name = || super::escape::escape(name);
     let head: Head = serde_json::from_slice(text).map_err(|error| ReadError::NotARecording {
@@ -50,6 +64,9 @@ pub fn read(text: &[u8], name: &str) -> Result<Recording, ReadError> {
             name: name(),
             found: head.schema_version,
         });
+    }
+    if head.taken_at.is_some() && head.window.is_none() {
+        return Err(ReadError::Picture { name: name() });
     }
     serde_json::from_slice(text).map_err(|error| ReadError::Damaged {
         name: name(),
@@ -81,6 +98,18 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_of_a_heap_is_no_recording_and_comes_back_as_it_was() {
+        for picture in [sample::picture(), sample::hostile_picture()] {
+            let mut text = Vec::new();
+            write_picture(&picture, &mut text).unwrap();
+            assert!(text.ends_with(b"}\n"));
+            assert_eq!(serde_json::from_slice::<HeapPicture>(&text).unwrap(), picture);
+            let error = read(&text, "a.json").unwrap_err();
+            assert!(matches!(error, ReadError::Picture { .. }), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_absent_is_null() {
         let value: serde_json::Value = serde_json::from_slice(&text(&sample::empty())).unwrap();
         for pointer in [
@@ -102,7 +131,7 @@ mod tests {
     #[test]
     fn fields_of_a_later_minor_version_are_ignored() {
         let mut value = serde_json::to_value(sample::full()).unwrap();
-        value["heap"] = serde_json::json!({"in_use_bytes": 1});
+        value["a_later_section"] = serde_json::json!({"bytes": 1});
         value["call_sites"][0]["colour"] = "red".into();
         value["losses"]["new_thing"] = serde_json::json!([1]);
         assert_eq!(read(value.to_string().as_bytes(), "x").unwrap(), sample::full());

@@ -6,19 +6,67 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::escape::{escape, text_of};
-use super::model::Recording;
+use super::model::{HeapPicture, Recording};
 use super::{folded, json, text};
 
-/// One format: the ending chooses it.
-pub struct Format {
+/// One format of a `T`: the ending chooses it.
+pub struct Format<T> {
     /// With its dot.
     pub ending: &'static str,
     pub about: &'static str,
-    render: fn(&Recording, &text::Options, &mut dyn Write) -> io::Result<()>,
+    render: fn(&T, &text::Options, &mut dyn Write) -> io::Result<()>,
 }
 
-/// Every format there is.
-pub const FORMATS: &[Format] = &[
+/// What can be printed and written to files.
+pub trait Rendered: Sized + 'static {
+    /// Every format there is of it.
+    const FORMATS: &'static [Format<Self>];
+
+    /// As the terminal shows it.
+    fn text(&self, options: &text::Options) -> String;
+
+    /// As a `.txt` file has it.
+    fn write_plain(&self, options: &text::Options, to: &mut dyn Write) -> io::Result<()> {
+        let plain = text::Options {
+            colour: false,
+            ..options.clone()
+        };
+        to.write_all(self.text(&plain).as_bytes())
+    }
+}
+
+impl Rendered for Recording {
+    const FORMATS: &'static [Format<Self>] = FORMATS;
+
+    fn text(&self, options: &text::Options) -> String {
+        text::render(self, options)
+    }
+}
+
+impl Rendered for HeapPicture {
+    const FORMATS: &'static [Format<Self>] = HEAP_FORMATS;
+
+    fn text(&self, options: &text::Options) -> String {
+        text::render_heap(self, options)
+    }
+}
+
+/// Those of a heap's picture: it has no stacks.
+pub const HEAP_FORMATS: &[Format<HeapPicture>] = &[
+    Format {
+        ending: ".json",
+        about: "every figure",
+        render: |picture, _, to| json::write_picture(picture, to),
+    },
+    Format {
+        ending: ".txt",
+        about: "the text as the terminal shows it",
+        render: |picture, options, to| picture.write_plain(options, to),
+    },
+];
+
+/// Those of a recording.
+pub const FORMATS: &[Format<Recording>] = &[
     Format {
         ending: ".json",
         about: "the recording, lossless",
@@ -27,13 +75,7 @@ pub const FORMATS: &[Format] = &[
     Format {
         ending: ".txt",
         about: "the report as the terminal shows it",
-        render: |recording, options, to| {
-            let plain = text::Options {
-                colour: false,
-                ..options.clone()
-            };
-            to.write_all(text::render(recording, &plain).as_bytes())
-        },
+        render: |recording, options, to| recording.write_plain(options, to),
     },
     Format {
         ending: ".folded",
@@ -45,11 +87,8 @@ pub const FORMATS: &[Format] = &[
 /// Why a file was not written. Nothing of it is left behind; a file that was there before is still there.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    #[error(
-        "cannot tell the format of {path} by its ending; those known are {}",
-        endings()
-    )]
-    UnknownEnding { path: String },
+    #[error("cannot tell the format of {path} by its ending; those known here are {endings}")]
+    UnknownEnding { path: String, endings: String },
     #[error("will not write {path}: it is {what}. Give the name of a regular or a new file")]
     NotARegularFile { path: String, what: &'static str },
     #[error("cannot write {path}: {reason}; nothing was written")]
@@ -61,8 +100,8 @@ pub enum OutputError {
     },
 }
 
-fn endings() -> String {
-    FORMATS
+fn endings<T: Rendered>() -> String {
+    T::FORMATS
         .iter()
         .map(|format| format.ending)
         .collect::<Vec<_>>()
@@ -74,13 +113,12 @@ fn shown(path: &Path) -> String {
 }
 
 /// A file to be written, its format known.
-#[derive(Clone)]
-pub struct Output {
+pub struct Output<T: Rendered> {
     path: PathBuf,
-    format: &'static Format,
+    format: &'static Format<T>,
 }
 
-impl std::fmt::Debug for Output {
+impl<T: Rendered> std::fmt::Debug for Output<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Output")
             .field("path", &self.path)
@@ -89,15 +127,18 @@ impl std::fmt::Debug for Output {
     }
 }
 
-impl Output {
+impl<T: Rendered> Output<T> {
     /// Chooses the format by the ending of the file's name.
     pub fn new(path: impl Into<PathBuf>) -> Result<Self, OutputError> {
         let path = path.into();
         let name = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
-        let format = FORMATS
+        let format = T::FORMATS
             .iter()
             .find(|format| name.len() > format.ending.len() && name.ends_with(format.ending.as_bytes()))
-            .ok_or_else(|| OutputError::UnknownEnding { path: shown(&path) })?;
+            .ok_or_else(|| OutputError::UnknownEnding {
+                path: shown(&path),
+                endings: endings::<T>(),
+            })?;
         Ok(Self { path, format })
     }
 
@@ -115,12 +156,12 @@ impl Output {
 
     /// Renders and writes: 0600, to a new file beside it (`O_EXCL`, an unguessable name), synced, then renamed. A
     /// symbolic link put there in between is replaced, not followed.
-    pub fn write(&self, recording: &Recording, options: &text::Options) -> Result<(), OutputError> {
+    pub fn write(&self, what: &T, options: &text::Options) -> Result<(), OutputError> {
         self.refuse_irregular()?;
         let mut file = self.temporary()?;
         let filled = (|| {
             let mut buffered = io::BufWriter::with_capacity(256 * 1024, file.as_file_mut());
-            (self.format.render)(recording, options, &mut buffered)?;
+            (self.format.render)(what, options, &mut buffered)?;
             buffered.flush()?;
             drop(buffered);
             file.as_file().sync_all()
@@ -220,7 +261,7 @@ mod tests {
     use super::*;
 
     fn write(path: &Path) -> Result<(), OutputError> {
-        Output::new(path)?.write(&sample::full(), &text::Options::default())
+        Output::<Recording>::new(path)?.write(&sample::full(), &text::Options::default())
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -237,7 +278,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for format in FORMATS {
             let path = folder.path().join(format!("out{}", format.ending));
-            Output::new(&path).unwrap().check().unwrap();
+            Output::<Recording>::new(&path).unwrap().check().unwrap();
             assert!(!path.exists());
             write(&path).unwrap();
             assert_eq!(
@@ -278,7 +319,7 @@ mod tests {
         .unwrap();
         let before = names(folder.path());
         for name in ["link.json", "dangling.json", "folder.json", "pipe.json"] {
-            let output = Output::new(folder.path().join(name)).unwrap();
+            let output = Output::<Recording>::new(folder.path().join(name)).unwrap();
             for error in [output.check().unwrap_err(), write(output.path()).unwrap_err()] {
                 assert!(matches!(error, OutputError::NotARegularFile { .. }), "{error}");
                 assert!(error.to_string().contains(name));
@@ -291,17 +332,22 @@ mod tests {
     #[test]
     fn an_unknown_ending_lists_those_known() {
         for path in ["out", "out.html", ".json", "dir/", "out.JSON", "a\x1b.x"] {
-            let error = Output::new(path).unwrap_err().to_string();
+            let error = Output::<Recording>::new(path).unwrap_err().to_string();
             assert!(
                 error.contains(".json, .txt, .folded") && !error.contains('\x1b'),
                 "{error}"
             );
         }
+        let error = Output::<HeapPicture>::new("a.folded").unwrap_err().to_string();
+        assert!(error.ends_with("those known here are .json, .txt"), "{error}");
     }
 
     #[test]
     fn a_folder_that_is_not_there_is_told() {
-        let error = Output::new("/nonexistent/x.json").unwrap().check().unwrap_err();
+        let error = Output::<Recording>::new("/nonexistent/x.json")
+            .unwrap()
+            .check()
+            .unwrap_err();
         assert!(error.to_string().contains("its folder does not exist"), "{error}");
     }
 
@@ -347,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_as_such() {
-        let output = Output::new("a.json").unwrap();
+        let output = Output::<Recording>::new("a.json").unwrap();
         let error = output
             .failed(io::Error::from_raw_os_error(libc::ENOSPC))
             .to_string();

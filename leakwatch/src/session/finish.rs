@@ -6,13 +6,14 @@ use anyhow::Result;
 use leakwatch_ebpf::wire::Counter;
 
 use super::facts::{Facts, Names};
-use super::process::{Measure, monotonic_ns, page_bytes};
+use super::process::{Measure, anonymous_of, monotonic_ns};
 use super::sampling::Sampling;
 use super::watch::{State, Watch};
-use super::{RecordOptions, losses};
+use super::{RecordOptions, heap, losses};
 use crate::diagnose::rank::rank;
 use crate::diagnose::reconcile::reconcile;
-use crate::report::build;
+use crate::diagnose::verdict::{self, judge};
+use crate::report::build::{self, origin};
 use crate::report::model::{self, EndedBy, Recording, SCHEMA_VERSION};
 use crate::sampler::ProcRoot;
 use crate::sampler::growth::growth;
@@ -46,6 +47,7 @@ pub(super) fn close(watch: &mut Watch, options: &RecordOptions) -> Result<()> {
         }
         watch.state.look_up(pid);
     }
+    watch.count_heap_at_end(options)?;
     // What is left to do may take a while, and the target's faults need not pay for it.
     watch.probe.detach();
     Ok(())
@@ -86,21 +88,34 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         .or_else(|| state.series.points().last().map(|point| point.totals));
     let (smaps_reads, smaps_seconds) = facts.smaps_cost;
     let usage = Usage::own();
+    let censuses = &state.censuses;
+    let heap = censuses
+        .end
+        .as_ref()
+        .map(|end| build::heap::heap(censuses.start.as_ref(), end));
+    let verdict = heap
+        .as_ref()
+        .and_then(heap::facts)
+        .zip(start.anonymous().zip(end.anonymous()))
+        .and_then(|(heap, (before, after))| {
+            judge(&verdict::Facts {
+                growth: after.cast_signed().saturating_sub(before.cast_signed()),
+                series: anonymous_series(&state, before, seconds, after),
+                heap,
+            })
+        });
 
     Recording {
         schema_version: SCHEMA_VERSION,
-        tool: model::Tool {
-            name: env!("CARGO_PKG_NAME").to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        },
-        host: host(),
-        target: target_of(options),
+        tool: origin::tool(),
+        host: origin::host(),
+        target: origin::target(&options.target),
         window: model::Window {
             started_at: recorded.started_at.to_string(),
             duration_seconds: seconds,
             ended_by: state.ended_by.unwrap_or(EndedBy::Deadline),
         },
-        verdict: None,
+        verdict: verdict.as_ref().map(build::verdict),
         growth: build::growth(
             (&start.totals.unwrap_or_default(), start.rollup.as_ref()),
             (&end_totals.unwrap_or_default(), end.rollup.as_ref()),
@@ -115,6 +130,8 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
             .map(|growth| build::libraries(&growth.libraries)),
         series: series(&state),
         correlations: None,
+        heap,
+        heap_not_taken: state.censuses.not_taken.take(),
         processes: options.follow_children.then_some(facts.processes),
         losses,
         cost: model::Cost {
@@ -137,6 +154,19 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
     }
 }
 
+/// Anonymous memory over the window, with what was read at its ends.
+fn anonymous_series(state: &State, start: u64, seconds: f64, end: u64) -> Vec<(f64, u64)> {
+    let between = state.series.points().iter().filter_map(|point| {
+        let at = point.at.as_secs_f64();
+        Some((at, anonymous_of(&point.totals)?)).filter(|_| at > 0.0 && at < seconds)
+    });
+    [(0.0, start)]
+        .into_iter()
+        .chain(between)
+        .chain([(seconds, end)])
+        .collect()
+}
+
 fn series(state: &State) -> Option<Vec<model::Sample>> {
     let points = state.series.points();
     (!points.is_empty()).then(|| {
@@ -145,39 +175,6 @@ fn series(state: &State) -> Option<Vec<model::Sample>> {
             .map(|point| build::sample(point.at.as_secs_f64(), &point.totals, None))
             .collect()
     })
-}
-
-fn target_of(options: &RecordOptions) -> model::Target {
-    let target = &options.target;
-    model::Target {
-        pid: target.pid,
-        start_time: target.start_time_ticks,
-        comm: build::text(target.comm.as_bytes()).to_string(),
-        exe: target
-            .exe
-            .as_ref()
-            .map(|exe| build::text(std::os::unix::ffi::OsStrExt::as_bytes(exe.as_os_str())).to_string()),
-        cmdline: Some(
-            target
-                .cmdline
-                .iter()
-                .map(|argument| build::text(argument.as_bytes()).to_string())
-                .collect(),
-        ),
-        container: target.container.clone(),
-    }
-}
-
-fn host() -> model::Host {
-    let name = rustix::system::uname();
-    model::Host {
-        kernel: name.release().to_string_lossy().into_owned(),
-        arch: name.machine().to_string_lossy().into_owned(),
-        page_size_bytes: page_bytes(),
-        cpus: std::thread::available_parallelism()
-            .ok()
-            .and_then(|cpus| u32::try_from(cpus.get()).ok()),
-    }
 }
 
 /// What leakwatch itself has used.

@@ -9,6 +9,7 @@ use super::watch::State;
 use crate::ledger::Losses as LedgerLosses;
 use crate::ledger::pages::PageLosses;
 use crate::probe::Counts;
+use crate::report::build;
 use crate::report::model::Losses;
 use crate::symbolize::{Symbolizer, Unnamed};
 use crate::unwind::Truncation;
@@ -59,6 +60,10 @@ pub(super) fn losses(
         }
     }
     add("huge_page_lookups_dropped", facts.huge_lookups_dropped);
+    let censuses = [&state.censuses.start, &state.censuses.end];
+    for (name, count) in censuses.into_iter().flatten().flat_map(build::heap::losses) {
+        add(&name, count);
+    }
     add("thinned_bytes_without_site", facts.unshared_bytes);
     for pages in &facts.page_losses {
         // Faults on pages that were there before, or that came before the window, are no loss.

@@ -8,6 +8,7 @@ mod dump;
 mod facts;
 mod faults;
 mod finish;
+mod heap;
 mod keepers;
 mod lineage;
 mod losses;
@@ -35,6 +36,8 @@ use crate::unwind::{Ending, Snapshot, Unwinder};
 pub use crate::diagnose::rank::GroupBy;
 pub use crate::probe::FaultChoice;
 
+pub use heap::CensusChoice;
+
 use process::{Measure, Process};
 use watch::{Signals, State, Watch};
 
@@ -53,6 +56,7 @@ pub struct RecordOptions {
     /// Stack snapshots a second before the sampling rate falls.
     pub sample_budget: u32,
     pub faults: FaultChoice,
+    pub census: CensusChoice,
     pub follow_children: bool,
     pub group_by: GroupBy,
     /// Where to write the ledger at the window's end, for comparison with the target's own mappings.
@@ -127,6 +131,7 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
     if let Some(process) = watch.state.processes.get_mut(&pid) {
         process.set_start(start);
     }
+    watch.count_heap_at_start(options)?;
     progress.attached(attached);
     let started_at = jiff::Timestamp::now();
     runtime.block_on(watch.run(options, &mut signals, progress))?;

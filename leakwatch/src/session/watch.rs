@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
+use super::heap::Censuses;
 use super::process::{PageRules, Process, anonymous_of, monotonic_ns, regions};
 use super::recorder::Recorder;
 use super::sampling::Sampling;
@@ -66,6 +67,7 @@ pub(super) struct State {
     pub faults_note: Option<String>,
     /// Why the kernel did not follow the rate.
     pub sampling_error: Option<String>,
+    pub censuses: Censuses,
     pub(super) window: Duration,
 }
 
@@ -91,6 +93,7 @@ impl State {
             paging: Paging::read(std::path::Path::new("/")),
             faults_note: None,
             sampling_error: None,
+            censuses: Censuses::default(),
             window: options.duration,
         }
     }

@@ -16,7 +16,9 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::constants::Constants;
 use super::memory::Memory;
+use super::types::constant_ranges;
 use super::{Amount, Arena, Budget, Census, Free, Limits, NotTaken};
 use crate::sampler::maps::Mapping;
 use layout::Layout;
@@ -41,9 +43,11 @@ pub fn take(
     limits: Limits,
 ) -> Result<Census, NotTaken> {
     let mut budget = Budget::new(limits);
+    let constants = Constants::new(constant_ranges(mappings));
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
     let main = arena::find_main(memory, layout, mappings)?;
     let states = again(&mut budget, || arena::all(memory, layout, main))?;
-    let mut walker = Walker::new(memory, layout);
+    let mut walker = Walker::new(memory, layout, &constants, page);
 
     let mut census = Census::default();
     let mut sum = Tally::default();
@@ -92,15 +96,19 @@ pub fn take(
         }
     }
 
-    let heaps: Vec<_> = extents.into_iter().map(|(range, _)| range).collect();
-    census.mmapped = mapped::count(memory, mappings, &heaps, &budget)?;
+    census.extents = extents.into_iter().map(|(range, _)| range).collect();
+    census.mmapped = mapped::count(memory, mappings, &census.extents, &budget)?;
     for arena in &census.arenas {
         census.in_use_bytes += arena.in_use.bytes;
         census.in_use_chunks += arena.in_use.count;
         census.free.add(&arena.free);
     }
     census.classes = sum.classes().collect();
-    census.largest_free_bytes = sum.largest_free_bytes;
+    census.contents = sum.contents.into_iter().collect();
+    census.constants_dropped = sum.constants_dropped;
+    census.largest_free = sum.largest_free;
+    census.free_pages = sum.free_pages;
+    census.free_pages.runs.sort_unstable_by_key(|(run, _)| run.start);
     census.took = budget.took();
     census.torn_retries = budget.torn;
     census.broken_lists = budget.broken_lists;

@@ -1,9 +1,12 @@
 //! What a walk has counted so far.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::layout::LEAST_CHUNK;
-use crate::census::{Amount, Class};
+use crate::census::{Amount, Class, FreePages, LARGEST, What};
+
+/// Pairs of a size and a constant that are told apart: some 2 MiB.
+const CONTENTS_MAX: usize = 1 << 15;
 
 /// Classes below this are kept in an array: nearly all chunks are small, and each one is counted.
 const SMALL_BYTES: u64 = 2048;
@@ -14,7 +17,11 @@ pub struct Tally {
     pub bins: Amount,
     pub top: Amount,
     pub overhead_bytes: u64,
-    pub largest_free_bytes: u64,
+    /// The largest first, no more than are kept.
+    pub largest_free: Vec<u64>,
+    pub free_pages: FreePages,
+    pub contents: HashMap<(u64, What), u64>,
+    pub constants_dropped: u64,
     /// In use, of the size of a `tcache_perthread_struct`, and not known to be anything else.
     pub tcaches: Vec<u64>,
     small: Vec<Class>,
@@ -36,16 +43,34 @@ impl Tally {
         self.large.entry(bytes).or_default()
     }
 
-    pub fn chunk(&mut self, bytes: u64, free: bool) {
+    /// A chunk in use by the word of its neighbour.
+    pub fn in_use(&mut self, bytes: u64, what: Option<What>) {
         let one = Amount { count: 1, bytes };
-        let class = self.class(bytes);
-        if free {
-            class.free.add(one);
-            self.bins.add(one);
-            self.largest_free_bytes = self.largest_free_bytes.max(bytes);
-        } else {
-            class.in_use.add(one);
-            self.in_use.add(one);
+        self.class(bytes).in_use.add(one);
+        self.in_use.add(one);
+        if let Some(what) = what {
+            self.content((bytes, what), 1);
+        }
+    }
+
+    fn content(&mut self, of: (u64, What), count: u64) {
+        let full = self.contents.len() >= CONTENTS_MAX;
+        match self.contents.get_mut(&of) {
+            Some(known) => *known += count,
+            None if full && matches!(of.1, What::Constant(_)) => self.constants_dropped += count,
+            None => drop(self.contents.insert(of, count)),
+        }
+    }
+
+    /// A chunk in a bin.
+    pub fn free(&mut self, bytes: u64) {
+        let one = Amount { count: 1, bytes };
+        self.class(bytes).free.add(one);
+        self.bins.add(one);
+        if self.largest_free.len() < LARGEST || self.largest_free.last().is_some_and(|least| *least < bytes) {
+            let after = self.largest_free.partition_point(|larger| *larger >= bytes);
+            self.largest_free.insert(after, bytes);
+            self.largest_free.truncate(LARGEST);
         }
     }
 
@@ -61,7 +86,14 @@ impl Tally {
         self.bins.add(other.bins);
         self.top.add(other.top);
         self.overhead_bytes = self.overhead_bytes.saturating_add(other.overhead_bytes);
-        self.largest_free_bytes = self.largest_free_bytes.max(other.largest_free_bytes);
+        self.largest_free.append(&mut other.largest_free);
+        self.largest_free.sort_unstable_by(|one, next| next.cmp(one));
+        self.largest_free.truncate(LARGEST);
+        self.free_pages.append(std::mem::take(&mut other.free_pages));
+        self.constants_dropped = self.constants_dropped.saturating_add(other.constants_dropped);
+        for (of, count) in other.contents.drain() {
+            self.content(of, count);
+        }
         self.tcaches.append(&mut other.tcaches);
         for (bytes, class) in other.classes() {
             let sum = self.class(bytes);

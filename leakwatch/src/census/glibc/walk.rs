@@ -8,20 +8,27 @@
 //! the headers betray nearly always; the walk goes back by some windows and takes them anew, smaller ones too.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::layout::{
     FLAGS, HEADER, IS_MMAPPED, LEAST_CHUNK, Layout, NON_MAIN_ARENA, PREV_INUSE, TCACHE_BINS, Tcache,
 };
 use super::tally::Tally;
+use crate::census::constants::Constants;
+use crate::census::content::{Content, content};
 use crate::census::memory::{Memory, word_at};
-use crate::census::{Amount, Budget, NotTaken};
+use crate::census::{Amount, Budget, NotTaken, What};
 
 /// Bytes that are read at once. Measured: larger ones are not faster.
 pub const WINDOW: usize = 1 << 20;
+/// `sizeof(struct malloc_chunk)`: what a free chunk keeps of its first page.
+const FREE_HEADER: u64 = 48;
 /// A window of a heap under load is torn less often the sooner it is read.
 const LEAST_WINDOW: usize = 16 << 10;
 /// Windows that can be taken back.
 const KEPT: usize = 8;
+/// What is in larger blocks is not looked at, beyond their first word.
+const CONTENT_MAX: usize = 64 << 10;
 /// Candidates for a `tcache_perthread_struct`; a process has one a thread.
 const TCACHES_MAX: usize = 1 << 16;
 
@@ -60,14 +67,19 @@ struct Step {
 pub struct Walker<'a, M> {
     pub memory: &'a M,
     pub layout: &'a Layout,
+    constants: &'a Constants,
+    page: u64,
     buffer: Vec<u8>,
 }
 
 impl<'a, M: Memory> Walker<'a, M> {
-    pub fn new(memory: &'a M, layout: &'a Layout) -> Self {
+    /// `page`: bytes of one.
+    pub fn new(memory: &'a M, layout: &'a Layout, constants: &'a Constants, page: u64) -> Self {
         Self {
             memory,
             layout,
+            constants,
+            page,
             buffer: vec![0; WINDOW],
         }
     }
@@ -164,6 +176,7 @@ impl<'a, M: Memory> Walker<'a, M> {
                         count: 1,
                         bytes: size,
                     };
+                    tally.free_pages.add(self.whole_pages(at, size), main);
                     return Ok(Step {
                         tally,
                         next: end,
@@ -213,7 +226,12 @@ impl<'a, M: Memory> Walker<'a, M> {
             if free && prev_size != size {
                 return Err(torn(at, "neighbours that disagree"));
             }
-            tally.chunk(size, free);
+            if free {
+                tally.free(size);
+                tally.free_pages.add(self.whole_pages(at, size), true);
+            } else {
+                tally.in_use(size, self.what(bytes, at - start, size));
+            }
             if let Some(tcache) = self.layout.tcache
                 && !free
                 && size == tcache.chunk_bytes
@@ -238,6 +256,35 @@ impl<'a, M: Memory> Walker<'a, M> {
             }
             at = next;
             size_word = next_word;
+        }
+    }
+}
+
+impl<M: Memory> Walker<'_, M> {
+    /// The pages of a free chunk that hold nothing of it but the pages themselves: its header and links stay.
+    fn whole_pages(&self, chunk: u64, size: u64) -> Range<u64> {
+        let links = chunk.saturating_add(FREE_HEADER);
+        let start = links.checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
+        let end = chunk.saturating_add(size);
+        start..end - end % self.page
+    }
+
+    /// What is in the chunk in use at `offset` of a window.
+    fn what(&self, window: &[u8], offset: u64, size: u64) -> Option<What> {
+        let from = usize::try_from(offset.checked_add(HEADER)?).ok()?;
+        // The next chunk's `prev_size` is its own while it is in use.
+        let usable = usize::try_from(size.checked_sub(8)?).ok()?;
+        let first = word_at(window, from)?;
+        if self.constants.contain(first) {
+            return Some(What::Constant(first));
+        }
+        if usable > CONTENT_MAX {
+            return None;
+        }
+        match content(window.get(from..from.checked_add(usable)?)?) {
+            Content::Zero => Some(What::Zero),
+            Content::Text => Some(What::Text),
+            Content::Other => None,
         }
     }
 }

@@ -6,6 +6,8 @@ use unicode_width::UnicodeWidthStr;
 use super::Options;
 use crate::report::escape;
 
+pub use crate::diagnose::figures::{amount, bytes, seconds, signed, whole_percent};
+
 pub const PLAIN: Style = Style::new();
 pub const STRONG: Style = Style::new().bold();
 pub const DIM: Style = Style::new().dimmed();
@@ -40,6 +42,11 @@ impl Page {
 
     pub fn plus_minus(&self) -> &'static str {
         if self.unicode { "±" } else { "+/-" }
+    }
+
+    /// What bars are made of: what counts, and the rest.
+    pub fn bar_marks(&self) -> (&'static str, &'static str) {
+        if self.unicode { ("█", "░") } else { ("#", ".") }
     }
 
     /// Text of the target, made inert, at most `columns` wide.
@@ -140,40 +147,39 @@ pub fn right(text: &str, columns: usize) -> String {
     format!("{}{text}", " ".repeat(columns.saturating_sub(text.width())))
 }
 
-/// `712.0 MiB`: one decimal from KiB on.
-pub fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
+/// `536 B`: to the byte, as long as that is not wider than other figures.
+pub fn exact_bytes(size: u64) -> String {
+    if size < 100_000_000 {
+        format!("{size} B")
+    } else {
+        bytes(size)
     }
-    let mut value = bytes as f64;
-    let mut shown = "B";
-    for unit in UNITS {
-        // 1023.95 and more would be shown as 1024.0.
-        if shown != "B" && value < 1023.95 {
+}
+
+/// How many: all digits below ten millions.
+pub fn count(count: u64) -> String {
+    if count < 10_000_000 {
+        return count.to_string();
+    }
+    let mut value = count as f64;
+    let mut shown = "";
+    for unit in ["M", "G", "T", "P", "E"] {
+        value /= if shown.is_empty() { 1e6 } else { 1e3 };
+        shown = unit;
+        // 999.95 and more would be shown as 1000.0.
+        if value < 999.95 {
             break;
         }
-        value /= 1024.0;
-        shown = unit;
     }
     format!("{value:.1} {shown}")
 }
 
 /// With its sign, `+` too.
-pub fn signed(amount: i64) -> String {
-    match amount {
-        0 => "0 B".to_owned(),
-        1.. => format!("+{}", bytes(amount.unsigned_abs())),
-        _ => format!("-{}", bytes(amount.unsigned_abs())),
-    }
-}
-
-/// With a sign only where it is negative.
-pub fn amount(amount: i64) -> String {
-    if amount < 0 {
-        signed(amount)
-    } else {
-        bytes(amount.unsigned_abs())
+pub fn signed_count(change: i64) -> String {
+    match change {
+        0 => "0".to_owned(),
+        1.. => format!("+{}", count(change.unsigned_abs())),
+        _ => format!("-{}", count(change.unsigned_abs())),
     }
 }
 
@@ -196,16 +202,6 @@ pub fn percent(share: f64) -> String {
     }
 }
 
-/// `98 %`; what is not nothing is not shown as nothing.
-pub fn whole_percent(share: f64) -> String {
-    let percent = share * 100.0;
-    if percent > 0.0 && percent < 0.5 {
-        "<1 %".to_owned()
-    } else {
-        format!("{percent:.0} %")
-    }
-}
-
 /// Bytes that were reckoned, as whole ones; at least 0.
 #[expect(
     clippy::cast_possible_truncation,
@@ -214,14 +210,6 @@ pub fn whole_percent(share: f64) -> String {
 )]
 pub fn rounded(bytes: f64) -> u64 {
     bytes.round() as u64
-}
-
-pub fn seconds(seconds: f64) -> String {
-    if seconds < 0.1 {
-        format!("{:.1} ms", seconds * 1000.0)
-    } else {
-        format!("{seconds:.1} s")
-    }
 }
 
 /// With a sign only where it is negative.
@@ -294,6 +282,15 @@ mod tests {
             [-2048.2, 0.0, 2048.2].map(per_second),
             ["-2.0 KiB/s", "0 B/s", "2.0 KiB/s"]
         );
+        assert_eq!(
+            [536, 99_999_999, 1 << 30].map(exact_bytes),
+            ["536 B", "99999999 B", "1.0 GiB"]
+        );
+        assert_eq!(
+            [0, 9_999_999, 10_000_000, 999_960_000, u64::MAX].map(count),
+            ["0", "9999999", "10.0 M", "1.0 G", "18.4 E"]
+        );
+        assert_eq!([-7, 0, 12_345_678].map(signed_count), ["-7", "0", "+12.3 M"]);
         assert_eq!([-1.0, 1.5, f64::NAN].map(rounded), [0, 2, 0]);
         assert_eq!([seconds(0.0123), seconds(60.0)], ["12.3 ms", "60.0 s"]);
     }

@@ -1,8 +1,9 @@
-//! The report for the terminal: the answer first, then the account, the call sites, the mappings, what was lost and
-//! what it cost.
+//! The report for the terminal: the answer first, then the account, the heap, the call sites, the mappings, what was
+//! lost and what it cost. And the picture of a heap alone.
 
 mod account;
 mod columns;
+mod heap;
 mod layout;
 mod mappings;
 mod sites;
@@ -10,7 +11,7 @@ mod tail;
 
 use layout::{Page, bytes, percent, seconds};
 
-use super::model::{CallSite, EndedBy, Recording};
+use super::model::{CallSite, EndedBy, HeapPicture, Recording};
 
 /// How to render.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,17 +48,27 @@ impl Default for Options {
 #[must_use]
 pub fn render(recording: &Recording, options: &Options) -> String {
     let mut page = Page::new(options);
-    head(&mut page, recording);
+    head(&mut page, recording, options);
     account::section(&mut page, recording);
+    // Before the call sites: whether what grew is in use decides how they are to be read.
+    heap::section(&mut page, recording, options);
     sites::section(&mut page, recording, options);
     mappings::section(&mut page, recording, options);
     tail::processes(&mut page, recording, options);
-    tail::losses(&mut page, recording);
+    tail::losses(&mut page, &recording.losses, recording.losses.events.is_some());
     tail::cost(&mut page, recording);
     page.finish()
 }
 
-fn head(page: &mut Page, recording: &Recording) {
+/// Renders the picture of a heap, as inertly.
+#[must_use]
+pub fn render_heap(picture: &HeapPicture, options: &Options) -> String {
+    let mut page = Page::new(options);
+    heap::picture(&mut page, picture, options);
+    page.finish()
+}
+
+fn head(page: &mut Page, recording: &Recording, options: &Options) {
     let window = &recording.window;
     let ended = match window.ended_by {
         EndedBy::Deadline => "",
@@ -73,6 +84,17 @@ fn head(page: &mut Page, recording: &Recording) {
     );
     page.paragraph(0, &about, layout::DIM);
     page.paragraph(0, &headline(page, recording), layout::STRONG);
+    if let Some(verdict) = &recording.verdict {
+        page.paragraph(0, &page.fit(&verdict.summary, 400), layout::STRONG);
+        if options.verbose {
+            for sentence in &verdict.evidence {
+                page.paragraph(2, &page.fit(sentence, 400), layout::PLAIN);
+            }
+        }
+        for suggestion in &verdict.suggestions {
+            page.paragraph(2, &page.fit(suggestion, 400), layout::PLAIN);
+        }
+    }
     for note in &recording.notes {
         page.paragraph(0, &format!("Note: {}", page.fit(note, 400)), layout::PLAIN);
     }
@@ -150,7 +172,7 @@ mod tests {
     use super::super::sample;
     use super::*;
 
-    fn at(width: usize) -> Options {
+    pub(super) fn at(width: usize) -> Options {
         Options {
             width,
             ..Options::default()
@@ -297,7 +319,7 @@ mod tests {
         assert!(!text.contains("small_site_00"));
     }
 
-    fn inert(text: &str, width: usize) {
+    pub(super) fn inert(text: &str, width: usize) {
         for line in text.lines() {
             assert!(line.width() <= width, "{} columns: {line}", line.width());
             assert!(

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::Options;
 use super::layout::{DIM, PLAIN, Page, STRONG, UNKNOWN, bytes, known, percent, right, seconds, signed};
-use crate::report::model::{Cost, ProcessRow, Recording};
+use crate::report::model::{Cost, Losses, ProcessRow, Recording};
 
 /// With `--children`: each process with its own account, and their sum.
 pub fn processes(page: &mut Page, recording: &Recording, options: &Options) {
@@ -91,9 +91,32 @@ fn process_row([pid, growth, attributed, coverage, events]: [String; 5], name: &
     )
 }
 
-/// Only what was lost; "none" is said too, because silence could mean either.
-pub fn losses(page: &mut Page, recording: &Recording) {
-    let losses = &recording.losses;
+/// Counters whose names do not say enough.
+const COUNTERS: &[(&str, &str)] = &[
+    (
+        "heap_torn_reads",
+        "pieces of the heap contradicted themselves and were read again",
+    ),
+    (
+        "heap_broken_lists",
+        "free lists of the heap could not be followed to their end: what lies beyond counts as in use",
+    ),
+    (
+        "heap_constants_dropped",
+        "blocks found no room among the types that were told apart",
+    ),
+    (
+        "heap_free_runs_dropped_bytes",
+        "bytes of free pages found no room: whether they are resident was not looked up",
+    ),
+    (
+        "heap_types_not_named",
+        "types of blocks were not named, to spare time",
+    ),
+];
+
+/// Only what was lost; "none" is said too where it was counted, because silence could mean either.
+pub fn losses(page: &mut Page, losses: &Losses, counted: bool) {
     page.heading("LOSSES", "");
     let mut lines = Vec::new();
     let plain = [
@@ -114,10 +137,11 @@ pub fn losses(page: &mut Page, recording: &Recording) {
         lines.push(format!("{count} stacks cut short: {}", words(reason)));
     }
     for (name, count) in losses.counters.iter().filter(|(_, count)| **count > 0) {
-        lines.push(format!("{count} {}", words(name)));
+        let known = COUNTERS.iter().find(|(known, _)| known == name);
+        let what = known.map_or_else(|| words(name), |(_, what)| (*what).to_owned());
+        lines.push(format!("{count} {what}"));
     }
     if lines.is_empty() {
-        let counted = losses.events.is_some();
         lines.push(if counted {
             "none".to_owned()
         } else {

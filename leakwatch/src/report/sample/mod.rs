@@ -1,5 +1,9 @@
 //! Recordings for the tests: one with mappings and every page, one of a sample of pages, one of mappings alone, one with
-//! nothing, one with hostile names.
+//! nothing, one with hostile names. And pictures of a heap.
+
+mod heap;
+
+pub use heap::{heap_alone, heap_grown, hostile_picture, picture};
 
 use super::build;
 use super::model::*;
@@ -230,6 +234,7 @@ pub fn full() -> Recording {
             thinned_stacks: Some(0),
             attach_seconds: Some(0.31),
         },
+        heap: Some(heap_grown()),
         notes: vec!["The target ran in another mount namespace.".into()],
         ..empty()
     }
@@ -336,6 +341,8 @@ pub fn empty() -> Recording {
         libraries: None,
         series: None,
         correlations: None,
+        heap: None,
+        heap_not_taken: None,
         processes: None,
         losses: Losses::default(),
         cost: Cost::default(),
@@ -343,9 +350,12 @@ pub fn empty() -> Recording {
     }
 }
 
+/// What a terminal, a line-based format or a browser would obey.
+const EVIL: &str = "\x1b[2J\u{202e}a;b\nc\r<script>alert(1)</script>\u{9b}31m";
+
 /// Names that a terminal, a line-based format or a browser would obey, and one of 64 KiB.
 pub fn hostile() -> Recording {
-    let evil = "\x1b[2J\u{202e}a;b\nc\r<script>alert(1)</script>\u{9b}31m";
+    let evil = EVIL;
     let long = "長".repeat(64 << 10);
     let frames = vec![
         frame(evil, evil, Some((evil, 1))),
@@ -364,6 +374,8 @@ pub fn hostile() -> Recording {
     recording.target.exe = Some(long);
     recording.host.kernel = evil.into();
     recording.call_sites = build::call_sites(&rank(vec![facts], GroupBy::Stack, 10.0));
+    recording.heap = Some(heap::hostile(heap_grown()));
+    recording.heap_not_taken = Some(evil.into());
     recording.mappings = Some(build::mappings(&mappings.mappings));
     recording.libraries = Some(build::libraries(&mappings.libraries));
     recording.losses.counters = [(evil.to_owned(), 1)].into();

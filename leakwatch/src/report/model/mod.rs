@@ -6,10 +6,14 @@
 //! not know. Names are untrusted text; where the target's bytes were not UTF-8 they are written `\xNN`, once, in
 //! [`super::build`].
 
+pub mod heap;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use heap::{FreeKind, FreeKinds, Heap, HeapArena, HeapClass, HeapGrowth};
 
 /// The version that this program writes, and the newest that it reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -33,11 +37,33 @@ pub struct Recording {
     /// Null: nothing was sampled in between.
     pub series: Option<Vec<Sample>>,
     pub correlations: Option<Vec<Correlation>>,
+    /// What the allocator of the target knows of its heap. Null: not asked for, or not taken.
+    #[serde(default)]
+    pub heap: Option<Heap>,
+    /// Why the census of the heap was not taken, at the start or the end of the window. Null: it was, or was not asked
+    /// for.
+    #[serde(default)]
+    pub heap_not_taken: Option<String>,
     /// Every process watched, when children were followed; else null.
     pub processes: Option<Vec<ProcessRow>>,
     pub losses: Losses,
     pub cost: Cost,
     /// What a reader of the report should know of this recording, a sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// One picture of a heap, without a window: what `leakwatch heap` tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeapPicture {
+    pub schema_version: u32,
+    pub tool: Tool,
+    pub host: Host,
+    pub target: Target,
+    /// RFC 3339.
+    pub taken_at: String,
+    pub heap: Heap,
+    pub losses: Losses,
     #[serde(default)]
     pub notes: Vec<String>,
 }

@@ -1,14 +1,18 @@
 //! Parts of the recording from what the stages measured. Names become text here, once.
 
+pub mod heap;
+pub mod origin;
+
 use std::sync::Arc;
 
-use super::escape::text_of;
-use super::model::{
-    Address, CallSite, Culprit, Frame, Growth, LibraryRow, MappingRow, ReasonRow, Reconciliation, RegionRow,
-    Sample, SitePoint, StackRow,
-};
 use crate::diagnose::rank::{RankedSite, SiteFacts};
 use crate::diagnose::reconcile::Account;
+use crate::diagnose::verdict;
+use crate::report::escape::text_of;
+use crate::report::model::{
+    Address, CallSite, Culprit, Frame, Growth, LibraryRow, MappingRow, ReasonRow, Reconciliation, RegionRow,
+    Sample, SitePoint, StackRow, Verdict,
+};
 use crate::sampler::growth::{Delta, Fate, LibraryGrowth, MappingGrowth};
 use crate::sampler::region::Region;
 use crate::sampler::totals::{Rollup, Totals};
@@ -102,6 +106,17 @@ fn stack(site: &SiteFacts) -> StackRow {
         stack_complete: site.complete,
         process: Some(site.process),
         frames: site.frames.iter().map(frame).collect(),
+    }
+}
+
+#[must_use]
+pub fn verdict(verdict: &verdict::Verdict) -> Verdict {
+    Verdict {
+        kind: verdict.kind.name().to_owned(),
+        confidence: None,
+        summary: verdict.summary.clone(),
+        evidence: verdict.evidence.clone(),
+        suggestions: verdict.suggestions.clone(),
     }
 }
 

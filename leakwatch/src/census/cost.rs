@@ -1,0 +1,114 @@
+//! When a census may be taken. Pure.
+//!
+//! It takes no lock of the target and no time on its cores beyond what reading shares with it; but it is work on the
+//! host, and it comes at the window's ends. So it is held to one hundredth of the window.
+
+use std::time::Duration;
+
+use crate::sampler::maps::Mapping;
+use crate::sampler::totals::Totals;
+
+/// One part in so many of the window may go to one census.
+const SHARE: u32 = 100;
+/// What a GiB of small blocks is reckoned to take before anything was measured; `cargo xtask bench` measures it.
+const PER_GIB: Duration = Duration::from_millis(600);
+/// Less than this that is swapped out is no reason to leave a heap alone, bytes.
+const SWAP_TOLERATED: u64 = 1 << 20;
+/// Nor is less than this part of what is resident.
+const SWAP_SHARE: u64 = 100;
+/// glibc aligns the heaps of its thread arenas to their greatest size.
+const ARENA_BYTES: u64 = 64 << 20;
+
+/// Bytes of what may be heaps: `[heap]`, and memory that begins where thread arenas do.
+#[must_use]
+pub fn heap_bytes(mappings: &[Mapping]) -> u64 {
+    mappings
+        .iter()
+        .filter(|mapping| {
+            let arena = mapping.inode == 0
+                && mapping.path.is_none()
+                && mapping.writable
+                && !mapping.shared
+                && mapping.range.start.is_multiple_of(ARENA_BYTES);
+            arena || mapping.path_bytes() == b"[heap]"
+        })
+        .fold(0, |sum, mapping| {
+            sum.saturating_add(mapping.range.end.saturating_sub(mapping.range.start))
+        })
+}
+
+/// What a census of so many bytes will take: by an earlier one, as (bytes, time), where there was one.
+#[must_use]
+pub fn predicted(bytes: u64, earlier: Option<(u64, Duration)>) -> Duration {
+    let (of, took) = earlier
+        .filter(|(bytes, _)| *bytes > 0)
+        .unwrap_or((1 << 30, PER_GIB));
+    #[expect(clippy::cast_precision_loss, reason = "a prediction")]
+    let times = bytes as f64 / of as f64;
+    Duration::try_from_secs_f64(took.as_secs_f64() * times).unwrap_or(Duration::MAX)
+}
+
+/// Whether a census that is predicted to take so long may be taken in a window.
+#[must_use]
+pub fn affordable(predicted: Duration, window: Duration) -> bool {
+    predicted.saturating_mul(SHARE) <= window
+}
+
+/// How much of a process is swapped out, bytes, where that is so much that the heap had better not be read: reading
+/// brings it back into RAM.
+#[must_use]
+pub fn much_swapped(totals: &Totals) -> Option<u64> {
+    let swapped = totals.swap?;
+    let resident = totals.rss.unwrap_or(0);
+    (swapped > SWAP_TOLERATED && swapped > resident / SWAP_SHARE).then_some(swapped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::maps::parse_line;
+
+    #[test]
+    fn what_may_be_a_heap() {
+        let mappings: Vec<Mapping> = [
+            "555500000000-555500400000 rw-p 00000000 00:00 0 [heap]",
+            "7e0000000000-7e0000021000 rw-p 00000000 00:00 0",
+            "7e0000021000-7e0004000000 ---p 00000000 00:00 0",
+            "7e0008001000-7e0008021000 rw-p 00000000 00:00 0",
+            "7f0000000000-7f0000002000 rw-p 001d3000 08:01 77 /lib/libc.so.6",
+        ]
+        .iter()
+        .map(|line| parse_line(line.as_bytes()).unwrap())
+        .collect();
+        assert_eq!(heap_bytes(&mappings), 0x40_0000 + 0x2_1000);
+    }
+
+    #[test]
+    fn only_much_swap_keeps_from_reading() {
+        let mib = 1 << 20;
+        let totals = |rss, swap| Totals {
+            rss: Some(rss * mib),
+            swap: Some(swap),
+            ..Totals::default()
+        };
+        assert_eq!(much_swapped(&totals(100, 0)), None);
+        assert_eq!(much_swapped(&totals(0, mib)), None);
+        assert_eq!(much_swapped(&totals(1000, 9 * mib)), None);
+        assert_eq!(much_swapped(&totals(1000, 11 * mib)), Some(11 * mib));
+        assert_eq!(much_swapped(&totals(0, 2 * mib)), Some(2 * mib));
+        assert_eq!(much_swapped(&Totals::default()), None);
+    }
+
+    #[test]
+    fn one_hundredth_of_the_window() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(predicted(1 << 29, None), PER_GIB / 2);
+        assert!(affordable(predicted(1 << 30, None), minute));
+        assert!(!affordable(predicted(2 << 30, None), minute));
+        // What was measured counts more than what was reckoned.
+        let earlier = Some((1 << 30, Duration::from_millis(100)));
+        assert!(affordable(predicted(2 << 30, earlier), minute));
+        assert_eq!(predicted(u64::MAX, Some((1, Duration::MAX))), Duration::MAX);
+        assert_eq!(predicted(1 << 30, Some((0, Duration::ZERO))), PER_GIB);
+    }
+}

@@ -1,0 +1,165 @@
+//! The census of the target's heap at the window's ends.
+
+use std::time::Duration;
+
+use super::RecordOptions;
+use super::watch::Watch;
+use crate::census::reading::{self, Reading};
+use crate::census::{Limits, cost};
+use crate::diagnose::figures::bytes;
+use crate::diagnose::verdict::{ClassGrowth, HeapFacts};
+use crate::report::model::Heap;
+use crate::sampler::totals;
+use crate::sampler::{ProcRoot, maps};
+
+/// A census may take so much longer than was predicted: a heap under load is read again in parts.
+const PATIENCE: u32 = 4;
+const PATIENCE_LEAST: Duration = Duration::from_millis(100);
+/// Of a census that was asked for.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// When the heap is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CensusChoice {
+    /// Where that is predicted to take at most 1 % of the window.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// What the two readings came to.
+#[derive(Debug, Default)]
+pub(super) struct Censuses {
+    pub start: Option<Reading>,
+    pub end: Option<Reading>,
+    /// Why one is missing; the first reason.
+    pub not_taken: Option<String>,
+}
+
+impl Censuses {
+    fn note(&mut self, when: &str, why: &str) {
+        self.not_taken
+            .get_or_insert_with(|| format!("at the window's {when}: {why}"));
+    }
+
+    /// Bytes and time of the first.
+    fn earlier(&self) -> Option<(u64, Duration)> {
+        let start = self.start.as_ref()?;
+        let bytes = start.census.arenas.iter().map(|arena| arena.system_bytes).sum();
+        Some((bytes, start.took))
+    }
+}
+
+impl Watch {
+    /// The census at the window's start.
+    pub fn count_heap_at_start(&mut self, options: &RecordOptions) -> anyhow::Result<()> {
+        let read = self.count_heap(options)?;
+        let censuses = &mut self.state.censuses;
+        match read {
+            Some(Ok(reading)) => censuses.start = Some(reading),
+            Some(Err(why)) => censuses.note("start", &why),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The census at the window's end. Without one at the start too: alone it still tells what is in use.
+    pub fn count_heap_at_end(&mut self, options: &RecordOptions) -> anyhow::Result<()> {
+        let gone = self
+            .state
+            .processes
+            .get(&options.target.pid)
+            .is_none_or(|it| it.gone);
+        if gone && options.census != CensusChoice::Never {
+            self.state
+                .censuses
+                .note("end", "the memory that was watched is gone");
+            return Ok(());
+        }
+        let read = self.count_heap(options)?;
+        let exited = options.target.exited();
+        let censuses = &mut self.state.censuses;
+        match read {
+            // Whatever was read under this number may be another process's.
+            Some(_) if exited => censuses.note("end", "the target exited"),
+            Some(Ok(reading)) => censuses.end = Some(reading),
+            Some(Err(why)) => censuses.note("end", &why),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn count_heap(&mut self, options: &RecordOptions) -> anyhow::Result<Option<Result<Reading, String>>> {
+        let (choice, window, pid) = (options.census, options.duration, options.target.pid);
+        if choice == CensusChoice::Never {
+            return Ok(None);
+        }
+        let root = self.state.root().clone();
+        let earlier = self.state.censuses.earlier();
+        let read = self.drain_while(move || {
+            let limits = limits(&root, pid, choice, window, earlier)?;
+            reading::read(&root, pid, limits).map_err(|error| error.to_string())
+        })?;
+        Ok(Some(read))
+    }
+}
+
+/// What a census may cost, or why it is not to be taken.
+fn limits(
+    root: &ProcRoot,
+    pid: u32,
+    choice: CensusChoice,
+    window: Duration,
+    earlier: Option<(u64, Duration)>,
+) -> Result<Limits, String> {
+    if choice == CensusChoice::Always {
+        return Ok(Limits {
+            time: LONGEST,
+            ..Limits::default()
+        });
+    }
+    let totals = totals::read_status(root, pid).map_err(|error| error.to_string())?;
+    if let Some(swapped) = cost::much_swapped(&totals) {
+        return Err(format!(
+            "{} of the target are swapped out, and reading would bring them back (--census always does it)",
+            bytes(swapped)
+        ));
+    }
+    let mappings = maps::read(root, pid).map_err(|error| error.to_string())?.mappings;
+    let heap = cost::heap_bytes(&mappings);
+    let predicted = cost::predicted(heap, earlier);
+    if !cost::affordable(predicted, window) {
+        return Err(format!(
+            "reading {} of heap would take about {} ms, more than 1 % of the window (a longer window, or --census always)",
+            bytes(heap),
+            predicted.as_millis()
+        ));
+    }
+    Ok(Limits {
+        time: predicted.saturating_mul(PATIENCE).max(PATIENCE_LEAST),
+        ..Limits::default()
+    })
+}
+
+/// What the verdict wants to know of a heap that was read twice.
+pub(super) fn facts(heap: &Heap) -> Option<HeapFacts> {
+    let growth = heap.growth.as_ref()?;
+    let in_threads = heap.arenas.iter().filter(|arena| !arena.main);
+    Some(HeapFacts {
+        in_use: growth.in_use_bytes,
+        in_use_count: growth.in_use_count,
+        mapped: growth.mapped_bytes,
+        mapped_count: growth.mapped_count,
+        kept: growth.kept_bytes,
+        free_at_end: heap.free_bytes,
+        free_in_thread_arenas: in_threads.map(|arena| arena.free_bytes).sum(),
+        trim_at_end: heap.trim_bytes,
+        class: heap.classes.first().map(|class| ClassGrowth {
+            request: class.bytes,
+            type_name: class.type_name.clone(),
+            count: class.growth_count.unwrap_or(0),
+            bytes: class.growth_bytes.unwrap_or(0),
+        }),
+    })
+}
