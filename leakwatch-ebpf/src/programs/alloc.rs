@@ -65,13 +65,14 @@ pub extern "C" fn alloc_session(context: *mut c_void) -> u32 {
     u32::from(!entered(&context, registers, entry))
 }
 
-/// The burst that is under way, if there is one that was not cut.
+/// The number of the burst that is under way, if there is one that was not cut, and its limits. The number is read once: it
+/// can be taken back at any moment.
 #[inline(always)]
-fn burst() -> Option<&'static Burst> {
+fn burst() -> Option<(u64, &'static Burst)> {
     let burst = ALLOC_BURST.get(0)?;
-    // SAFETY: a value of the map, aligned; userspace replaces it between bursts.
+    // SAFETY: a value of the map, aligned.
     let number = unsafe { (&raw const burst.number).read_volatile() };
-    (number != 0 && cut_by() == 0).then_some(burst)
+    (number != 0 && cut_by() == 0).then_some((number, burst))
 }
 
 #[inline(always)]
@@ -124,7 +125,7 @@ fn count(burst: &Burst, stepped: bool) {
 /// A call begins. Whether its return is of interest.
 #[inline(always)]
 fn entered<C: aya_ebpf::EbpfContext>(context: &C, registers: u64, entry: u64) -> bool {
-    let Some(burst) = burst() else {
+    let Some((number, burst)) = burst() else {
         counters::add(Counter::AllocIdle, 1);
         return false;
     };
@@ -139,7 +140,7 @@ fn entered<C: aya_ebpf::EbpfContext>(context: &C, registers: u64, entry: u64) ->
     if let Some(call) = known {
         // SAFETY: a value of the map, which only its own thread writes: it is in this program now.
         let outer = unsafe { call.read_volatile() };
-        if outer.burst == burst.number {
+        if outer.burst == number {
             // Below the call that is under way, or in its place: that one has ended in a jump to this function.
             if stack_pointer < outer.stack_pointer
                 || stack_pointer == outer.stack_pointer && bits as u8 != outer.cookie as u8
@@ -162,7 +163,7 @@ fn entered<C: aya_ebpf::EbpfContext>(context: &C, registers: u64, entry: u64) ->
         length = length.wrapping_mul(argument(registers, cookie.count));
     }
     let call = Call {
-        burst: burst.number,
+        burst: number,
         stack_pointer,
         entry,
         length,
@@ -197,7 +198,7 @@ fn entered<C: aya_ebpf::EbpfContext>(context: &C, registers: u64, entry: u64) ->
 /// A call has returned.
 #[inline(always)]
 fn returned<C: aya_ebpf::EbpfContext>(context: &C, registers: u64) {
-    let Some(burst) = burst() else { return };
+    let Some((number, burst)) = burst() else { return };
     let thread = bpf_get_current_pid_tgid() as u32;
     let Some(known) = ALLOC_CALLS.get_ptr_mut(thread) else {
         counters::add(Counter::AllocUnmatched, 1);
@@ -205,7 +206,7 @@ fn returned<C: aya_ebpf::EbpfContext>(context: &C, registers: u64) {
     };
     // SAFETY: a value of the map, which only its own thread writes: it is in this program now.
     let call = unsafe { known.read_volatile() };
-    if call.burst != burst.number {
+    if call.burst != number {
         counters::add(Counter::AllocUnmatched, 1);
         return;
     }
@@ -249,7 +250,7 @@ fn returned<C: aya_ebpf::EbpfContext>(context: &C, registers: u64) {
     header.old_address = old;
     header.old_length = call.began;
     header.protection = u32::from(cookie.function);
-    header.operation = burst.number as u32;
+    header.operation = number as u32;
     counters::add(Counter::AllocSampled, 1);
     if emit::ring_is_half_full() {
         counters::add(Counter::LostAllocs, 1);

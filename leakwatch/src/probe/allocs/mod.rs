@@ -52,7 +52,7 @@ impl AllocMethod {
 }
 
 /// What a burst may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BurstLimits {
     /// Blocks of which `block_in_sample` holds at this threshold are told.
     pub threshold: u64,
@@ -83,6 +83,7 @@ pub(super) struct Allocs {
     programs: Option<Programs>,
     /// Of the last burst.
     number: u64,
+    limits: BurstLimits,
 }
 
 struct Programs {
@@ -100,12 +101,23 @@ impl Allocs {
             state: Array::try_from(take(ebpf, "ALLOC_STATE")?).map_err(|e| map_error("ALLOC_STATE", &e))?,
             programs: None,
             number: 0,
+            limits: BurstLimits::default(),
         })
     }
 
-    fn set_burst(&mut self, burst: Burst) -> Result<(), ProbeError> {
+    /// Number and limits in turn: a program that runs meanwhile may see any part of what is written at once.
+    fn set_burst(&mut self, number: u64, limits: &BurstLimits) -> Result<(), ProbeError> {
         self.burst
-            .set(0, PlainBurst(burst), 0)
+            .set(
+                0,
+                PlainBurst(Burst {
+                    number,
+                    threshold: limits.threshold,
+                    hits_max: limits.hits_max,
+                    stack_bytes_max: limits.stack_bytes_max,
+                }),
+                0,
+            )
             .map_err(|error| map_error("ALLOC_BURST", &error))
     }
 }
@@ -200,28 +212,20 @@ impl Probe {
             .state
             .set(0, PlainState(BurstState::default()), 0)
             .map_err(|error| map_error("ALLOC_STATE", &error))?;
+        allocs.set_burst(0, limits)?;
+        allocs.limits = *limits;
         allocs.number += 1;
-        allocs.set_burst(Burst {
-            number: allocs.number,
-            threshold: limits.threshold,
-            hits_max: limits.hits_max,
-            stack_bytes_max: limits.stack_bytes_max,
-        })
+        allocs.set_burst(allocs.number, limits)
     }
 
-    /// Changes the limits of the burst that is under way, as for one that is always on.
+    /// Changes the limits of the burst that is under way, as for one that is always on. `hits_max` counts from its start.
     ///
     /// # Errors
     ///
     /// When the kernel refuses the map entry.
     pub fn set_burst_limits(&mut self, limits: &BurstLimits) -> Result<(), ProbeError> {
-        let number = self.allocs.number;
-        self.allocs.set_burst(Burst {
-            number,
-            threshold: limits.threshold,
-            hits_max: limits.hits_max,
-            stack_bytes_max: limits.stack_bytes_max,
-        })
+        self.allocs.limits = *limits;
+        self.allocs.set_burst(self.allocs.number, limits)
     }
 
     /// Puts the probes into the text of a process, for the burst that is under way.
@@ -256,7 +260,9 @@ impl Probe {
     ///
     /// When the kernel refuses the map entry.
     pub fn end_burst(&mut self) -> Result<(), ProbeError> {
-        self.allocs.set_burst(Burst::default())
+        // The limits stay: a call that is being looked at would be cut by none.
+        let limits = self.allocs.limits;
+        self.allocs.set_burst(0, &limits)
     }
 }
 

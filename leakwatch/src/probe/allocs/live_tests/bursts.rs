@@ -51,7 +51,11 @@ fn a_flat_out_target_survives_bursts_and_the_counters_add_up() {
             assert!(answered <= get(Counter::AllocHits), "{counts:?}");
             assert!(answered + 4 >= get(Counter::AllocHits), "{counts:?}");
             assert_eq!(get(Counter::AllocOffStack), 0);
-            assert_eq!(get(Counter::AllocReturnsMissed), 0);
+            assert_eq!(
+                get(Counter::AllocReturnsMissed),
+                0,
+                "{method:?}, burst {burst}: {counts:?}"
+            );
         }
         maker.go();
         let calls: u64 = maker.line().parse().unwrap();
