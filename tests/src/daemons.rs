@@ -1,5 +1,6 @@
 //! Real programs from the distribution, each in a folder of its own that goes away with it.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -142,6 +143,12 @@ pub struct Postgres {
 impl Postgres {
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With further variables in the server's environment.
+    #[must_use]
+    pub fn start_with(environment: &[(&str, &OsStr)]) -> Self {
         let binaries = postgres_binaries();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("it is ours");
@@ -181,6 +188,7 @@ impl Postgres {
             "-c",
             "max_stack_depth=2MB",
         ]);
+        server.envs(environment.iter().copied());
         let server = quiet(&mut server)
             .spawn()
             .expect("runuser and postgres are there");

@@ -24,6 +24,8 @@ pub mod account;
 pub mod cost;
 pub mod daemons;
 pub mod expect;
+pub mod glibcs;
+pub mod heap;
 pub mod kernel;
 pub mod programs;
 pub mod ranges;

@@ -34,6 +34,18 @@ impl Program {
         Self::compiled(name, "cpp", &[])
     }
 
+    /// The same with further flags of the compiler.
+    #[must_use]
+    pub fn cpp_with(name: &str, flags: &[&str]) -> Self {
+        Self::compiled(name, "cpp", flags)
+    }
+
+    /// `programs/NAME.c` as a library, to be preloaded.
+    #[must_use]
+    pub fn preload(name: &str) -> PathBuf {
+        Self::compiled(name, "c", &["-shared", "-fPIC"]).path
+    }
+
     /// `programs/NAME.rs`.
     #[must_use]
     pub fn rust(name: &str) -> Self {
@@ -142,7 +154,7 @@ pub fn sources() -> PathBuf {
 }
 
 /// `target/debug` or its like: the folder above `deps`, where the running test binary lies.
-fn profile_directory() -> PathBuf {
+pub(crate) fn profile_directory() -> PathBuf {
     let binary = std::env::current_exe().expect("the kernel knows the running file");
     let parent = binary.parent().expect("a file lies in a folder");
     if parent.ends_with("deps") {

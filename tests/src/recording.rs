@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::heap::{Heap, Verdict};
+
 #[derive(Clone, Debug, Deserialize)]
 pub struct Recording {
     pub schema_version: u32,
@@ -17,6 +19,14 @@ pub struct Recording {
     pub reconciliation: Option<Reconciliation>,
     pub call_sites: Vec<CallSite>,
     pub mappings: Option<Vec<Mapping>>,
+    /// `None` where no judgement was made.
+    pub verdict: Option<Verdict>,
+    /// The census at the window's end, with its growth since the start. `None` where it was not taken.
+    #[serde(default)]
+    pub heap: Option<Heap>,
+    /// Why not.
+    #[serde(default)]
+    pub heap_not_taken: Option<String>,
     /// Each process's own account, with `--children`.
     pub processes: Option<Vec<ProcessAccount>>,
     /// What else the reader should know.

@@ -92,3 +92,59 @@ pub fn sleeper() -> Bystander {
     command.arg("600");
     Bystander::start(command)
 }
+
+/// PID of a kernel thread. Inside a PID namespace there is none to point at.
+#[must_use]
+pub fn a_kernel_thread() -> Option<String> {
+    let processes = fs::read_dir("/proc").expect("it is mounted").flatten();
+    let mut pids = processes
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.parse::<u32>().is_ok());
+    // PF_KTHREAD among the flags, the ninth field of stat.
+    pids.find(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after_name = stat
+            .rsplit_once(") ")
+            .map(|(_, rest)| rest.to_owned())
+            .unwrap_or_default();
+        let flags: Option<u64> = after_name.split(' ').nth(6).and_then(|flags| flags.parse().ok());
+        flags.is_some_and(|flags| flags & 0x0020_0000 != 0)
+    })
+}
+
+/// A 32-bit process that waits for ever, its program built in `folder`. `None`, and said so, where none can be had.
+///
+/// # Panics
+/// Where the compiler cannot build it.
+#[must_use]
+pub fn thirty_two_bit(folder: &Path) -> Option<Bystander> {
+    if !cfg!(target_arch = "x86_64") {
+        eprintln!("SKIPPED: only x86-64's compiler makes 32-bit programs by a flag");
+        return None;
+    }
+    // pause() for ever, without any library: no 32-bit headers or libc are needed to build it.
+    let source = "void _start(void) { for (;;) { int number = 29; __asm__ volatile(\"int $0x80\" : \"+a\"(number)); } }";
+    let (code, program) = (folder.join("pause.c"), folder.join("pause32"));
+    fs::write(&code, source).expect("it is ours");
+    let mut compiler = Command::new("cc");
+    compiler.args([
+        "-m32",
+        "-O1",
+        "-ffreestanding",
+        "-nostdlib",
+        "-static",
+        "-fno-pic",
+        "-no-pie",
+        "-o",
+    ]);
+    let built = compiler.arg(&program).arg(&code).status();
+    assert!(
+        built.is_ok_and(|status| status.success()),
+        "cc -m32 -nostdlib fails"
+    );
+    let process = Bystander::try_start(Command::new(&program));
+    if process.is_none() {
+        eprintln!("SKIPPED: this kernel runs no 32-bit program");
+    }
+    process
+}

@@ -9,7 +9,9 @@ use std::process::Command;
 
 use leakwatch_tests::programs::{self, Program};
 use leakwatch_tests::record::{run, run_command};
-use leakwatch_tests::refusal::{Bystander, entries, folder, in_own_mounts, record, sleeper};
+use leakwatch_tests::refusal::{
+    Bystander, a_kernel_thread, entries, folder, in_own_mounts, record, sleeper, thirty_two_bit,
+};
 use leakwatch_tests::target::Target;
 use leakwatch_tests::{expect, kernel};
 
@@ -59,25 +61,11 @@ fn a_thread_that_is_no_process() {
 }
 
 #[test]
-fn a_kernel_thread() {
+fn kernel_threads() {
     if !kernel::required() {
         return;
     }
-    let processes = fs::read_dir("/proc").expect("it is mounted").flatten();
-    let mut pids = processes
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.parse::<u32>().is_ok());
-    // PF_KTHREAD among the flags, the ninth field of stat.
-    let kernel_thread = pids.find(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let after_name = stat
-            .rsplit_once(") ")
-            .map(|(_, rest)| rest.to_owned())
-            .unwrap_or_default();
-        let flags: Option<u64> = after_name.split(' ').nth(6).and_then(|flags| flags.parse().ok());
-        flags.is_some_and(|flags| flags & 0x0020_0000 != 0)
-    });
-    let Some(pid) = kernel_thread else {
+    let Some(pid) = a_kernel_thread() else {
         // Inside a PID namespace there is none to point at.
         eprintln!("SKIPPED: no kernel thread is visible here");
         return;
@@ -116,33 +104,8 @@ fn a_32_bit_process() {
     if !kernel::required() {
         return;
     }
-    if !cfg!(target_arch = "x86_64") {
-        eprintln!("SKIPPED: only x86-64's compiler makes 32-bit programs by a flag");
-        return;
-    }
-    // pause() for ever, without any library: no 32-bit headers or libc are needed to build it.
-    let source = "void _start(void) { for (;;) { int number = 29; __asm__ volatile(\"int $0x80\" : \"+a\"(number)); } }";
     let folder = folder();
-    let (code, program) = (folder.path().join("pause.c"), folder.path().join("pause32"));
-    fs::write(&code, source).expect("it is ours");
-    let mut compiler = Command::new("cc");
-    compiler.args([
-        "-m32",
-        "-O1",
-        "-ffreestanding",
-        "-nostdlib",
-        "-static",
-        "-fno-pic",
-        "-no-pie",
-        "-o",
-    ]);
-    let built = compiler.arg(&program).arg(&code).status();
-    assert!(
-        built.is_ok_and(|status| status.success()),
-        "cc -m32 -nostdlib fails"
-    );
-    let Some(process) = Bystander::try_start(Command::new(&program)) else {
-        eprintln!("SKIPPED: this kernel runs no 32-bit program");
+    let Some(process) = thirty_two_bit(folder.path()) else {
         return;
     };
     expect::refused(

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod demo;
 mod ebpf;
+mod glibcs;
 mod requirements;
 mod run;
 mod test;

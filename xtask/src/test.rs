@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::{ebpf, requirements, run};
+use crate::{ebpf, glibcs, requirements, run};
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -158,13 +158,15 @@ impl Tally {
 /// Builds and runs the live tests, two at a time: each watches a process at work, and more would only fight for the
 /// processors. All of them run even when one fails, for the whole picture.
 fn live_tests(arguments: &Arguments, choice: &Choice) -> Result<Tally> {
+    let target = run::target_directory()?;
+    let glibcs = target.join("glibcs");
     if !arguments.no_kernel {
         requirements::ensure()?;
+        glibcs::ensure(&glibcs)?;
     }
     run::heading("Live tests");
     run::run(&mut run::cargo(&["build", "--package", "leakwatch"]))?;
 
-    let target = run::target_directory()?;
     let log = target.join("live-tests.log");
     if log.exists() {
         fs::remove_file(&log).with_context(|| format!("cannot remove {}", log.display()))?;
@@ -179,6 +181,7 @@ fn live_tests(arguments: &Arguments, choice: &Choice) -> Result<Tally> {
     }
     command
         .env("LEAKWATCH_LIVE_LOG", &log)
+        .env("LEAKWATCH_GLIBCS", &glibcs)
         .env_remove("LEAKWATCH_NO_KERNEL")
         .env("LEAKWATCH_BIN", target.join("debug/leakwatch"));
     if arguments.no_kernel {

@@ -12,10 +12,10 @@ use crate::sampler::totals::Totals;
 const SHARE: u32 = 100;
 /// What a GiB of small blocks is reckoned to take before anything was measured; `cargo xtask bench` measures it.
 const PER_GIB: Duration = Duration::from_millis(600);
-/// Less than this that is swapped out is no reason to leave a heap alone, bytes.
-const SWAP_TOLERATED: u64 = 1 << 20;
-/// Nor is less than this part of what is resident.
-const SWAP_SHARE: u64 = 100;
+/// So much may be swapped out: reading it brings it back.
+const SWAPPED_MAX: u64 = 1 << 20;
+/// And so much, one part in so many of the anonymous memory.
+const SWAPPED_SHARE: u64 = 100;
 /// glibc aligns the heaps of its thread arenas to their greatest size.
 const ARENA_BYTES: u64 = 64 << 20;
 
@@ -54,13 +54,12 @@ pub fn affordable(predicted: Duration, window: Duration) -> bool {
     predicted.saturating_mul(SHARE) <= window
 }
 
-/// How much of a process is swapped out, bytes, where that is so much that the heap had better not be read: reading
-/// brings it back into RAM.
+/// How many bytes of a process are swapped out, where that is so much that its heap is not to be read.
 #[must_use]
-pub fn much_swapped(totals: &Totals) -> Option<u64> {
+pub fn swapped_too_much(totals: &Totals) -> Option<u64> {
     let swapped = totals.swap?;
-    let resident = totals.rss.unwrap_or(0);
-    (swapped > SWAP_TOLERATED && swapped > resident / SWAP_SHARE).then_some(swapped)
+    let anonymous = totals.rss_anonymous.unwrap_or(0).saturating_add(swapped);
+    (swapped > SWAPPED_MAX && swapped > anonymous / SWAPPED_SHARE).then_some(swapped)
 }
 
 #[cfg(test)]
@@ -84,22 +83,6 @@ mod tests {
     }
 
     #[test]
-    fn only_much_swap_keeps_from_reading() {
-        let mib = 1 << 20;
-        let totals = |rss, swap| Totals {
-            rss: Some(rss * mib),
-            swap: Some(swap),
-            ..Totals::default()
-        };
-        assert_eq!(much_swapped(&totals(100, 0)), None);
-        assert_eq!(much_swapped(&totals(0, mib)), None);
-        assert_eq!(much_swapped(&totals(1000, 9 * mib)), None);
-        assert_eq!(much_swapped(&totals(1000, 11 * mib)), Some(11 * mib));
-        assert_eq!(much_swapped(&totals(0, 2 * mib)), Some(2 * mib));
-        assert_eq!(much_swapped(&Totals::default()), None);
-    }
-
-    #[test]
     fn one_hundredth_of_the_window() {
         let minute = Duration::from_secs(60);
         assert_eq!(predicted(1 << 29, None), PER_GIB / 2);
@@ -110,5 +93,21 @@ mod tests {
         assert!(affordable(predicted(2 << 30, earlier), minute));
         assert_eq!(predicted(u64::MAX, Some((1, Duration::MAX))), Duration::MAX);
         assert_eq!(predicted(1 << 30, Some((0, Duration::ZERO))), PER_GIB);
+    }
+
+    #[test]
+    fn only_much_swap_keeps_from_reading() {
+        let mib = 1 << 20;
+        let totals = |resident, swap| Totals {
+            rss_anonymous: Some(resident * mib),
+            swap: Some(swap),
+            ..Totals::default()
+        };
+        assert_eq!(swapped_too_much(&totals(100, 0)), None);
+        assert_eq!(swapped_too_much(&totals(0, mib)), None);
+        assert_eq!(swapped_too_much(&totals(1000, 9 * mib)), None);
+        assert_eq!(swapped_too_much(&totals(1000, 12 * mib)), Some(12 * mib));
+        assert_eq!(swapped_too_much(&totals(0, 2 * mib)), Some(2 * mib));
+        assert_eq!(swapped_too_much(&Totals::default()), None);
     }
 }

@@ -178,7 +178,8 @@ pub struct Census {
     pub contents: BTreeMap<(u64, What), u64>,
     /// Chunks that begin with a constant and found no room in `contents`.
     pub constants_dropped: u64,
-    /// Chunks with a mapping of their own, all in use.
+    /// Chunks with a mapping of their own, bytes of their mappings. All in use, but for those that a tcache keeps which
+    /// is tuned for such sizes (since 2.43).
     pub mmapped: Amount,
     /// The largest chunks in bins, bytes, the largest first: [`LARGEST`] at most.
     pub largest_free: Vec<u64>,
@@ -202,7 +203,7 @@ pub enum NotTaken {
     UnknownVersion,
     #[error("the heap's layout in glibc {0} is not known")]
     UnsupportedVersion(String),
-    #[error("glibc's main arena was not found")]
+    #[error("glibc's main arena was not found, or malloc was never called")]
     NoArena,
     #[error("the main heap is not one piece: {0}")]
     NotContiguous(&'static str),

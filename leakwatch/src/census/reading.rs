@@ -40,8 +40,7 @@ pub struct Reading {
 pub fn read(root: &ProcRoot, pid: u32, limits: Limits) -> Result<Reading, NotTaken> {
     let began = Instant::now();
     let unreadable = |error: std::io::Error| NotTaken::Unreadable(error.to_string());
-    let proc = Proc::host();
-    let allocator = allocator::identify(&proc, pid).map_err(unreadable)?;
+    let allocator = allocator::identify(&Proc::host(), pid).map_err(unreadable)?;
     let mappings = maps::read(root, pid).map_err(unreadable)?.mappings;
     let memory = ProcessMemory::of(pid);
     let census = take(&memory, &allocator, &mappings, limits)?;
@@ -60,7 +59,7 @@ pub fn read(root: &ProcRoot, pid: u32, limits: Limits) -> Result<Reading, NotTak
     let patience = (census.took / NAMING_SHARE).max(NAMING_LEAST);
     let mut names = BTreeMap::new();
     let mut unnamed = 0;
-    let mut types = TypeNames::new(&memory, &mappings, &proc, pid);
+    let mut types = TypeNames::new(memory, &mappings, root, pid);
     for (index, (_, address)) in by_bytes.iter().enumerate() {
         if index >= NAMES_MAX || naming.elapsed() > patience {
             unnamed = (by_bytes.len() - index) as u64;

@@ -33,8 +33,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::memory::{Memory, word_at};
+use crate::sampler::ProcRoot;
 use crate::sampler::maps::Mapping;
-use crate::target::proc::Proc;
 use modules::Modules;
 use ranges::Places;
 use rtti::Classes;
@@ -47,8 +47,9 @@ const TABLE_BYTES_MAX: usize = 512;
 /// They are private mappings of files that have code mapped as well, which leaves out fonts, locales and the like:
 /// - readable and not writable: `.rodata` and, after RELRO, `.data.rel.ro`;
 /// - executable from the file's start: old linkers put read-only data there, beside the code;
-/// - writable: without RELRO `.data.rel.ro` lies among the variables, and mappings do not tell where. Such a first word
-///   is counted for nothing when it points at a variable, and [`TypeNames::name`] asks for the same proof.
+/// - writable, if RELRO is not certain: without it `.data.rel.ro` lies among the variables, and mappings do not tell
+///   where. Some first words are then counted for nothing, since they point at variables; a name takes the same proof
+///   everywhere.
 #[must_use]
 pub fn constant_ranges(mappings: &[Mapping]) -> Vec<Range<u64>> {
     Places::of(mappings).constant.into_ranges()
@@ -71,8 +72,6 @@ pub struct TypeName {
     /// Demangled: `store::Session`, `(anonymous namespace)::Job`, `file_ops`. At most [`NAME_BYTES_MAX`] bytes and `…`.
     pub name: String,
     pub told_by: ToldBy,
-    /// The file the constant lies in, as the target names it, without ` (deleted)`. Untrusted.
-    pub module: Arc<str>,
 }
 
 /// The longest name that is kept, bytes.
@@ -83,21 +82,21 @@ pub const NAME_BYTES_MAX: usize = mangled::NAME_BYTES_MAX;
 /// By RTTI a name costs four reads of the target's memory. The symbols of a module are read at the first constant that
 /// needs them, and kept.
 #[derive(Debug)]
-pub struct TypeNames<'a, M> {
-    memory: &'a M,
+pub struct TypeNames<M> {
+    memory: M,
     places: Places,
     classes: Classes,
     modules: Modules,
 }
 
-impl<'a, M: Memory> TypeNames<'a, M> {
-    /// Nothing is read yet. `proc` and `pid` lead to the files behind the mappings.
+impl<M: Memory> TypeNames<M> {
+    /// Nothing is read yet. `root` and `pid` lead to the files behind the mappings.
     #[must_use]
-    pub fn new(memory: &'a M, mappings: &[Mapping], proc: &Proc, pid: u32) -> Self {
+    pub fn new(memory: M, mappings: &[Mapping], root: &ProcRoot, pid: u32) -> Self {
         let places = Places::of(mappings);
         Self {
             memory,
-            modules: Modules::of(mappings, &places, proc.clone(), pid),
+            modules: Modules::of(mappings, &places, root.clone(), pid),
             places,
             classes: Classes::default(),
         }
@@ -109,11 +108,13 @@ impl<'a, M: Memory> TypeNames<'a, M> {
             return None;
         }
         let (name, told_by) = self.class(address).or_else(|| self.table(address))?;
-        Some(TypeName {
-            name,
-            told_by,
-            module: self.modules.path(address)?,
-        })
+        Some(TypeName { name, told_by })
+    }
+
+    /// The file that a constant lies in, as the target names it, without ` (deleted)`. Untrusted.
+    #[must_use]
+    pub fn module(&self, address: u64) -> Option<Arc<str>> {
+        self.modules.path(address)
     }
 
     /// The class whose vtable begins here.
@@ -133,7 +134,7 @@ impl<'a, M: Memory> TypeNames<'a, M> {
             let class = self.modules.vtable(address)?;
             return Some((class, ToldBy::VtableSymbol));
         }
-        let class = self.classes.name(self.memory, &self.places, information)?;
+        let class = self.classes.name(&self.memory, &self.places, information)?;
         // Other constants can end in a zero and a pointer to a class's information, as the information on a pointer
         // type does. Only a vtable goes on with a function.
         if self.places.code.hold(first, 1) {
@@ -153,7 +154,13 @@ impl<'a, M: Memory> TypeNames<'a, M> {
         let (words, _) = words.as_chunks::<8>();
         words
             .iter()
-            .any(|word| self.places.code.hold(u64::from_ne_bytes(*word), 1))
+            .any(|word| self.is_code(u64::from_ne_bytes(*word)))
             .then_some((name, ToldBy::ConstantSymbol))
+    }
+
+    /// Strings are executable too where an old linker put them beside the code.
+    fn is_code(&mut self, address: u64) -> bool {
+        self.places.code.hold(address, 1)
+            && (!self.places.constant.hold(address, 1) || self.modules.is_code(address))
     }
 }

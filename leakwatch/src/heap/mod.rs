@@ -6,6 +6,7 @@ use std::io;
 use crate::census::memory::{Memory as _, ProcessMemory};
 use crate::census::reading::{self, Reading};
 use crate::census::{Limits, NotTaken, cost};
+use crate::diagnose::figures::bytes;
 use crate::report::build::{self, origin};
 use crate::report::model::{HeapPicture, Losses, SCHEMA_VERSION};
 use crate::sampler::ProcRoot;
@@ -35,17 +36,13 @@ pub enum HeapError {
         advice: String,
     },
     #[error(
-        "the heap of PID {pid} ({comm}) was not read: {:.1} MiB of the process are swapped out, and reading would bring \
-         its heap back into RAM; --force reads it all the same",
-        mib(*.swapped)
+        "the heap of PID {pid} ({comm}) was not read: {} of the process are swapped out, and reading would bring its \
+         heap back into RAM; --force reads it all the same",
+        bytes(*.swapped)
     )]
     Swapped { pid: u32, comm: String, swapped: u64 },
     #[error("PID {pid} ({comm}) exited while its heap was read")]
     Exited { pid: u32, comm: String },
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Reads the heap of a process. With `force` even if much of the process is swapped out.
@@ -61,7 +58,7 @@ pub fn picture(target: &Target, force: bool) -> Result<HeapPicture, HeapError> {
     readable(target)?;
     if let Some(swapped) = totals::read_status(&root, pid)
         .ok()
-        .and_then(|totals| cost::much_swapped(&totals))
+        .and_then(|totals| cost::swapped_too_much(&totals))
         .filter(|_| !force)
     {
         return Err(HeapError::Swapped { pid, comm, swapped });

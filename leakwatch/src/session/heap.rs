@@ -120,7 +120,7 @@ fn limits(
         });
     }
     let totals = totals::read_status(root, pid).map_err(|error| error.to_string())?;
-    if let Some(swapped) = cost::much_swapped(&totals) {
+    if let Some(swapped) = cost::swapped_too_much(&totals) {
         return Err(format!(
             "{} of the target are swapped out, and reading would bring them back (--census always does it)",
             bytes(swapped)

@@ -11,6 +11,7 @@ use clap::ValueEnum;
 
 use crate::run;
 
+mod census;
 mod counters;
 mod filter;
 mod priority;
@@ -63,6 +64,8 @@ enum Workload {
     MappingStorm,
     /// One thread mallocs and frees small blocks as fast as it can.
     MallocStorm,
+    /// The same beside a heap of half a GiB, which is read again and again.
+    Census,
     /// Another process than the target.
     Bystander,
 }
@@ -109,7 +112,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .iter()
         .filter(|workload| arguments.only.is_none_or(|only| only == **workload));
     for workload in chosen {
-        lines.extend(lines_of(*workload, &tracers, &plan)?);
+        lines.extend(lines_of(*workload, &leakwatch, &tracers, &plan)?);
     }
     let names: Vec<&str> = tracers.iter().map(Tracer::name).collect();
     for doubt in table::doubts(&names, &lines) {
@@ -138,7 +141,7 @@ fn tracers(leakwatch: &Path, no_peers: bool) -> Vec<Tracer> {
     tracers
 }
 
-fn lines_of(workload: Workload, tracers: &[Tracer], plan: &Plan) -> Result<Vec<Line>> {
+fn lines_of(workload: Workload, leakwatch: &Path, tracers: &[Tracer], plan: &Plan) -> Result<Vec<Line>> {
     let measure = |measure: &Measure| -> Result<Vec<Line>> {
         run::heading(measure.title);
         let mut subject = measure.start()?;
@@ -155,6 +158,7 @@ fn lines_of(workload: Workload, tracers: &[Tracer], plan: &Plan) -> Result<Vec<L
         Workload::FaultStorm => measure(&workloads::fault_storm()),
         Workload::MappingStorm => measure(&workloads::mapping_storm()),
         Workload::MallocStorm => measure(&workloads::malloc_storm()),
+        Workload::Census => census::lines(leakwatch, tracers.len(), plan),
         Workload::Bystander => measure(&workloads::bystander()),
     }
 }

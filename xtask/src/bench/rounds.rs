@@ -59,13 +59,7 @@ pub fn run(
             _ => Outcome::Passes(Vec::new()),
         })
         .collect();
-    let values = |window: &Window| -> Vec<Option<f64>> {
-        measure
-            .figures
-            .iter()
-            .map(|figure| (figure.read)(window))
-            .collect()
-    };
+    let values = |window: &Window| values(measure, window);
     std::thread::sleep(plan.settle);
     let mut before = values(&untraced(&mut subject.program, plan)?);
     for round in 1..=plan.rounds {
@@ -100,7 +94,14 @@ pub fn run(
     Ok(outcomes)
 }
 
-fn pass(
+/// What the measure reads from a window.
+pub fn values(measure: &Measure, window: &Window) -> Vec<Option<f64>> {
+    let figures = measure.figures.iter();
+    figures.map(|figure| (figure.read)(window)).collect()
+}
+
+/// A traced window between its neighbours.
+pub fn pass(
     measure: &Measure,
     before: &[Option<f64>],
     traced: &[Option<f64>],
@@ -128,7 +129,8 @@ fn pass(
     }
 }
 
-fn told(slowdowns: &[Option<f64>]) -> String {
+/// The slowdowns of a pass, for stderr.
+pub fn told(slowdowns: &[Option<f64>]) -> String {
     let each = slowdowns.iter().map(|slowdown| match slowdown {
         Some(ratio) => format!("{ratio:.3}x"),
         None => "no figure".to_owned(),
@@ -136,7 +138,11 @@ fn told(slowdowns: &[Option<f64>]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-fn untraced(program: &mut Program, plan: &Plan) -> Result<Window> {
+/// A window in which nothing but the program works.
+///
+/// # Errors
+/// When the program has ended.
+pub fn untraced(program: &mut Program, plan: &Plan) -> Result<Window> {
     let before = program.counters()?;
     std::thread::sleep(plan.window);
     Ok(Window::between(&before, &program.counters()?))

@@ -138,7 +138,7 @@ impl Tracer {
 }
 
 /// On the disk of the target folder: what perf writes may be too much for a /tmp in memory.
-fn scratch() -> Result<TempDir> {
+pub fn scratch() -> Result<TempDir> {
     tempfile::tempdir_in(run::target_directory()?).context("cannot make a temporary folder")
 }
 

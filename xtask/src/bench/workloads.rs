@@ -136,6 +136,17 @@ pub fn malloc_storm() -> Measure {
     storm("malloc storm", "malloc_storm.c", "mallocs/s", false)
 }
 
+/// MiB in small blocks that the storm keeps beside its own: what a census reads.
+const HEAP_MIB: u32 = 512;
+
+/// The same beside a large heap that rests.
+pub fn malloc_storm_on_a_large_heap() -> Measure {
+    Measure {
+        arguments: vec![HEAP_MIB.to_string()],
+        ..storm("malloc storm, heap read", "malloc_storm.c", "mallocs/s", false)
+    }
+}
+
 pub fn bystander() -> Measure {
     Measure {
         title: "bystander",

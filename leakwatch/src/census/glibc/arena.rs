@@ -1,8 +1,7 @@
 //! Where the arenas are, and which heaps each is made of.
 
-use std::ops::Range;
-
-use super::layout::{BINS, FLAGS, HEAP_ALIGNMENT, LEAST_CHUNK, Layout, NONCONTIGUOUS};
+use super::layout::{BINS, FLAGS, LEAST_CHUNK, Layout, NONCONTIGUOUS};
+use super::pieces::Piece;
 use super::walk::{End, Torn};
 use crate::census::NotTaken;
 use crate::census::memory::{Memory, word_at};
@@ -131,7 +130,7 @@ pub fn all(memory: &impl Memory, layout: &Layout, main: u64) -> Result<Vec<u64>,
         if at == main {
             return Ok(states);
         }
-        if at % HEAP_ALIGNMENT != layout.heap_info || at >= ADDRESS_END {
+        if at % layout.heap_alignment != layout.heap_info || at >= ADDRESS_END {
             return Err(torn(at, "an arena where none can be"));
         }
         if states.len() >= ARENAS_MAX {
@@ -139,6 +138,34 @@ pub fn all(memory: &impl Memory, layout: &Layout, main: u64) -> Result<Vec<u64>,
         }
         states.push(at);
     }
+}
+
+/// The layout with the alignment of heaps that this process uses: not always the usual one with huge pages. It is the
+/// one at which every arena's state, and the heap of its top chunk, is where it must be.
+pub fn with_heap_alignment(memory: &impl Memory, layout: &Layout, main: u64) -> Layout {
+    let with = |heap_alignment: &u64| Layout {
+        heap_alignment: *heap_alignment,
+        ..*layout
+    };
+    let mut candidates = layout.heap_alignments.iter().map(with);
+    candidates
+        .find(|candidate| heaps_lie_so(memory, candidate, main).unwrap_or(false))
+        .unwrap_or(*layout)
+}
+
+fn heaps_lie_so(memory: &impl Memory, layout: &Layout, main: u64) -> Result<bool, Torn> {
+    for state in all(memory, layout, main)? {
+        if state == main {
+            continue;
+        }
+        let top = word(memory, state + layout.top)?;
+        let base = top - top % layout.heap_alignment;
+        let size = word(memory, base.saturating_add(16))?;
+        if word(memory, base)? != state || top - base >= size || size > layout.heap_alignment {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A part of an arena that is walked in one go.
@@ -153,7 +180,7 @@ pub struct Heap {
 pub fn heaps(memory: &impl Memory, layout: &Layout, state: u64) -> Result<Vec<Heap>, Torn> {
     let first = state - layout.heap_info;
     let top = word(memory, state + layout.top)?;
-    let mut base = top - top % HEAP_ALIGNMENT;
+    let mut base = top - top % layout.heap_alignment;
     let mut heaps = Vec::new();
     loop {
         if base == 0 || base >= ADDRESS_END || word(memory, base)? != state {
@@ -175,7 +202,7 @@ pub fn heaps(memory: &impl Memory, layout: &Layout, state: u64) -> Result<Vec<He
             return Err(torn(base, "more heaps than any arena has"));
         }
         base = word(memory, base + 8)?;
-        if !base.is_multiple_of(HEAP_ALIGNMENT) {
+        if !base.is_multiple_of(layout.heap_alignment) {
             return Err(torn(base, "a heap where none can be"));
         }
     }
@@ -185,11 +212,11 @@ pub fn heaps(memory: &impl Memory, layout: &Layout, state: u64) -> Result<Vec<He
 pub fn heap_end(memory: &impl Memory, layout: &Layout, state: u64, base: u64) -> Result<End, Torn> {
     let top = word(memory, state + layout.top)?;
     let size = word(memory, base + 16)?;
-    if word(memory, base)? != state || !(LEAST_CHUNK..=HEAP_ALIGNMENT).contains(&size) {
+    if word(memory, base)? != state || !(LEAST_CHUNK..=layout.heap_alignment).contains(&size) {
         return Err(torn(base, "a heap that says nothing sensible of itself"));
     }
     let end = base + size;
-    Ok(if top - top % HEAP_ALIGNMENT == base {
+    Ok(if top - top % layout.heap_alignment == base {
         End::Top { top, end }
     } else {
         End::Fence { end }
@@ -212,8 +239,28 @@ pub fn main_end(memory: &impl Memory, layout: &Layout, state: u64) -> Result<Opt
     }
 }
 
-/// Where the main heap may begin, the likeliest first. It has what `system_mem` says up to its end; a static program's
-/// `[heap]` begins with memory of the loader, so the mapping's start is only the second guess.
+/// Where a piece of a main heap in pieces ends.
+pub fn piece_end(memory: &impl Memory, layout: &Layout, state: u64, piece: &Piece) -> Result<End, Torn> {
+    if !piece.has_top {
+        return Ok(End::Fence { end: piece.range.end });
+    }
+    match main_end(memory, layout, state)? {
+        Some(End::Top { top, end }) if piece.range.start <= top && top < piece.range.end => {
+            Ok(End::Top { top, end })
+        }
+        _ => Err(torn(state, "the top went on elsewhere")),
+    }
+}
+
+/// Whether the main heap is in several pieces: `sbrk` failed once, and `mmap` gave the rest.
+pub fn in_pieces(memory: &impl Memory, state: u64) -> Result<bool, Torn> {
+    // The second 32-bit word of the state.
+    Ok((word(memory, state)? >> 32) & NONCONTIGUOUS != 0)
+}
+
+/// Where the main heap, in one piece, may begin, the likeliest first. It has what `system_mem` says up to its end. A
+/// static program's `[heap]` begins with memory of the loader, as does any where an older loader was given tunables. So
+/// the mapping's start is only the second guess.
 pub fn main_starts(
     memory: &impl Memory,
     layout: &Layout,
@@ -221,28 +268,23 @@ pub fn main_starts(
     end: End,
     mappings: &[Mapping],
 ) -> Result<Vec<u64>, NotTaken> {
-    let inside = |range: &Range<u64>| {
-        range.start < end.address() && end.address() <= range.end.saturating_add(1 << 30)
-    };
     let heap = mappings
         .iter()
         .find(|it| it.path_bytes() == b"[heap]")
         .ok_or(NotTaken::NotContiguous("there is no [heap]"))?;
-    let flags = memory
-        .word(state)
-        .map_err(|error| NotTaken::Unreadable(error.to_string()))?;
-    // The second 32-bit word of the state.
-    if (flags >> 32) & NONCONTIGUOUS != 0 || !inside(&heap.range) {
-        return Err(NotTaken::NotContiguous(
-            "sbrk failed once, and mmap gave the rest",
-        ));
+    if end.address() <= heap.range.start || heap.range.end.saturating_add(1 << 30) < end.address() {
+        return Err(NotTaken::NotContiguous("its top is not in [heap]"));
     }
-    let told = memory
-        .word(state + layout.system_mem)
-        .ok()
-        .and_then(|bytes| end.address().checked_sub(bytes))
-        .filter(|start| start.is_multiple_of(16) && heap.range.contains(start));
-    let mut starts: Vec<_> = told.into_iter().collect();
+    // Without randomization older kernels let the break begin in the last page of the program's own data.
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    let possible = heap.range.start.saturating_sub(page)..heap.range.end;
+    let mut starts: Vec<_> = [Some(layout.system_mem), layout.system_mem_or]
+        .into_iter()
+        .flatten()
+        .filter_map(|offset| end.address().checked_sub(memory.word(state + offset).ok()?))
+        .filter_map(|start| start.checked_next_multiple_of(16))
+        .filter(|start| possible.contains(start))
+        .collect();
     if !starts.contains(&heap.range.start) {
         starts.push(heap.range.start);
     }

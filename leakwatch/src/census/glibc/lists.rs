@@ -1,22 +1,29 @@
 //! Chunks that are free though they look in use: those on the lists of fastbins and tcaches.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::layout::{FASTBINS, FLAGS, HEADER, LEAST_CHUNK, Layout, TCACHE_BINS};
-use super::walk::{could_be_tcache, tcache_count, tcache_head};
+use super::layout::{FASTBINS, FLAGS, HEADER, IS_MMAPPED, LEAST_CHUNK, Layout, Links, link};
+use super::tcache;
 use crate::census::memory::{Memory, word_at};
 use crate::census::{Budget, NotTaken};
 
 /// Nodes between two looks at the clock.
 const NODES_UNCHECKED: u64 = 1024;
+/// How often a tcache that its thread is changing right now is read.
+const TCACHE_TRIES: u32 = 3;
 
-/// One list of chunks of one size.
+/// One list of chunks.
 struct List {
     /// The head's chunk (not what the user was given).
     chunk: u64,
-    bytes: u64,
+    /// The smallest and the largest chunk that may be on it.
+    sizes: (u64, u64),
     /// Nodes at most.
     most: u64,
+    /// What a link's target is above its chunk: in a tcache links point at what the user was given, in a fastbin at
+    /// the chunk. Both stand in the user's first word.
+    to_user: u64,
 }
 
 /// How a list ended.
@@ -27,6 +34,9 @@ enum ListEnd {
     Broken,
 }
 
+/// Chunks on lists: how many, by (index of the arena, bytes of the chunk).
+pub type Nodes = BTreeMap<(usize, u64), u64>;
+
 /// The walked heaps, by address: (range, index of the arena).
 pub type Extents = [(Range<u64>, usize)];
 
@@ -36,46 +46,96 @@ fn arena_of(extents: &Extents, address: u64) -> Option<usize> {
     range.contains(&address).then_some(*arena)
 }
 
-/// Reports each node of a list: (index of the arena, bytes of the chunk). In a tcache links point at what the user was
-/// given, in a fastbin at the chunk; both stand in the user's first word.
+/// Where the chunk of a header lies.
+enum Place {
+    Arena(usize),
+    /// In a mapping of its own: since 2.43 a tcache that is tuned for such sizes keeps these too. Such a chunk stays
+    /// among the mmapped ones.
+    Mapping,
+}
+
+fn place(layout: &Layout, extents: &Extents, chunk: u64, size_word: u64) -> Option<Place> {
+    let arena = arena_of(extents, chunk);
+    if size_word & IS_MMAPPED == 0 {
+        return arena.map(Place::Arena);
+    }
+    (layout.mapped_unsized > 0 && arena.is_none()).then_some(Place::Mapping)
+}
+
 fn follow(
     memory: &impl Memory,
     layout: &Layout,
     extents: &Extents,
     list: &List,
-    to_user: u64,
+    mangled: bool,
     budget: &Budget,
-    mut node: impl FnMut(usize, u64),
-) -> Result<ListEnd, NotTaken> {
+) -> Result<(ListEnd, Nodes), NotTaken> {
+    let mut nodes = Nodes::default();
     let mut chunk = list.chunk;
     for index in 0..list.most {
         if index % NODES_UNCHECKED == 0 {
             budget.check()?;
         }
         let mut words = [0; 24];
-        let arena = arena_of(extents, chunk).filter(|_| chunk.is_multiple_of(16));
-        let Some(arena) = arena.filter(|_| memory.fill(chunk, &mut words).is_ok()) else {
-            return Ok(ListEnd::Broken);
-        };
+        if !chunk.is_multiple_of(16) || memory.fill(chunk, &mut words).is_err() {
+            return Ok((ListEnd::Broken, nodes));
+        }
         let word = |offset| word_at(&words, offset).unwrap_or(0);
-        if word(8) & !FLAGS != list.bytes {
-            return Ok(ListEnd::Broken);
+        let bytes = word(8) & !FLAGS;
+        let place = place(layout, extents, chunk, word(8));
+        let Some(place) = place.filter(|_| (list.sizes.0..=list.sizes.1).contains(&bytes)) else {
+            return Ok((ListEnd::Broken, nodes));
+        };
+        if let Place::Arena(arena) = place {
+            *nodes.entry((arena, bytes)).or_default() += 1;
         }
-        node(arena, list.bytes);
-        let next = layout.link(chunk + HEADER, word(16));
+        let next = link(chunk + HEADER, word(16), mangled);
         if next == 0 {
-            return Ok(ListEnd::Whole);
+            return Ok((ListEnd::Whole, nodes));
         }
-        let Some(next) = next.checked_sub(to_user) else {
-            return Ok(ListEnd::Broken);
+        let Some(next) = next.checked_sub(list.to_user) else {
+            return Ok((ListEnd::Broken, nodes));
         };
         chunk = next;
     }
     // The list is longer than its count: the target has just put one there, or it is a circle.
-    Ok(ListEnd::Broken)
+    Ok((ListEnd::Broken, nodes))
 }
 
-/// The chunks in an arena's fastbins; `most` is what the arena has in use by its neighbours' word.
+/// Adds the chunks of a list to `nodes`: of a broken one those up to the break.
+fn add(
+    memory: &impl Memory,
+    layout: &Layout,
+    extents: &Extents,
+    list: &List,
+    budget: &mut Budget,
+    nodes: &mut Nodes,
+) -> Result<(), NotTaken> {
+    let ways: &[bool] = match layout.links {
+        Links::Plain => &[false],
+        Links::Mangled => &[true],
+        Links::Either => &[false, true],
+    };
+    let (mut whole, mut longest) = (false, Nodes::default());
+    for mangled in ways {
+        let (end, found) = follow(memory, layout, extents, list, *mangled, budget)?;
+        whole = end == ListEnd::Whole;
+        if whole {
+            longest = found;
+            break;
+        }
+        if found.values().sum::<u64>() > longest.values().sum() {
+            longest = found;
+        }
+    }
+    budget.broken_lists += u64::from(!whole);
+    for (key, count) in longest {
+        *nodes.entry(key).or_default() += count;
+    }
+    Ok(())
+}
+
+/// Adds the chunks in an arena's fastbins; `most` is what the arena has in use by its neighbours' word.
 pub fn fastbins(
     memory: &impl Memory,
     layout: &Layout,
@@ -83,26 +143,29 @@ pub fn fastbins(
     state: u64,
     most: u64,
     budget: &mut Budget,
-    mut node: impl FnMut(usize, u64),
+    nodes: &mut Nodes,
 ) -> Result<(), NotTaken> {
+    let Some(offset) = layout.fastbins else {
+        return Ok(());
+    };
     for index in 0..FASTBINS {
-        let head = memory.word(state + layout.fastbins + 8 * index).unwrap_or(0);
+        let head = memory.word(state + offset + 8 * index).unwrap_or(0);
         if head == 0 {
             continue;
         }
+        let size = LEAST_CHUNK + 16 * index;
         let list = List {
             chunk: head,
-            bytes: LEAST_CHUNK + 16 * index,
+            sizes: (size, size),
             most,
+            to_user: 0,
         };
-        if follow(memory, layout, extents, &list, 0, budget, &mut node)? == ListEnd::Broken {
-            budget.broken_lists += 1;
-        }
+        add(memory, layout, extents, &list, budget, nodes)?;
     }
     Ok(())
 }
 
-/// The chunks that a thread keeps in the tcache whose chunk is at `address`. Nothing, where it turns out to be the
+/// Adds the chunks that a thread keeps in the tcache whose chunk is at `address`. Nothing, where it turns out to be the
 /// user's own data: then the heads of its lists are no chunks of the right size.
 pub fn tcache(
     memory: &impl Memory,
@@ -110,35 +173,43 @@ pub fn tcache(
     extents: &Extents,
     address: u64,
     budget: &mut Budget,
-    mut node: impl FnMut(usize, u64),
+    nodes: &mut Nodes,
 ) -> Result<(), NotTaken> {
-    let Some(shape) = layout.tcache else {
-        return Ok(());
-    };
-    let length = shape.entries() + 8 * TCACHE_BINS;
-    let mut body = vec![0; usize::try_from(length).unwrap_or(0)];
-    if memory.fill(address + HEADER, &mut body).is_err() || !could_be_tcache(&body, shape) {
-        return Ok(());
-    }
-    let mut lists = Vec::new();
-    for index in 0..TCACHE_BINS {
-        let most = tcache_count(&body, shape, index).unwrap_or(0);
-        let head = tcache_head(&body, shape, index).unwrap_or(0);
-        let Some(chunk) = head.checked_sub(HEADER).filter(|_| most > 0) else {
-            continue;
-        };
-        let bytes = LEAST_CHUNK + 16 * index;
-        let is_chunk = arena_of(extents, chunk).is_some()
-            && memory.word(chunk + 8).is_ok_and(|size| size & !FLAGS == bytes);
-        if !is_chunk {
+    for _ in 0..TCACHE_TRIES {
+        if let Some(lists) = tcache_lists(memory, layout, extents, address) {
+            for list in lists {
+                add(memory, layout, extents, &list, budget, nodes)?;
+            }
             return Ok(());
-        }
-        lists.push(List { chunk, bytes, most });
-    }
-    for list in lists {
-        if follow(memory, layout, extents, &list, HEADER, budget, &mut node)? == ListEnd::Broken {
-            budget.broken_lists += 1;
         }
     }
     Ok(())
+}
+
+/// The lists of a tcache, each with a chunk at its head.
+fn tcache_lists(memory: &impl Memory, layout: &Layout, extents: &Extents, address: u64) -> Option<Vec<List>> {
+    let size = memory.word(address + 8).ok()? & !FLAGS;
+    layout
+        .tcaches
+        .iter()
+        .filter(|shape| (shape.least_chunk..=shape.most_chunk).contains(&size))
+        .find_map(|shape| {
+            let mut body = vec![0; usize::try_from(shape.bytes()).ok()?];
+            memory.fill(address + HEADER, &mut body).ok()?;
+            let bins = tcache::bins(&body, *shape)?;
+            bins.into_iter()
+                .map(|bin| {
+                    let chunk = bin.head.checked_sub(HEADER)?;
+                    let sizes = shape.sizes(bin.index);
+                    let size = memory.word(chunk.checked_add(8)?).ok()?;
+                    place(layout, extents, chunk, size)?;
+                    (sizes.0..=sizes.1).contains(&(size & !FLAGS)).then_some(List {
+                        chunk,
+                        sizes,
+                        most: bin.most,
+                        to_user: HEADER,
+                    })
+                })
+                .collect()
+        })
 }

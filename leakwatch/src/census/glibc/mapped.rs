@@ -2,60 +2,229 @@
 
 use std::ops::Range;
 
-use super::layout::{FLAGS, IS_MMAPPED};
+use super::layout::{FLAGS, HEADER, IS_MMAPPED, LEAST_CHUNK, Layout};
 use crate::census::memory::{Memory, word_at};
 use crate::census::{Amount, Budget, NotTaken};
 use crate::sampler::maps::Mapping;
 
-const PAGE: u64 = 4096;
+/// Alignments that `memalign` is looked for with.
+const ALIGNMENTS: Range<u32> = 5..31;
 
-/// The kernel merges neighbouring mappings, so one can hold many chunks, each beginning where the one before ends. A
-/// mapping that does not begin with a chunk is something else's. Left out so: an aligned chunk (`memalign`), whose
-/// header is not where its mapping begins, and chunks above a foreign mapping that was merged with theirs.
+/// Whether an allocator's memory may lie there: private, to read and write, of no file. Huge pages that were asked for
+/// as such are a file of the kernel's.
+pub fn is_anonymous(mapping: &Mapping) -> bool {
+    let path = mapping.path_bytes();
+    let unnamed = mapping.inode == 0 && (path.is_empty() || path.starts_with(b"[anon:"));
+    (unnamed || path.starts_with(b"/anon_hugepage"))
+        && mapping.readable
+        && mapping.writable
+        && !mapping.shared
+}
+
+/// Counts them; the bytes are those of their mappings.
+///
+/// The kernel merges neighbouring mappings, so one can hold many chunks, each beginning where the one before ends, or
+/// where a heap ends. A mapping that does not begin with a chunk is something else's. So chunks above a foreign
+/// mapping that was merged with theirs are left out.
 pub fn count(
     memory: &impl Memory,
+    layout: &Layout,
     mappings: &[Mapping],
     heaps: &[Range<u64>],
     budget: &Budget,
 ) -> Result<Amount, NotTaken> {
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
     let mut sum = Amount::default();
-    for mapping in mappings {
-        let anonymous = mapping.inode == 0
-            && (mapping.path.is_none() || mapping.path_bytes().starts_with(b"[anon:"))
-            && mapping.readable
-            && mapping.writable
-            && !mapping.shared;
-        let heap = |heap: &Range<u64>| heap.start < mapping.range.end && mapping.range.start < heap.end;
-        if !anonymous || heaps.iter().any(heap) {
-            continue;
-        }
+    for mapping in mappings.iter().filter(|mapping| is_anonymous(mapping)) {
         budget.check()?;
-        let mut at = mapping.range.start;
-        let mut seen = 0_u32;
-        while at < mapping.range.end {
-            let mut words = [0; 16];
-            if memory.fill(at, &mut words).is_err() {
-                break;
-            }
-            let (before, word) = (word_at(&words, 0).unwrap_or(0), word_at(&words, 8).unwrap_or(0));
-            let size = word & !FLAGS;
-            let next = at.checked_add(size).filter(|next| *next <= mapping.range.end);
-            let (Some(next), true) = (
-                next,
-                before == 0 && word & FLAGS == IS_MMAPPED && size != 0 && size.is_multiple_of(PAGE),
-            ) else {
-                break;
-            };
-            sum.add(Amount {
-                count: 1,
-                bytes: size,
-            });
-            at = next;
-            seen += 1;
-            if seen.is_multiple_of(1024) {
-                budget.check()?;
+        for gap in gaps(&mapping.range, heaps) {
+            let mut at = gap.start;
+            let mut seen = 0_u32;
+            while let Some(end) = chunk_end(memory, layout, at, gap.end, page) {
+                sum.add(Amount {
+                    count: 1,
+                    bytes: end - at,
+                });
+                at = end;
+                seen += 1;
+                if seen.is_multiple_of(1024) {
+                    budget.check()?;
+                }
             }
         }
     }
     Ok(sum)
+}
+
+/// What of a range is in no heap; `heaps` are in the order of their addresses.
+fn gaps(range: &Range<u64>, heaps: &[Range<u64>]) -> Vec<Range<u64>> {
+    let first = heaps.partition_point(|heap| heap.end <= range.start);
+    let mut gaps = Vec::new();
+    let mut at = range.start;
+    for heap in heaps.iter().skip(first).take_while(|heap| heap.start < range.end) {
+        gaps.push(at..heap.start);
+        at = heap.end;
+    }
+    gaps.push(at..range.end);
+    gaps.retain(|gap| gap.start < gap.end);
+    gaps
+}
+
+/// Where the mapping of a chunk ends that begins at `at`, if one does. Of a chunk from `memalign` the header is not
+/// where its mapping begins but before the first address with the alignment; how far from the beginning it says itself.
+fn chunk_end(memory: &impl Memory, layout: &Layout, at: u64, limit: u64, page: u64) -> Option<u64> {
+    if let Some(end) = chunk_end_by_first_page(memory, layout, at, limit, page) {
+        return Some(end);
+    }
+    let mut last = None;
+    leads(at)
+        .skip_while(|lead| *lead < page)
+        .take_while(|lead| *lead < limit - at)
+        .find_map(|lead| {
+            // One address has many alignments.
+            if last.replace(lead) == Some(lead) {
+                return None;
+            }
+            let mut words = [0; 16];
+            memory.fill(at + lead, &mut words).ok()?;
+            chunk_end_with(layout, at, lead, &words, limit, page)
+        })
+}
+
+/// The same for alignments of up to a page, by one read.
+pub fn chunk_end_by_first_page(
+    memory: &impl Memory,
+    layout: &Layout,
+    at: u64,
+    limit: u64,
+    page: u64,
+) -> Option<u64> {
+    if at >= limit || !at.is_multiple_of(page) {
+        return None;
+    }
+    let mut first = vec![0; usize::try_from(page).ok()?];
+    memory.fill(at, &mut first).ok()?;
+    let within = leads(at).take_while(|lead| *lead < page);
+    std::iter::once(0).chain(within).find_map(|lead| {
+        let words = first.get(usize::try_from(lead).ok()?..)?;
+        chunk_end_with(layout, at, lead, words, limit, page)
+    })
+}
+
+/// How far the headers of aligned chunks may be from the beginning of their mapping, never less from one to the next.
+fn leads(at: u64) -> impl Iterator<Item = u64> {
+    ALIGNMENTS.filter_map(move |bits| {
+        let user = at.checked_add(HEADER)?.checked_next_multiple_of(1 << bits)?;
+        user.checked_sub(at)?.checked_sub(HEADER)
+    })
+}
+
+/// By the words of a header that is `lead` bytes from the beginning.
+fn chunk_end_with(layout: &Layout, at: u64, lead: u64, words: &[u8], limit: u64, page: u64) -> Option<u64> {
+    let (before, word) = (word_at(words, 0)?, word_at(words, 8)?);
+    // Since 2.43, which leaves the header out of the size, the lowest bit tells huge pages.
+    let huge = u64::from(layout.mapped_unsized > 0);
+    let size = word & !FLAGS;
+    let total = lead.checked_add(size)?.checked_add(layout.mapped_unsized)?;
+    let end = at.checked_add(total)?;
+    let is_chunk = before & !huge == lead
+        && word & FLAGS == IS_MMAPPED
+        && size >= LEAST_CHUNK
+        && total.is_multiple_of(page)
+        && end <= limit;
+    is_chunk.then_some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::census::Limits;
+    use crate::census::memory::fake::Pieces;
+    use crate::sampler::maps::parse_line;
+
+    const START: u64 = 0x7d00_0000_1000;
+
+    fn counted(version: (u32, u32), words: &[(u64, u64)], heaps: &[Range<u64>]) -> Amount {
+        let mut memory = Pieces::default();
+        memory.add(START, 0x4_0000);
+        for (at, word) in words {
+            memory.put(START + at, &[*word]);
+        }
+        let line = b"7d0000001000-7d0000041000 rw-p 00000000 00:00 0";
+        let budget = Budget::new(Limits::default());
+        let layout = Layout::of(version).unwrap();
+        count(&memory, &layout, &[parse_line(line).unwrap()], heaps, &budget).unwrap()
+    }
+
+    #[test]
+    fn one_after_the_other() {
+        let words = [(8, 0x3002), (0x3008, 0x1002), (0x4008, 0x5001)];
+        assert_eq!(
+            counted((2, 36), &words, &[]),
+            Amount {
+                count: 2,
+                bytes: 0x4000
+            }
+        );
+        // Without their headers.
+        let words = [(8, 0x2ff2), (0x3000, 1), (0x3008, 0xff2)];
+        assert_eq!(
+            counted((2, 43), &words, &[]),
+            Amount {
+                count: 2,
+                bytes: 0x4000
+            }
+        );
+        assert_eq!(counted((2, 36), &words, &[]), Amount::default());
+    }
+
+    #[test]
+    fn a_header_that_is_not_where_its_mapping_begins() {
+        // Aligned to 64, to a page, to two pages: the second and third begin after the one before.
+        let words = [
+            (0x30, 0x30),
+            (0x38, (0x3000 - 0x30) | 2),
+            (0x3ff0, 0xff0),
+            (0x3ff8, (0x2000 - 0xff0) | 2),
+            (0x6ff0, 0x1ff0),
+            (0x6ff8, (0x4000 - 0x1ff0) | 2),
+        ];
+        assert_eq!(
+            counted((2, 36), &words, &[]),
+            Amount {
+                count: 3,
+                bytes: 0x9000
+            }
+        );
+        let mut shorter = words;
+        for word in [1, 3, 5] {
+            shorter[word].1 -= 16;
+        }
+        assert_eq!(
+            counted((2, 44), &shorter, &[]),
+            Amount {
+                count: 3,
+                bytes: 0x9000
+            }
+        );
+        // A lead that is not where the header is, an end within a page, one beyond the mapping, other flags.
+        for (index, wrong) in [(0, 0x20), (1, 0x2fe0 | 2), (1, 0x4_0fd0 | 2), (1, 0x2fd0 | 6)] {
+            let mut words = words;
+            words[index].1 = wrong;
+            assert_eq!(counted((2, 36), &words, &[]), Amount::default(), "{wrong:#x}");
+        }
+    }
+
+    #[test]
+    fn beside_a_heap_in_the_same_mapping() {
+        let words = [(8, 0x1002), (0x4008, 0x3002)];
+        let heap = START + 0x1000..START + 0x4000;
+        assert_eq!(
+            counted((2, 36), &words, &[heap]),
+            Amount {
+                count: 2,
+                bytes: 0x4000
+            }
+        );
+    }
 }

@@ -5,15 +5,18 @@ mod arena;
 pub mod layout;
 mod lists;
 mod mapped;
+mod pieces;
 mod tally;
+mod tcache;
 mod walk;
 
 #[cfg(test)]
 mod live_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod version_tests;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::constants::Constants;
@@ -22,6 +25,7 @@ use super::types::constant_ranges;
 use super::{Amount, Arena, Budget, Census, Free, Limits, NotTaken};
 use crate::sampler::maps::Mapping;
 use layout::Layout;
+use lists::Nodes;
 use tally::Tally;
 use walk::{Torn, Walker};
 
@@ -46,6 +50,7 @@ pub fn take(
     let constants = Constants::new(constant_ranges(mappings));
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
     let main = arena::find_main(memory, layout, mappings)?;
+    let layout = &arena::with_heap_alignment(memory, layout, main);
     let states = again(&mut budget, || arena::all(memory, layout, main))?;
     let mut walker = Walker::new(memory, layout, &constants, page);
 
@@ -65,17 +70,22 @@ pub fn take(
     }
     extents.sort_by_key(|(range, _)| range.start);
 
-    // By (arena, bytes of the chunk): how many there are.
-    let mut fast = BTreeMap::<(usize, u64), u64>::new();
+    let mut fast = Nodes::default();
     for arena in &census.arenas {
         let most = arena.in_use.count;
-        let node = |owner, bytes| *fast.entry((owner, bytes)).or_default() += 1;
-        lists::fastbins(memory, layout, &extents, arena.address, most, &mut budget, node)?;
+        lists::fastbins(
+            memory,
+            layout,
+            &extents,
+            arena.address,
+            most,
+            &mut budget,
+            &mut fast,
+        )?;
     }
-    let mut cached = BTreeMap::<(usize, u64), u64>::new();
+    let mut cached = Nodes::default();
     for address in std::mem::take(&mut sum.tcaches) {
-        let node = |owner, bytes| *cached.entry((owner, bytes)).or_default() += 1;
-        lists::tcache(memory, layout, &extents, address, &mut budget, node)?;
+        lists::tcache(memory, layout, &extents, address, &mut budget, &mut cached)?;
     }
     for (nodes, fastbin) in [(fast, true), (cached, false)] {
         for ((owner, bytes), count) in nodes {
@@ -97,7 +107,7 @@ pub fn take(
     }
 
     census.extents = extents.into_iter().map(|(range, _)| range).collect();
-    census.mmapped = mapped::count(memory, mappings, &census.extents, &budget)?;
+    census.mmapped = mapped::count(memory, layout, mappings, &census.extents, &budget)?;
     for arena in &census.arenas {
         census.in_use_bytes += arena.in_use.bytes;
         census.in_use_chunks += arena.in_use.count;
@@ -127,10 +137,10 @@ pub fn take_of_unknown_version(
     for layout in layout::LAYOUTS.into_iter().filter_map(Layout::of) {
         match take(memory, &layout, mappings, limits) {
             Ok(census) => {
-                let lists = if layout.tcache.is_some() {
-                    census.free.tcache
-                } else {
+                let lists = if layout.tcaches.is_empty() {
                     census.free.fastbins
+                } else {
+                    census.free.tcache
                 };
                 if lists.count > 0 && census.broken_lists == 0 {
                     return Ok(census);
@@ -178,6 +188,9 @@ fn main_arena(
     let Some(end) = again(budget, || arena::main_end(memory, layout, state))? else {
         return Ok(walked(state, true, Tally::default(), Vec::new()));
     };
+    if again(budget, || arena::in_pieces(memory, state))? {
+        return main_arena_in_pieces(walker, state, mappings, budget);
+    }
     let mut failed = NotTaken::NoArena;
     for start in arena::main_starts(memory, layout, state, end, mappings)? {
         let end = || {
@@ -199,6 +212,33 @@ fn main_arena(
         }
     }
     Err(failed)
+}
+
+fn main_arena_in_pieces(
+    walker: &mut Walker<'_, impl Memory>,
+    state: u64,
+    mappings: &[Mapping],
+    budget: &mut Budget,
+) -> Result<Walked, NotTaken> {
+    let (memory, layout) = (walker.memory, walker.layout);
+    let mut tries = 0;
+    'anew: loop {
+        tries += 1;
+        let mut tally = Tally::default();
+        let mut ranges = Vec::new();
+        for piece in pieces::find(memory, layout, state, mappings, budget)? {
+            let end = || arena::piece_end(memory, layout, state, &piece);
+            match walker.walk(piece.range.start, true, end, budget) {
+                Ok((of_piece, end)) => {
+                    tally.merge(of_piece);
+                    ranges.push(piece.range.start..end.address());
+                }
+                Err(NotTaken::Inconsistent { .. }) if tries < ARENA_TRIES => continue 'anew,
+                Err(error) => return Err(error),
+            }
+        }
+        return Ok(walked(state, true, tally, ranges));
+    }
 }
 
 fn thread_arena(

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::layout::{self, Layout, NON_MAIN_ARENA, PREV_INUSE};
+use super::layout::{self, Layout, Links, NON_MAIN_ARENA, Numbers, PREV_INUSE};
 use crate::census::memory::Memory;
 use crate::census::memory::fake::Pieces;
 use crate::census::{Amount, Census, Limits, NotTaken, take};
 use crate::sampler::maps::{Mapping, parse_line};
 use crate::target::allocator::Allocator;
 
-const LIBC: u64 = 0x7f00_0000_0000;
-const STATE: u64 = LIBC + 0x480;
-const HEAP: u64 = 0x5555_0000_0000;
-const THREAD: u64 = 0x7e00_0000_0000;
-const MAPPED: u64 = 0x7d00_0000_0000;
-const HEAP_BYTES: u64 = 0x4_0000;
+pub(super) const LIBC: u64 = 0x7f00_0000_0000;
+pub(super) const STATE: u64 = LIBC + 0x480;
+pub(super) const HEAP: u64 = 0x5555_0000_0000;
+pub(super) const THREAD: u64 = 0x7e00_0000_0000;
+pub(super) const MAPPED: u64 = 0x7d00_0000_0000;
+pub(super) const HEAP_BYTES: u64 = 0x4_0000;
 
 fn glibc(version: &str) -> Allocator {
     Allocator::Glibc {
@@ -26,7 +26,7 @@ fn glibc(version: &str) -> Allocator {
     }
 }
 
-fn mappings() -> Vec<Mapping> {
+pub(super) fn mappings() -> Vec<Mapping> {
     let lines = [
         "555500000000-555500040000 rw-p 00000000 00:00 0 [heap]",
         "7d0000000000-7d0000010000 rw-p 00000000 00:00 0",
@@ -40,16 +40,16 @@ fn mappings() -> Vec<Mapping> {
 }
 
 /// Chunks in memory, one after the other.
-struct Heap<'a> {
-    memory: &'a mut Pieces,
-    at: u64,
-    previous: Option<u64>,
-    flags: u64,
+pub(super) struct Heap<'a> {
+    pub memory: &'a mut Pieces,
+    pub at: u64,
+    pub previous: Option<u64>,
+    pub flags: u64,
 }
 
 impl Heap<'_> {
     /// The chunk's address.
-    fn chunk(&mut self, size: u64, free: bool) -> u64 {
+    pub fn chunk(&mut self, size: u64, free: bool) -> u64 {
         let flag = if self.previous.is_some() { 0 } else { PREV_INUSE };
         self.memory.put(self.at + 8, &[size | flag | self.flags]);
         if let Some(previous) = self.previous {
@@ -62,7 +62,7 @@ impl Heap<'_> {
     }
 }
 
-fn state(memory: &mut Pieces, layout: &Layout, state: u64, top: u64, next: u64, system: u64) {
+pub(super) fn state(memory: &mut Pieces, layout: &Layout, state: u64, top: u64, next: u64, system: u64) {
     for index in 0..layout::BINS {
         let own = layout.bin(state, index);
         memory.put(own + 16, &[own, own]);
@@ -72,9 +72,12 @@ fn state(memory: &mut Pieces, layout: &Layout, state: u64, top: u64, next: u64, 
     memory.put(state + layout.system_mem, &[system]);
 }
 
-/// A heap with a tcache of two chunks, a fastbin of three, two free chunks, an arena of a thread, mmapped chunks.
 fn process(version: &str) -> Pieces {
-    let layout = Layout::of(layout::version(version).unwrap()).unwrap();
+    laid_out(&Layout::of(layout::version(version).unwrap()).unwrap())
+}
+
+/// A heap with a tcache of two chunks, a fastbin of three, two free chunks, an arena of a thread, mmapped chunks.
+pub(super) fn laid_out(layout: &Layout) -> Pieces {
     let mut memory = Pieces::default();
     memory.add(LIBC, 0x2000);
     memory.add(HEAP, 0x4_0000);
@@ -87,7 +90,10 @@ fn process(version: &str) -> Pieces {
         previous: None,
         flags: 0,
     };
-    let tcache = layout.tcache.map(|it| (it, heap.chunk(it.chunk_bytes, false)));
+    let tcache = layout
+        .tcaches
+        .first()
+        .map(|it| (*it, heap.chunk(it.least_chunk, false)));
     let cached: Vec<_> = (0..2).map(|_| heap.chunk(48, false)).collect();
     let fast: Vec<_> = (0..3).map(|_| heap.chunk(64, false)).collect();
     heap.chunk(1040, true);
@@ -99,27 +105,37 @@ fn process(version: &str) -> Pieces {
     let top = heap.at;
     heap.chunk(HEAP + HEAP_BYTES - top, false);
 
-    let link = |place: u64, to: u64| if layout.mangled { (place >> 12) ^ to } else { to };
+    // Where both may be, as the release itself has it.
+    let link = |place: u64, to: u64| layout::link(place, to, layout.links == Links::Mangled);
     if let Some((shape, chunk)) = tcache {
         let body = chunk + 16;
         // Class 1 has chunks of 48 bytes.
-        memory.put(body, &[if shape.count_bytes == 1 { 2 << 8 } else { 2 << 16 }]);
-        memory.put(body + shape.entries() + 8, &[cached[0] + 16]);
+        match (shape.numbers, shape.number_bytes) {
+            (Numbers::Kept, 1) => memory.put(body, &[2 << 8]),
+            (Numbers::Kept, _) => memory.put(body, &[2 << 16]),
+            (Numbers::Room, _) => {
+                memory.put(body, &[7 * 0x1_0001_0001_0001; 19]);
+                memory.put(body, &[7 * 0x1_0001_0001_0001 - (2 << 16)]);
+            }
+        }
+        memory.put(body + shape.heads() + 8, &[cached[0] + 16]);
         memory.put(cached[0] + 16, &[link(cached[0] + 16, cached[1] + 16)]);
         memory.put(cached[1] + 16, &[link(cached[1] + 16, 0)]);
     }
     state(
         &mut memory,
-        &layout,
+        layout,
         STATE,
         top,
         THREAD + layout.heap_info,
         HEAP_BYTES,
     );
-    memory.put(STATE + layout.fastbins + 16, &[fast[0]]);
-    for (index, chunk) in fast.iter().enumerate() {
-        let next = fast.get(index + 1).copied().unwrap_or(0);
-        memory.put(chunk + 16, &[link(chunk + 16, next)]);
+    if let Some(fastbins) = layout.fastbins {
+        memory.put(STATE + fastbins + 16, &[fast[0]]);
+        for (index, chunk) in fast.iter().enumerate() {
+            let next = fast.get(index + 1).copied().unwrap_or(0);
+            memory.put(chunk + 16, &[link(chunk + 16, next)]);
+        }
     }
 
     let own = THREAD + layout.heap_info;
@@ -136,25 +152,25 @@ fn process(version: &str) -> Pieces {
     let thread_top = heap.at;
     heap.chunk(THREAD + 0x2_1000 - thread_top, false);
     memory.put(THREAD, &[own, 0, 0x2_1000, 0x2_1000]);
-    state(&mut memory, &layout, own, thread_top, STATE, 0x2_1000);
+    state(&mut memory, layout, own, thread_top, STATE, 0x2_1000);
 
-    memory.put(MAPPED + 8, &[0x3000 | 2]);
-    memory.put(MAPPED + 0x3000 + 8, &[0x1000 | 2]);
+    memory.put(MAPPED + 8, &[(0x3000 - layout.mapped_unsized) | 2]);
+    memory.put(MAPPED + 0x3000 + 8, &[(0x1000 - layout.mapped_unsized) | 2]);
     memory
 }
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits {
         time: Duration::from_secs(20),
         tries: 5,
     }
 }
 
-fn census(memory: &impl Memory, version: &str) -> Result<Census, NotTaken> {
+pub(super) fn census(memory: &impl Memory, version: &str) -> Result<Census, NotTaken> {
     take(memory, &glibc(version), &mappings(), limits())
 }
 
-fn amount(count: u64, each: u64) -> Amount {
+pub(super) fn amount(count: u64, each: u64) -> Amount {
     Amount {
         count,
         bytes: count * each,
@@ -163,18 +179,20 @@ fn amount(count: u64, each: u64) -> Amount {
 
 #[test]
 fn a_heap_by_hand_in_every_layout() {
-    for version in ["2.17", "2.23", "2.26", "2.27", "2.31", "2.32", "2.36", "2.41"] {
+    for minor in layout::OLDEST.1..=layout::NEWEST.1 {
+        let version = &format!("2.{minor}");
         let census = census(&process(version), version).unwrap_or_else(|error| panic!("{version}: {error}"));
-        let tcache = Layout::of(layout::version(version).unwrap()).unwrap().tcache;
+        let layout = Layout::of((2, minor)).unwrap();
+        let fast = if layout.fastbins.is_some() { 3 } else { 0 };
         assert_eq!(census.classes[&544].in_use, amount(11, 544), "{version}");
         assert_eq!(census.classes[&112].in_use, amount(5, 112));
-        assert_eq!(census.classes[&64].free, amount(3, 64));
-        assert_eq!(census.classes[&64].in_use, Amount::default());
-        let cached = if tcache.is_some() { 2 } else { 0 };
+        assert_eq!(census.classes[&64].free, amount(fast, 64));
+        assert_eq!(census.classes[&64].in_use, amount(3 - fast, 64));
+        let cached = if layout.tcaches.is_empty() { 0 } else { 2 };
         assert_eq!(census.classes[&48].free, amount(cached, 48), "{version}");
         assert_eq!(census.classes[&48].in_use, amount(2 - cached, 48));
         assert_eq!(census.free.tcache, amount(cached, 48));
-        assert_eq!(census.free.fastbins, amount(3, 64));
+        assert_eq!(census.free.fastbins, amount(fast, 64));
         assert_eq!(
             census.free.bins,
             Amount {
@@ -234,7 +252,7 @@ fn what_is_no_known_heap_is_named() {
 #[test]
 fn an_unknown_version_is_proven_by_the_lists() {
     let taken = |memory: &Pieces, allocator| take(memory, &allocator, &mappings(), limits());
-    for version in ["2.23", "2.26", "2.28", "2.31", "2.32", "2.36"] {
+    for version in ["2.23", "2.26", "2.28", "2.31", "2.32", "2.36", "2.42", "2.43"] {
         let memory = process(version);
         let known = census(&memory, version).unwrap();
         for allocator in [Allocator::Glibc { version: None }, Allocator::UnknownStatic] {
@@ -262,7 +280,7 @@ fn an_unknown_version_is_proven_by_the_lists() {
 fn a_circle_in_a_free_list_ends() {
     let mut memory = process("2.26");
     let layout = Layout::of((2, 26)).unwrap();
-    let head = memory.word(STATE + layout.fastbins + 16).unwrap();
+    let head = memory.word(STATE + layout.fastbins.unwrap() + 16).unwrap();
     memory.put(head + 16, &[head]);
     let census = census(&memory, "2.26").unwrap();
     assert_eq!(census.broken_lists, 1);
@@ -385,7 +403,7 @@ proptest! {
             ]),
             1..12,
         ),
-        version in prop::sample::select(vec!["2.17", "2.26", "2.31", "2.36"]),
+        version in prop::sample::select(vec!["2.17", "2.26", "2.31", "2.36", "2.42", "2.44"]),
     ) {
         let mut memory = process(version);
         for (at, word) in damage {

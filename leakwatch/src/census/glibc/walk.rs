@@ -10,10 +10,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::layout::{
-    FLAGS, HEADER, IS_MMAPPED, LEAST_CHUNK, Layout, NON_MAIN_ARENA, PREV_INUSE, TCACHE_BINS, Tcache,
-};
+use super::layout::{FLAGS, HEADER, IS_MMAPPED, LEAST_CHUNK, Layout, NON_MAIN_ARENA, PREV_INUSE};
 use super::tally::Tally;
+use super::tcache;
 use crate::census::constants::Constants;
 use crate::census::content::{Content, content};
 use crate::census::memory::{Memory, word_at};
@@ -184,7 +183,8 @@ impl<'a, M: Memory> Walker<'a, M> {
                     });
                 }
                 End::Top { top, .. } if at > top => return Err(torn(at, "beyond the top chunk")),
-                End::Fence { end } if size == HEADER && end - at <= 4 * HEADER => {
+                // The first mark takes the rest of a chunk along that is too small to be one.
+                End::Fence { end } if (HEADER..=LEAST_CHUNK).contains(&size) && end - at <= 3 * HEADER => {
                     tally.overhead_bytes += end - at;
                     return Ok(Step {
                         tally,
@@ -232,18 +232,12 @@ impl<'a, M: Memory> Walker<'a, M> {
             } else {
                 tally.in_use(size, self.what(bytes, at - start, size));
             }
-            if let Some(tcache) = self.layout.tcache
-                && !free
-                && size == tcache.chunk_bytes
-                && tally.tcaches.len() < TCACHES_MAX
-            {
+            if !free && tally.tcaches.len() < TCACHES_MAX {
                 let offset = usize::try_from(at - start)
                     .unwrap_or(usize::MAX)
                     .saturating_add(16);
-                if bytes
-                    .get(offset..)
-                    .is_none_or(|body| could_be_tcache(body, tcache))
-                {
+                let body = bytes.get(offset..).unwrap_or_default();
+                if tcache::is_candidate(size, body, self.layout.tcaches) {
                     tally.tcaches.push(at);
                 }
             }
@@ -287,36 +281,4 @@ impl<M: Memory> Walker<'_, M> {
             Content::Other => None,
         }
     }
-}
-
-/// Do the counts and heads of lists agree, as far as `body` has them? An empty one is none: it adds nothing.
-pub fn could_be_tcache(body: &[u8], tcache: Tcache) -> bool {
-    let mut any = false;
-    for index in 0..TCACHE_BINS {
-        let Some(count) = tcache_count(body, tcache, index) else {
-            return true;
-        };
-        let Some(head) = tcache_head(body, tcache, index) else {
-            return true;
-        };
-        if (count == 0) != (head == 0) || !head.is_multiple_of(16) {
-            return false;
-        }
-        any |= count != 0;
-    }
-    any
-}
-
-pub fn tcache_count(body: &[u8], tcache: Tcache, index: u64) -> Option<u64> {
-    let offset = usize::try_from(index.checked_mul(tcache.count_bytes)?).ok()?;
-    let low = u64::from(*body.get(offset)?);
-    if tcache.count_bytes == 1 {
-        return Some(low);
-    }
-    Some(low | u64::from(*body.get(offset.checked_add(1)?)?) << 8)
-}
-
-pub fn tcache_head(body: &[u8], tcache: Tcache, index: u64) -> Option<u64> {
-    let offset = tcache.entries().checked_add(index.checked_mul(8)?)?;
-    word_at(body, usize::try_from(offset).ok()?)
 }

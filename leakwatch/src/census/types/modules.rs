@@ -12,12 +12,14 @@ use std::sync::Arc;
 use super::mangled;
 use super::ranges::{Identity, Places, identity};
 use super::symbols::Symbols;
+use crate::sampler::ProcRoot;
 use crate::sampler::maps::Mapping;
-use crate::target::proc::Proc;
 use crate::unwind::modules::open_regular;
 
 /// Symbols that are held, over all files of a process; 24 bytes each.
 const SYMBOLS_MAX: usize = 1 << 20;
+/// Symbols of any kind that are read for that: the C++ programs with the most have some two million.
+const LOOKED_AT_MAX: u64 = 1 << 23;
 /// Files that are asked for symbols: they stay open.
 const FILES_MAX: usize = 128;
 /// Longer paths are cut, bytes.
@@ -39,22 +41,23 @@ struct Module {
 /// The modules of a process.
 #[derive(Debug)]
 pub struct Modules {
-    proc: Proc,
+    root: ProcRoot,
     pid: u32,
     /// By address.
     mapped: Vec<Mapped>,
     modules: Vec<Module>,
     symbols_left: usize,
+    looked_at: u64,
     files_left: usize,
 }
 
 impl Modules {
-    pub fn of(mappings: &[Mapping], places: &Places, proc: Proc, pid: u32) -> Self {
+    pub fn of(mappings: &[Mapping], places: &Places, root: ProcRoot, pid: u32) -> Self {
         let mut known = HashMap::<Identity, usize>::new();
         let mut modules = Vec::new();
         let mut mapped: Vec<Mapped> = mappings
             .iter()
-            .filter(|mapping| places.is_constant(mapping))
+            .filter(|mapping| places.constant.hold(mapping.range.start, 1))
             .map(|mapping| {
                 let module = *known.entry(identity(mapping)).or_insert_with(|| {
                     modules.push(Module {
@@ -71,11 +74,12 @@ impl Modules {
             .collect();
         mapped.sort_by_key(|it| it.mapping.range.start);
         Self {
-            proc,
+            root,
             pid,
             mapped,
             modules,
             symbols_left: SYMBOLS_MAX,
+            looked_at: LOOKED_AT_MAX,
             files_left: FILES_MAX,
         }
     }
@@ -105,6 +109,12 @@ impl Modules {
             .min_by(|(one, _), (other, _)| (one.len(), one).cmp(&(other.len(), other)))
     }
 
+    /// Whether code is at an address of a mapping that has read-only data as well. Only sections tell them apart.
+    pub fn is_code(&mut self, address: u64) -> bool {
+        self.symbols(address)
+            .is_some_and(|(symbols, address)| symbols.is_code(address))
+    }
+
     #[cfg(test)]
     pub fn symbols_held(&self) -> usize {
         SYMBOLS_MAX - self.symbols_left
@@ -128,9 +138,9 @@ impl Modules {
         let module = self.modules.get_mut(*module)?;
         if module.symbols.is_none() {
             let symbols = (self.files_left > 0)
-                .then(|| open_mapped(&self.proc, self.pid, mapping))
+                .then(|| open_mapped(&self.root, self.pid, mapping))
                 .flatten()
-                .and_then(|file| Symbols::read(file, self.symbols_left));
+                .and_then(|file| Symbols::read(file, self.symbols_left, &mut self.looked_at));
             if let Some(symbols) = &symbols {
                 self.files_left -= 1;
                 self.symbols_left = self.symbols_left.saturating_sub(symbols.len());
@@ -150,13 +160,13 @@ fn path(mapping: &Mapping) -> Arc<str> {
 
 /// Opens the file behind a mapping. `map_files` is a link to the very file, but needs CAP_SYS_ADMIN or
 /// CAP_CHECKPOINT_RESTORE; the path below the target's root is the second choice, and only where it is the same file.
-fn open_mapped(proc: &Proc, pid: u32, mapping: &Mapping) -> Option<File> {
+fn open_mapped(root: &ProcRoot, pid: u32, mapping: &Mapping) -> Option<File> {
     let Range { start, end } = mapping.range;
-    let link = proc.entry(pid, &format!("map_files/{start:x}-{end:x}"));
+    let link = root.of(pid, &format!("map_files/{start:x}-{end:x}"));
     if let Ok((file, _)) = open_regular(&link, |_| true) {
         return Some(file);
     }
-    let mut path = proc.entry(pid, "root").into_os_string().into_encoded_bytes();
+    let mut path = root.of(pid, "root").into_os_string().into_encoded_bytes();
     path.extend_from_slice(mapping.path_bytes());
     let same = |metadata: &std::fs::Metadata| {
         let device = metadata.dev();

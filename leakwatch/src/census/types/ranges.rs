@@ -57,42 +57,60 @@ pub struct Places {
     pub read_only: Ranges,
     /// What can be executed, files or not.
     pub code: Ranges,
-    /// Files with code.
-    modules: HashSet<Identity>,
 }
 
 impl Places {
     pub fn of(mappings: &[Mapping]) -> Self {
-        let ranges = |wanted: &dyn Fn(&Mapping) -> bool| {
-            Ranges::of(
-                mappings
-                    .iter()
-                    .filter(|it| wanted(it))
-                    .map(|it| it.range.clone())
-                    .collect(),
-            )
-        };
-        let mut places = Self {
-            modules: mappings
-                .iter()
-                .filter(|it| it.executable && it.inode != 0)
-                .map(identity)
-                .collect(),
-            code: ranges(&|it| it.executable),
-            ..Self::default()
-        };
-        places.constant = ranges(&|it| places.is_constant(it));
-        places.read_only = ranges(&|it| places.is_constant(it) && !it.writable);
-        places
+        let modules: HashSet<Identity> = mappings
+            .iter()
+            .filter(|it| it.executable && it.inode != 0)
+            .map(identity)
+            .collect();
+        let of_module =
+            |it: &Mapping| it.readable && !it.shared && it.inode != 0 && modules.contains(&identity(it));
+        let (mut read_only, mut writable, mut code) = (Vec::new(), Vec::new(), Vec::new());
+        let mut before: [Option<&Mapping>; 2] = [None; 2];
+        for mapping in mappings {
+            if mapping.executable {
+                code.push(mapping.range.clone());
+            }
+            if of_module(mapping) {
+                if mapping.writable {
+                    if !has_relro(before, mapping) {
+                        writable.push(mapping.range.clone());
+                    }
+                } else if !mapping.executable || mapping.offset == 0 {
+                    // Newer linkers give the code a mapping of its own, after that of the headers.
+                    read_only.push(mapping.range.clone());
+                }
+            }
+            before = [before[1], Some(mapping)];
+        }
+        writable.extend_from_slice(&read_only);
+        Self {
+            constant: Ranges::of(writable),
+            read_only: Ranges::of(read_only),
+            code: Ranges::of(code),
+        }
     }
+}
 
-    /// Whether constants can lie in this mapping.
-    pub fn is_constant(&self, mapping: &Mapping) -> bool {
-        mapping.readable
-            && !mapping.shared
-            && mapping.inode != 0
-            && self.modules.contains(&identity(mapping))
-            // Newer linkers have a mapping of its own for the code, with the headers before it.
-            && (!mapping.executable || mapping.offset == 0)
-    }
+/// Whether a module's variables certainly have their constants apart (RELRO): then these are a mapping that was split
+/// off before them, so that memory and file go on without a break, and that follows the one of the read-only data.
+///
+/// Without the latter it could be the read-only data itself. Then a module with RELRO is taken for one without, which
+/// costs some time and no truth.
+fn has_relro([first, second]: [Option<&Mapping>; 2], variables: &Mapping) -> bool {
+    let (Some(data), Some(constants)) = (first, second) else {
+        return false;
+    };
+    let of_the_module = |it: &Mapping| identity(it) == identity(variables) && it.readable && !it.writable;
+    let bytes = constants.range.end.wrapping_sub(constants.range.start);
+    of_the_module(data)
+        && (!data.executable || data.offset == 0)
+        && data.range.end == constants.range.start
+        && of_the_module(constants)
+        && !constants.executable
+        && constants.range.end == variables.range.start
+        && constants.offset.wrapping_add(bytes) == variables.offset
 }

@@ -25,8 +25,6 @@ const PIECE_BYTES_MAX: u64 = 8 << 20;
 const SECTIONS_MAX: usize = 4096;
 /// A build ID's section has a few dozen.
 const NOTE_BYTES_MAX: u64 = 4096;
-/// Of a symbol table: the C++ programs with the most symbols have some two million.
-const TABLE_SYMBOLS_MAX: u64 = 1 << 22;
 /// Tables of one file: it has two.
 const TABLES_MAX: usize = 4;
 const SYMBOL_BYTES: usize = size_of::<elf::Sym64<Endianness>>();
@@ -60,6 +58,8 @@ struct Strings {
 #[derive(Debug)]
 pub struct Symbols {
     segments: Vec<Segment>,
+    /// Addresses of the sections with code.
+    code: Vec<Range<u64>>,
     /// By address.
     symbols: Vec<Symbol>,
     strings: Vec<Strings>,
@@ -67,11 +67,12 @@ pub struct Symbols {
 
 impl Symbols {
     /// At most `most` symbols: those of the file, or of its debug file where it was stripped. `None` where there is
-    /// nothing to find.
-    pub fn read(file: File, most: usize) -> Option<Self> {
+    /// nothing to find. `looked_at` is how many symbols of any kind may be read yet.
+    pub fn read(file: File, most: usize, looked_at: &mut u64) -> Option<Self> {
         let image = Image::read(&file)?;
         let mut found = Self {
             segments: image.segments.clone(),
+            code: image.code.clone(),
             symbols: Vec::new(),
             strings: Vec::new(),
         };
@@ -80,22 +81,22 @@ impl Symbols {
         } else {
             image.build_id.as_deref().and_then(debug_file)
         };
-        found.add(&image, file, most);
+        found.add(&image, file, most, looked_at);
         if let Some((image, file)) = debug {
-            found.add(&image, file, most);
+            found.add(&image, file, most, looked_at);
         }
         found.symbols.sort_unstable();
         found.symbols.shrink_to_fit();
         (!found.symbols.is_empty()).then_some(found)
     }
 
-    fn add(&mut self, image: &Image, file: File, most: usize) {
+    fn add(&mut self, image: &Image, file: File, most: usize, looked_at: &mut u64) {
         let file = Arc::new(file);
         for table in &image.tables {
             let Ok(index) = u8::try_from(self.strings.len()) else {
                 return;
             };
-            let _ = read_table(&file, &table.symbols, |raw| {
+            let _ = read_table(&file, &table.symbols, looked_at, |raw| {
                 if self.symbols.len() < most
                     && let Some(symbol) = image.constant(raw, index)
                 {
@@ -111,6 +112,10 @@ impl Symbols {
 
     pub fn len(&self) -> usize {
         self.symbols.len()
+    }
+
+    pub fn is_code(&self, address: u64) -> bool {
+        self.code.iter().any(|range| range.contains(&address))
     }
 
     /// Where the byte at an offset of the file has its address.
@@ -170,6 +175,7 @@ struct Image {
     segments: Vec<Segment>,
     /// By index of the section: whether it holds relocated constants, or others.
     constant: Vec<Option<bool>>,
+    code: Vec<Range<u64>>,
     tables: Vec<Table>,
     has_symtab: bool,
     build_id: Option<Vec<u8>>,
@@ -211,6 +217,12 @@ impl Image {
             } else {
                 None
             });
+            if section.sh_flags(endian).0 & elf::SHF_EXECINSTR.0 != 0 {
+                let start = section.sh_addr(endian);
+                image
+                    .code
+                    .push(start..start.saturating_add(section.sh_size(endian)));
+            }
             let kind = section.sh_type(endian);
             if (kind == elf::SHT_SYMTAB || kind == elf::SHT_DYNSYM) && image.tables.len() < TABLES_MAX {
                 let range = |section: &elf::SectionHeader64<Endianness>| {
@@ -264,9 +276,11 @@ impl Image {
 fn read_table(
     file: &File,
     range: &Range<u64>,
+    looked_at: &mut u64,
     mut symbol: impl FnMut(&[u8; SYMBOL_BYTES]),
 ) -> std::io::Result<()> {
-    let mut left = (range.end.saturating_sub(range.start) / SYMBOL_BYTES as u64).min(TABLE_SYMBOLS_MAX);
+    let mut left = (range.end.saturating_sub(range.start) / SYMBOL_BYTES as u64).min(*looked_at);
+    *looked_at -= left;
     let mut at = range.start;
     let mut piece = Vec::new();
     while left > 0 {
@@ -328,7 +342,7 @@ mod tests {
         use std::io::Write as _;
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        Symbols::read(file, 1 << 20)
+        Symbols::read(file, 1 << 20, &mut (1 << 20))
     }
 
     fn own() -> Vec<u8> {
@@ -344,7 +358,7 @@ mod tests {
     #[test]
     fn a_symbol_of_this_very_program() {
         let file = File::open("/proc/self/exe").unwrap();
-        let symbols = Symbols::read(file, 1 << 20).unwrap();
+        let symbols = Symbols::read(file, 1 << 20, &mut (1 << 20)).unwrap();
         assert!(symbols.len() > 10);
         assert!(symbols.symbols.is_sorted());
         let some = symbols.symbols.iter().find(|it| it.relocated).unwrap();
@@ -358,9 +372,12 @@ mod tests {
 
     #[test]
     fn no_more_than_is_left() {
-        let read = |most| Symbols::read(File::open("/proc/self/exe").unwrap(), most);
-        assert_eq!(read(5).unwrap().len(), 5);
-        assert!(read(0).is_none());
+        let read = |most, mut looked_at| {
+            Symbols::read(File::open("/proc/self/exe").unwrap(), most, &mut looked_at).map(|it| it.len())
+        };
+        assert_eq!(read(5, 1 << 20), Some(5));
+        assert_eq!(read(0, 1 << 20), None);
+        assert_eq!(read(5, 0), None);
     }
 
     #[test]

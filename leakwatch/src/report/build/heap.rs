@@ -274,7 +274,6 @@ mod tests {
         let session = TypeName {
             name: "Session".to_owned(),
             told_by: ToldBy::Rtti,
-            module: "/srv/app/server".into(),
         };
         Reading {
             allocator: Allocator::Glibc {

@@ -22,10 +22,15 @@ const REASON: usize = 400;
 
 /// The section of a recording. It is there when the census was asked for.
 pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
-    let not_taken = recording
-        .heap_not_taken
-        .as_ref()
-        .map(|why| format!("not taken: {}", page.fit(why, REASON)));
+    let not_taken = recording.heap_not_taken.as_ref().map(|why| {
+        // It says at which end of the window, where it is known.
+        let colon = if why.starts_with("at the window's ") {
+            ""
+        } else {
+            ":"
+        };
+        format!("not taken{colon} {}", page.fit(why, REASON))
+    });
     let Some(heap) = &recording.heap else {
         if let Some(not_taken) = not_taken {
             page.heading("HEAP", "");
@@ -34,9 +39,9 @@ pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
         return;
     };
     heading(page, heap);
-    page.paragraph(2, &sentence(page, heap), STRONG);
+    page.paragraph(2, &sentence(page, heap), PLAIN);
     if let Some(not_taken) = not_taken {
-        let text = format!("How it grew is not known; the other census of the window was {not_taken}");
+        let text = format!("How it grew is not known, for a census was {not_taken}");
         page.paragraph(2, &text, PLAIN);
     }
     summary(page, heap, options.verbose);

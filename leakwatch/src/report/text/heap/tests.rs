@@ -30,7 +30,7 @@ fn with_growth() {
 fn without_growth() {
     let mut recording = sample::full();
     recording.heap = Some(sample::heap_alone());
-    recording.heap_not_taken = Some("it took longer than 10s".into());
+    recording.heap_not_taken = Some("at the window's start: it took longer than 10s".into());
     insta::assert_snapshot!("heap_alone_80", section_of(&recording, &at(80)));
 }
 
@@ -50,7 +50,7 @@ fn a_picture() {
 }
 
 #[test]
-fn of_a_program_that_never_asked_for_memory() {
+fn an_empty_heap() {
     let mut picture = sample::picture();
     picture.heap = Heap {
         allocator: "glibc 2.36".into(),
@@ -70,6 +70,11 @@ fn nothing_is_told_of_what_was_not_asked_for() {
     assert_eq!(
         section_of(&recording, &at(80)).trim_end(),
         "HEAP\n  not taken: the heap is not glibc's: jemalloc"
+    );
+    recording.heap_not_taken = Some("at the window's end: the target exited".into());
+    assert_eq!(
+        section_of(&recording, &at(80)).trim_end(),
+        "HEAP\n  not taken at the window's end: the target exited"
     );
 }
 
