@@ -137,15 +137,29 @@ fn send_through(slots: &Array<Scratch>, header: Header, registers: u64, lost: Co
     let scratch: *mut u8 = scratch.cast();
     // SAFETY: the slot is larger than a header, and aligned: it starts a map value.
     unsafe { scratch.cast::<Header>().write(header) };
-    let length = snapshot::take(scratch, registers);
+    let length = snapshot::take(scratch, registers, 0);
     if length > RECORD_BYTES_MAX {
         return;
     }
     output(scratch, length, lost);
 }
 
+/// Whether the ring is more than half full. What is left then is for the mapping calls, whose loss is worse.
 #[inline(always)]
-fn output(record: *const u8, length: usize, lost: Counter) {
+pub fn ring_is_half_full() -> bool {
+    EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > EVENTS.query(u64::from(BPF_RB_RING_SIZE)) / 2
+}
+
+/// Wakes the reader without a record.
+#[inline(always)]
+pub fn wake_reader() {
+    if let Some(nothing) = EVENTS.reserve_bytes(8, 0) {
+        nothing.discard(u64::from(BPF_RB_FORCE_WAKEUP));
+    }
+}
+
+#[inline(always)]
+pub fn output(record: *const u8, length: usize, lost: Counter) {
     // No wake-up per event: it costs the target more than the copy. The reader comes by on a timer; it is called
     // only when the ring has filled so far that the timer may come too late.
     let waiting = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));

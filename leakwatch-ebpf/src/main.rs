@@ -5,6 +5,8 @@
 
 #![no_std]
 #![no_main]
+// The compiler must be an unstable one anyway, to build `core` for BPF.
+#![feature(asm_experimental_arch)]
 
 /// A line of diagnosis, in a debug object only (`cargo xtask ebpf --debug`): an unexecuted one still costs verifier work.
 #[cfg(feature = "log")]
@@ -16,6 +18,7 @@ macro_rules! diagnose {
     ($($message:tt)+) => {};
 }
 
+mod atomic;
 mod counters;
 mod emit;
 mod kernel;
@@ -26,6 +29,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
+use leakwatch_ebpf::wire::alloc::{Burst, BurstState, Call, THREADS_MAX as ALLOC_THREADS_MAX};
 use leakwatch_ebpf::wire::{COUNTERS, RECORD_BYTES_MAX, STACK_CHUNK_BYTES, Settings, TARGETS_MAX};
 
 /// Watched processes: PID -> [`leakwatch_ebpf::wire::watch`] bits.
@@ -58,8 +62,33 @@ static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
 #[map]
 static BRK_BEFORE: HashMap<u32, u64> = HashMap::with_max_entries(8192, 0);
 
+/// The present burst, written by userspace.
+#[map]
+static ALLOC_BURST: Array<Burst> = Array::with_max_entries(1, 0);
+
+/// What became of it, written by the programs.
+#[map]
+static ALLOC_STATE: Array<BurstState> = Array::with_max_entries(1, 0);
+
+/// The allocator's call that a thread is in. A thread's entry stays until the thread ends: it is found faster than a new
+/// one is made.
+#[map]
+static ALLOC_CALLS: HashMap<u32, Call> = HashMap::with_max_entries(ALLOC_THREADS_MAX, 0);
+
+/// Where a birth's record is put together: a slot per CPU and some more, their number set by the loader. A uprobe program
+/// can be preempted by another on its CPU, so a slot is taken before it is written.
+#[map]
+static ALLOC_SCRATCH: Array<Slot> = Array::with_max_entries(1, 0);
+
+/// A [`Scratch`] that one program at a time has.
+#[repr(C)]
+pub struct Slot {
+    taken: u64,
+    scratch: Scratch,
+}
+
 /// A record under construction, with room for one more chunk: it keeps the verifier's bound on the last read simple.
-#[expect(dead_code, reason = "written through raw pointers only")]
+#[repr(C, align(8))]
 pub struct Scratch([u8; RECORD_BYTES_MAX + STACK_CHUNK_BYTES]);
 
 #[unsafe(no_mangle)]

@@ -11,7 +11,7 @@ use leakwatch_ebpf::wire::{
 
 use crate::{counters, kernel, setting};
 
-const STACK_AT: usize = HEADER_BYTES + REGISTERS_BYTES;
+pub const STACK_AT: usize = HEADER_BYTES + REGISTERS_BYTES;
 /// A cap that is no multiple of the page size still takes one chunk for each page it touches.
 const CHUNKS_MAX: usize = STACK_BYTES_MAX / STACK_CHUNK_BYTES + 1;
 
@@ -21,8 +21,11 @@ const CHUNKS_MAX: usize = STACK_BYTES_MAX / STACK_CHUNK_BYTES + 1;
 /// What changes from round to round is kept in the slot, not in registers: the verifier follows the bounds of a
 /// register through every combination of rounds and branches (a million instructions, most of a second for each
 /// program), and forgets those of memory.
+///
+/// The copy begins `below` bytes under the stack pointer: nothing in general, and the return address where a function
+/// has just returned.
 #[inline(always)]
-pub fn take(scratch: *mut u8, registers: u64) -> usize {
+pub fn take(scratch: *mut u8, registers: u64, below: u64) -> usize {
     let header: *mut Header = scratch.cast();
     let registers_bytes = setting!(registers_bytes);
     if registers == 0 || registers_bytes as usize > REGISTERS_BYTES {
@@ -38,6 +41,7 @@ pub fn take(scratch: *mut u8, registers: u64) -> usize {
         )
     };
     let stack_pointer = kernel::read::<u64>(registers, setting!(stack_pointer_offset)).unwrap_or(0);
+    let stack_pointer = stack_pointer.wrapping_sub(below);
     if result != 0 || stack_pointer == 0 {
         counters::add(Counter::RegistersMissing, 1);
         return HEADER_BYTES;

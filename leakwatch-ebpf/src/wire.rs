@@ -4,6 +4,8 @@
 //! kernel's `struct pt_regs` of the machine, undecoded, so that one object serves every architecture) followed by
 //! `stack_length` bytes of the user stack from `stack_pointer` upward.
 
+pub mod alloc;
+
 use core::mem::{offset_of, size_of};
 
 /// Room for the raw user registers in a record, in bytes. aarch64's `user_pt_regs` has 272, x86-64's `pt_regs` 168;
@@ -54,6 +56,12 @@ pub enum Kind {
     Exit = 14,
     /// A page fault is being taken: `address` = the faulting address.
     Fault = 15,
+    /// A function of the allocator returned a block: `address`, `length` = the bytes asked for, `old_address` = the block
+    /// that was given to realloc (0 for none), `old_length` = when realloc was entered (nanoseconds: somebody else can be
+    /// handed the old block, and tell, before it returns), `protection` = the function's number in the attach cookie
+    /// ([`alloc::Cookie`]), `operation` = the burst's number (its low bits). Registers and stack are as they were at the
+    /// function's entry. Without a stack and with [`flags::THINNED`]: the block is not in the sample, and the old one was.
+    Alloc = 16,
 }
 
 impl Kind {
@@ -76,6 +84,7 @@ impl Kind {
             13 => Self::Exec,
             14 => Self::Exit,
             15 => Self::Fault,
+            16 => Self::Alloc,
             _ => return None,
         })
     }
@@ -92,6 +101,7 @@ pub mod flags {
     /// The snapshot reaches the known end of the thread's stack.
     pub const STACK_WHOLE: u16 = 1 << 3;
     /// The event carries no stack because none of its pages is in the sample: its bytes are attributed in proportion.
+    /// Of [`Kind::Alloc`]: because the block is not in the sample.
     pub const THINNED: u16 = 1 << 4;
 }
 
@@ -121,6 +131,14 @@ pub const fn page_hash(page: u64) -> u64 {
 #[must_use]
 pub const fn page_in_sample(page: u64, threshold: u64) -> bool {
     page_hash(page) < threshold
+}
+
+/// Whether a block of the heap is in the sample at this threshold, told by its address: then it is in it at every birth
+/// there, so that the latest one that was seen owns it. Blocks are aligned to 16 bytes at least.
+#[inline(always)]
+#[must_use]
+pub const fn block_in_sample(address: u64, threshold: u64) -> bool {
+    page_in_sample(address >> 4, threshold)
 }
 
 /// The fixed part of every record.
@@ -223,7 +241,19 @@ pub struct Settings {
     pub exit_return: [u32; SYSCALLS],
     /// The faulting address in `page_fault_user`'s record; 0 on kernels that lack it.
     pub fault_address: u32,
+    /// The first arguments of a function in `struct pt_regs`, by the calling convention of C.
+    pub function_arguments: [u32; FUNCTION_ARGUMENTS],
+    /// A function's result in `struct pt_regs`.
+    pub function_result: u32,
+    pub instruction_pointer_offset: u32,
+    /// Where a function finds its return address in `struct pt_regs`; [`RETURN_ON_STACK`] where its caller pushed it.
+    pub link_register_offset: u32,
 }
+
+/// The return address is the word that the stack pointer points to when a function is entered.
+pub const RETURN_ON_STACK: u32 = u32::MAX;
+/// Arguments that the allocator's functions have at most.
+pub const FUNCTION_ARGUMENTS: usize = 3;
 
 impl Settings {
     /// Before the loader has filled them in.
@@ -244,10 +274,14 @@ impl Settings {
         enter: [[0; ARGUMENTS]; SYSCALLS],
         exit_return: [0; SYSCALLS],
         fault_address: 0,
+        function_arguments: [0; FUNCTION_ARGUMENTS],
+        function_result: 0,
+        instruction_pointer_offset: 0,
+        link_register_offset: RETURN_ON_STACK,
     };
 }
 
-const _: () = assert!(size_of::<Settings>() == 4 * (4 + 6 + 8 + 42 + 8));
+const _: () = assert!(size_of::<Settings>() == 4 * (4 + 6 + 8 + 42 + 8 + 6));
 
 /// Bits of a value in the map of watched processes, whose key is the process's PID.
 pub mod watch {
@@ -290,7 +324,29 @@ pub enum Counter {
     LostFaults = 12,
     /// Acquiring records sent without a stack since none of their pages is in the sample.
     Thinned = 13,
+    /// Calls of the allocator's functions that hit a probe.
+    AllocHits = 14,
+    /// Those of them whose first instruction the kernel does not emulate: they cost several times as much.
+    AllocStepped = 15,
+    /// Calls that the allocator made of itself: the outermost one is the birth.
+    AllocNested = 16,
+    /// Blocks returned, in the sample or not. Failed calls return none.
+    AllocBirths = 17,
+    /// Births of the sample: sent or lost.
+    AllocSampled = 18,
+    /// Birth records lost because the ring was more than half full.
+    LostAllocs = 19,
+    /// Calls whose return was not seen, told by the thread's next call.
+    AllocReturnsMissed = 20,
+    /// Returns whose call was not seen, or is another's.
+    AllocUnmatched = 21,
+    /// Calls of threads beyond those that can be remembered.
+    AllocThreadsOver = 22,
+    /// Calls on a stack that is not the thread's own.
+    AllocOffStack = 23,
+    /// Calls that hit a probe before a burst began, after it ended or after it was cut: cheaper ones.
+    AllocIdle = 24,
 }
 
 /// How many [`Counter`]s there are.
-pub const COUNTERS: u32 = 14;
+pub const COUNTERS: u32 = 25;

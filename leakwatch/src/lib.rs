@@ -7,7 +7,8 @@
 //!                    sampler (/proc) -------^
 //! ```
 //!
-//! Beside them [`census`] reads what the target's allocator knows of its own heap.
+//! Beside them [`births`] keeps which sampled blocks the target took, and [`census`] reads what its allocator knows of its
+//! own heap.
 //!
 //! Each stage is one folder and hands plain values on; only [`session`] knows them all.
 
@@ -16,6 +17,7 @@ pub mod target;
 pub mod probe;
 pub mod unwind;
 
+pub mod births;
 pub mod census;
 pub mod ledger;
 pub mod sampler;

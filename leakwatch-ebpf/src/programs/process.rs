@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use leakwatch_ebpf::wire::{Counter, Kind, watch};
 
-use crate::{TARGETS, counters, emit, kernel, setting};
+use crate::{ALLOC_CALLS, TARGETS, counters, emit, kernel, setting};
 
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, raw: the formatted tracepoint gives only the
 /// child's thread number, which does not tell a new process from a new thread.
@@ -46,6 +46,8 @@ pub fn process_exit(context: TracePointContext) -> u32 {
         return 0;
     }
     let header = emit::header(Kind::Exit);
+    // Most threads have none.
+    let _: Result<(), i32> = ALLOC_CALLS.remove(header.tid);
     // Older kernels do not say whether the group is dead; there the leader's exit has to serve, which is
     // checked against the pidfd in userspace.
     let over = if setting!(exit_group_dead) != 0 {

@@ -12,6 +12,8 @@ use crate::sampler::totals::Totals;
 const SHARE: u32 = 100;
 /// What a GiB of small blocks is reckoned to take before anything was measured; `cargo xtask bench` measures it.
 const PER_GIB: Duration = Duration::from_millis(600);
+/// From here on the rate of an earlier reading is believed.
+const TELLING_BYTES: u64 = 64 << 20;
 /// So much may be swapped out: reading it brings it back.
 const SWAPPED_MAX: u64 = 1 << 20;
 /// And so much, one part in so many of the anonymous memory.
@@ -37,15 +39,37 @@ pub fn heap_bytes(mappings: &[Mapping]) -> u64 {
         })
 }
 
-/// What a census of so many bytes will take: by an earlier one, as (bytes, time), where there was one.
+/// What an earlier reading took.
+#[derive(Clone, Copy, Debug)]
+pub struct Earlier {
+    /// Of heap.
+    pub bytes: u64,
+    /// To walk them.
+    pub walk: Duration,
+    /// All else: it does not grow with the heap.
+    pub rest: Duration,
+}
+
+/// What reading a heap of so many bytes will take: by an earlier reading, where there was one. A small heap tells
+/// little of what a large one takes, so the walk is not reckoned slower than without.
 #[must_use]
-pub fn predicted(bytes: u64, earlier: Option<(u64, Duration)>) -> Duration {
-    let (of, took) = earlier
-        .filter(|(bytes, _)| *bytes > 0)
-        .unwrap_or((1 << 30, PER_GIB));
-    #[expect(clippy::cast_precision_loss, reason = "a prediction")]
-    let times = bytes as f64 / of as f64;
-    Duration::try_from_secs_f64(took.as_secs_f64() * times).unwrap_or(Duration::MAX)
+pub fn predicted(bytes: u64, earlier: Option<Earlier>) -> Duration {
+    let in_proportion = |of: u64, took: Duration| {
+        #[expect(clippy::cast_precision_loss, reason = "a prediction")]
+        let times = bytes as f64 / of as f64;
+        Duration::try_from_secs_f64(took.as_secs_f64() * times).unwrap_or(Duration::MAX)
+    };
+    let reckoned = in_proportion(1 << 30, PER_GIB);
+    let Some(earlier) = earlier.filter(|earlier| earlier.bytes > 0) else {
+        return reckoned;
+    };
+    let walk = in_proportion(earlier.bytes, earlier.walk);
+    let walk = if earlier.bytes < TELLING_BYTES {
+        walk.min(reckoned)
+    } else {
+        walk
+    };
+    walk.saturating_add(earlier.rest)
 }
 
 /// Whether a census that is predicted to take so long may be taken in a window.
@@ -89,10 +113,20 @@ mod tests {
         assert!(affordable(predicted(1 << 30, None), minute));
         assert!(!affordable(predicted(2 << 30, None), minute));
         // What was measured counts more than what was reckoned.
-        let earlier = Some((1 << 30, Duration::from_millis(100)));
-        assert!(affordable(predicted(2 << 30, earlier), minute));
-        assert_eq!(predicted(u64::MAX, Some((1, Duration::MAX))), Duration::MAX);
-        assert_eq!(predicted(1 << 30, Some((0, Duration::ZERO))), PER_GIB);
+        let earlier = |bytes, walk, rest| {
+            Some(Earlier {
+                bytes,
+                walk: Duration::from_millis(walk),
+                rest: Duration::from_millis(rest),
+            })
+        };
+        assert!(affordable(predicted(2 << 30, earlier(1 << 30, 100, 20)), minute));
+        assert!(!affordable(predicted(1 << 30, earlier(1 << 29, 400, 20)), minute));
+        // 6 MiB in 20 ms are no reason to think that 52 MiB take longer than any heap does.
+        let small = predicted(52 << 20, earlier(6 << 20, 20, 10));
+        assert_eq!(small, predicted(52 << 20, None) + Duration::from_millis(10));
+        assert_eq!(predicted(u64::MAX, earlier(64 << 20, u64::MAX, 0)), Duration::MAX);
+        assert_eq!(predicted(1 << 30, earlier(0, 0, 0)), PER_GIB);
     }
 
     #[test]

@@ -77,6 +77,7 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::census::FreePages;
 
     #[test]
     fn free_runs_meet_resident_ones() {
@@ -90,6 +91,33 @@ mod tests {
         // 12..20, 30..35, 40..45, 50..60, 70..75, 76..78.
         assert_eq!(kept.free_pages_bytes, 8 + 5 + 5 + 10 + 5 + 2);
         assert_eq!(kept.trim_bytes, 8 + 5 + 2);
+    }
+
+    #[test]
+    fn runs_go_on_from_window_to_window_and_small_ones_go() {
+        let mut windows = [FreePages::default(), FreePages::default()];
+        for run in [0x1000..0x1800, 0x1900..0x1a00, 0x1b00..0x4000] {
+            windows[0].add(run, true);
+        }
+        for run in [0x4000..0x4100, 0x4200..0x4300, 0x4400..0x6500] {
+            windows[1].add(run, true);
+        }
+        windows[1].add(0x6500..0x9010, false);
+        let [mut all, second] = windows;
+        all.append(second);
+        let runs: Vec<_> = all.runs.iter().map(|(run, _)| run.clone()).collect();
+        // The first may have begun earlier, so it is kept whatever its size.
+        assert_eq!(
+            runs,
+            [0x1000..0x1800, 0x1b00..0x4100, 0x4400..0x6500, 0x6500..0x9010]
+        );
+        all.shrink_to_pages(0x1000, 0x30);
+        let pages = [
+            (0x2000..0x4000, true),
+            (0x5000..0x6000, true),
+            (0x7000..0x9000, false),
+        ];
+        assert_eq!(all.runs, pages);
     }
 
     #[test]

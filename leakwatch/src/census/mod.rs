@@ -130,10 +130,12 @@ pub struct Arena {
     pub overhead_bytes: u64,
 }
 
-/// Runs of whole pages within free chunks, bytes.
+/// Free memory by address, in runs of chunks: what lies between two chunks in use. What a thread keeps in its tcache is
+/// in use here, as it is for the allocator when it coalesces and trims.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FreePages {
-    /// By address. With each, whether `malloc_trim(0)` would give it back: it leaves the tops of thread arenas alone.
+    /// With each, whether `malloc_trim(0)` would give back what it has of whole pages: it leaves the tops of thread
+    /// arenas alone.
     pub runs: Vec<(Range<u64>, bool)>,
     /// Bytes of runs beyond [`FREE_RUNS_MAX`].
     pub dropped_bytes: u64,
@@ -144,24 +146,43 @@ pub const FREE_RUNS_MAX: usize = 1 << 20;
 
 impl FreePages {
     pub(crate) fn add(&mut self, run: Range<u64>, trimmable: bool) {
-        if run.start >= run.end {
-            return;
-        }
-        if self.runs.len() < FREE_RUNS_MAX {
-            self.runs.push((run, trimmable));
-        } else {
-            self.dropped_bytes = self.dropped_bytes.saturating_add(run.end - run.start);
+        let count = self.runs.len();
+        match self.runs.last_mut() {
+            // Read window by window, and a run may go on in the next.
+            Some((last, same)) if last.end == run.start && *same == trimmable => last.end = run.end,
+            // The last is whole now, and too small to matter. The first may go on what was read before.
+            Some(last) if count > 1 && !has_whole_page(&last.0) => *last = (run, trimmable),
+            _ if count < FREE_RUNS_MAX => self.runs.push((run, trimmable)),
+            _ => {
+                self.dropped_bytes = self
+                    .dropped_bytes
+                    .saturating_add(run.end.saturating_sub(run.start))
+            }
         }
     }
 
-    pub(crate) fn append(&mut self, mut other: Self) {
-        let room = FREE_RUNS_MAX.saturating_sub(self.runs.len());
-        for (run, _) in other.runs.drain(room.min(other.runs.len())..) {
-            self.dropped_bytes = self.dropped_bytes.saturating_add(run.end - run.start);
+    pub(crate) fn append(&mut self, other: Self) {
+        for (run, trimmable) in other.runs {
+            self.add(run, trimmable);
         }
-        self.runs.append(&mut other.runs);
         self.dropped_bytes = self.dropped_bytes.saturating_add(other.dropped_bytes);
     }
+
+    /// Leaves what is made of whole pages, by address. The first chunk of a run keeps `header` bytes.
+    pub(crate) fn shrink_to_pages(&mut self, page: u64, header: u64) {
+        for (run, _) in &mut self.runs {
+            let start = run.start.saturating_add(header);
+            run.start = start.checked_next_multiple_of(page).unwrap_or(u64::MAX);
+            run.end -= run.end % page;
+        }
+        self.runs.retain(|(run, _)| run.start < run.end);
+        self.runs.sort_unstable_by_key(|(run, _)| run.start);
+    }
+}
+
+/// Of the smallest size that pages have.
+fn has_whole_page(run: &Range<u64>) -> bool {
+    run.start.next_multiple_of(4096) < run.end - run.end % 4096
 }
 
 /// A heap at about one moment.

@@ -93,6 +93,10 @@ fn machine() -> Settings {
         stack_pointer_offset: 152,
         // rdi, rsi, rdx, r10, r8, r9: the kernel leaves them as they were.
         register_arguments: [112, 104, 96, 56, 72, 64],
+        function_arguments: [112, 104, 96],
+        function_result: 80,
+        instruction_pointer_offset: 128,
+        link_register_offset: leakwatch_ebpf::wire::RETURN_ON_STACK,
         ..Settings::ZERO
     }
 }
@@ -107,6 +111,10 @@ fn machine() -> Settings {
         registers_bytes: 272,
         stack_pointer_offset: 248,
         register_arguments: [272, 8, 16, 24, 32, 40],
+        function_arguments: [0, 8, 16],
+        function_result: 0,
+        instruction_pointer_offset: 256,
+        link_register_offset: 240,
         ..Settings::ZERO
     }
 }

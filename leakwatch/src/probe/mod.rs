@@ -3,7 +3,9 @@
 //! The only stage that imports aya. Nothing here is pinned: every program and map hangs on a file descriptor of this
 //! process, so whatever ends it, kill -9 included, takes the kernel side along.
 
+pub mod allocs;
 mod attach;
+mod bpf_call;
 mod event;
 mod faults;
 #[cfg(feature = "kernel-log")]
@@ -22,6 +24,7 @@ use std::time::Duration;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
+use leakwatch_ebpf::wire::alloc::SLOTS_SPARE;
 use leakwatch_ebpf::wire::{COUNTERS, Counter, RECORD_BYTES_MAX, SAMPLE_ALL, STACK_CHUNK_BYTES, watch};
 
 pub use attach::{ATTACH_POINTS, AttachKind, AttachPoint};
@@ -83,6 +86,7 @@ pub struct Probe {
     targets: HashMap<MapData, u32, u32>,
     counts: PerCpuArray<MapData, u64>,
     sample: Array<MapData, u64>,
+    allocs: allocs::Allocs,
     kernel_map_bytes: u64,
     #[cfg(feature = "kernel-log")]
     kernel_log: kernel_log::KernelLog,
@@ -108,11 +112,13 @@ impl Probe {
             .map_max_entries("EVENTS", options.ring_bytes)
             .map_max_entries("SCRATCH", cpus)
             .map_max_entries("FAULT_SCRATCH", cpus)
+            .map_max_entries("ALLOC_SCRATCH", cpus.saturating_add(SLOTS_SPARE))
             .load(&bytes)
             .map_err(|error| refused(&error))?;
         #[cfg(feature = "kernel-log")]
         let kernel_log = kernel_log::KernelLog::of(&mut ebpf);
         let missing = attach::all(&mut ebpf)?;
+        let allocs = allocs::Allocs::of(&mut ebpf)?;
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|e| map_error("EVENTS", &e))?;
         let targets = HashMap::try_from(take(&mut ebpf, "TARGETS")?).map_err(|e| map_error("TARGETS", &e))?;
         let counts =
@@ -121,13 +127,15 @@ impl Probe {
         sample
             .set(0, SAMPLE_ALL, 0)
             .map_err(|error| map_error("SAMPLE", &error))?;
-        let scratch = 2 * (RECORD_BYTES_MAX + STACK_CHUNK_BYTES) as u64 * u64::from(cpus);
+        let slots = 3 * u64::from(cpus) + u64::from(SLOTS_SPARE);
+        let scratch = (RECORD_BYTES_MAX + STACK_CHUNK_BYTES) as u64 * slots;
         Ok(Self {
             ebpf: Some(ebpf),
             ring,
             targets,
             counts,
             sample,
+            allocs,
             kernel_map_bytes: u64::from(options.ring_bytes) + scratch,
             #[cfg(feature = "kernel-log")]
             kernel_log,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use object::{Architecture, Object as _, ObjectSection as _, ObjectSymbol as _};
 
-use super::{ATTACH_POINTS, ProbeError, faults};
+use super::{ATTACH_POINTS, ProbeError, allocs, faults};
 
 static EMBEDDED: &[u8] = aya::include_bytes_aligned!("../../bpf/leakwatch.bpf.o");
 
@@ -40,7 +40,8 @@ fn check(bytes: &[u8]) -> Result<(), String> {
         }
     }
     let tracepoints = ATTACH_POINTS.iter().map(|point| point.program);
-    for program in tracepoints.chain([faults::PROGRAM, faults::TRACEPOINT.program]) {
+    let others = [faults::PROGRAM, faults::TRACEPOINT.program];
+    for program in tracepoints.chain(others).chain(allocs::PROGRAMS) {
         if !file
             .symbols()
             .any(|symbol| symbol.name().is_ok_and(|name| name == program))

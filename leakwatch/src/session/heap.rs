@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::RecordOptions;
 use super::watch::Watch;
+use crate::census::Limits;
+use crate::census::cost::{self, Earlier};
 use crate::census::reading::{self, Reading};
-use crate::census::{Limits, cost};
 use crate::diagnose::figures::bytes;
 use crate::diagnose::verdict::{ClassGrowth, HeapFacts};
 use crate::report::model::Heap;
@@ -43,11 +44,13 @@ impl Censuses {
             .get_or_insert_with(|| format!("at the window's {when}: {why}"));
     }
 
-    /// Bytes and time of the first.
-    fn earlier(&self) -> Option<(u64, Duration)> {
+    fn earlier(&self) -> Option<Earlier> {
         let start = self.start.as_ref()?;
-        let bytes = start.census.arenas.iter().map(|arena| arena.system_bytes).sum();
-        Some((bytes, start.took))
+        Some(Earlier {
+            bytes: start.census.arenas.iter().map(|arena| arena.system_bytes).sum(),
+            walk: start.census.took,
+            rest: start.took.saturating_sub(start.census.took),
+        })
     }
 }
 
@@ -111,7 +114,7 @@ fn limits(
     pid: u32,
     choice: CensusChoice,
     window: Duration,
-    earlier: Option<(u64, Duration)>,
+    earlier: Option<Earlier>,
 ) -> Result<Limits, String> {
     if choice == CensusChoice::Always {
         return Ok(Limits {

@@ -78,7 +78,7 @@ pub(super) fn changes(kind: Kind, header: &Header, site: Option<SiteId>) -> Vec<
             }
         }
         Kind::ReleaseFailed => failed(header, range).into_iter().map(change).collect(),
-        Kind::Fork | Kind::Exec | Kind::Exit | Kind::Fault => Vec::new(),
+        Kind::Fork | Kind::Exec | Kind::Exit | Kind::Fault | Kind::Alloc => Vec::new(),
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::elf_names::{self, ExecutableNames};
@@ -125,9 +127,43 @@ pub(super) fn wanted_names() -> impl Iterator<Item = &'static str> {
 
 /// A mapped file: its name without folders, and its first mapping as `/proc/PID/map_files` names it.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct MappedFile {
+pub(super) struct MappedFile {
     name: String,
     range: String,
+    /// The path as the process sees it, and its inode.
+    path: String,
+    inode: u64,
+}
+
+impl MappedFile {
+    /// Its link in `/proc/PID/map_files`.
+    pub fn range_name(&self) -> Option<String> {
+        range_name(&self.range)
+    }
+
+    /// Opens it by its path below `root`.
+    ///
+    /// # Errors
+    ///
+    /// Also when another file stands there by now.
+    pub fn open_by_name(&self, root: &Path) -> io::Result<File> {
+        let file = elf_names::open(&root.join(self.path.trim_start_matches('/')))?;
+        if file.metadata()?.ino() != self.inode {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "it was replaced"));
+        }
+        Ok(file)
+    }
+}
+
+/// The C library of a process, where that is glibc and is mapped.
+pub(super) fn mapped_glibc(proc: &Proc, pid: u32) -> io::Result<Option<MappedFile>> {
+    let files = mapped_files(&proc.read(pid, "maps", MAPS_BYTES_MAX)?);
+    let is_glibc = |file: &MappedFile| {
+        LIBRARIES.iter().any(|(prefix, allocator)| {
+            matches!(allocator, Allocator::Glibc { .. }) && file.name.starts_with(prefix)
+        })
+    };
+    Ok(files.into_iter().find(is_glibc))
 }
 
 /// The files in the text of `/proc/PID/maps`, each once.
@@ -147,6 +183,12 @@ fn mapped_files(maps: &[u8]) -> Vec<MappedFile> {
             files.push(MappedFile {
                 name: path.rsplit('/').next().unwrap_or(path).to_owned(),
                 range: range.to_owned(),
+                path: path.to_owned(),
+                inode: line
+                    .split_ascii_whitespace()
+                    .nth(4)
+                    .and_then(|word| word.parse().ok())
+                    .unwrap_or(0),
             });
         }
     }

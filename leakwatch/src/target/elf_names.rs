@@ -77,7 +77,7 @@ pub fn find_after(path: &Path, needle: &[u8], length: usize) -> Option<Vec<u8>> 
 }
 
 /// A device or pipe behind the name must not block the reader or be woken by it.
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
@@ -91,7 +91,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// Refuses single reads of more than [`PIECE_BYTES_MAX`]: sizes in the headers are the file's own claim.
 #[derive(Clone, Copy)]
-struct Bounded<'a>(&'a ReadCache<File>);
+pub(super) struct Bounded<'a>(pub &'a ReadCache<File>);
 
 impl<'a> ReadRef<'a> for Bounded<'a> {
     fn len(self) -> Result<u64, ()> {

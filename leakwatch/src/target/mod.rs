@@ -2,11 +2,13 @@
 
 pub mod allocator;
 pub mod container;
+pub mod entry_points;
 pub mod namespace;
 pub mod privileges;
 pub mod proc;
 
 mod elf_names;
+mod elf_symbols;
 mod identity;
 mod name;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::layout::{FASTBINS, FLAGS, HEADER, IS_MMAPPED, LEAST_CHUNK, Layout, Links, link};
+use super::layout::{FASTBINS, FLAGS, HEADER, IS_MMAPPED, LEAST_CHUNK, Layout, Links, NON_MAIN_ARENA, link};
 use super::tcache;
 use crate::census::memory::{Memory, word_at};
 use crate::census::{Budget, NotTaken};
@@ -24,6 +24,8 @@ struct List {
     /// What a link's target is above its chunk: in a tcache links point at what the user was given, in a fastbin at
     /// the chunk. Both stand in the user's first word.
     to_user: u64,
+    /// Whether the chunks' addresses are kept.
+    by_address: bool,
 }
 
 /// How a list ended.
@@ -34,8 +36,23 @@ enum ListEnd {
     Broken,
 }
 
-/// Chunks on lists: how many, by (index of the arena, bytes of the chunk).
-pub type Nodes = BTreeMap<(usize, u64), u64>;
+/// Chunks whose addresses are kept: 32 MiB of them.
+const ADDRESSES_MAX: usize = 1 << 22;
+
+/// Chunks on lists.
+#[derive(Default)]
+pub struct Nodes {
+    /// By address once they are sorted, [`ADDRESSES_MAX`] at most.
+    pub addresses: Vec<u64>,
+    /// How many others, by (index of the arena, bytes of the chunk).
+    pub counts: BTreeMap<(usize, u64), u64>,
+}
+
+impl Nodes {
+    fn count(&self) -> u64 {
+        self.addresses.len() as u64 + self.counts.values().sum::<u64>()
+    }
+}
 
 /// The walked heaps, by address: (range, index of the arena).
 pub type Extents = [(Range<u64>, usize)];
@@ -64,15 +81,22 @@ fn place(layout: &Layout, extents: &Extents, chunk: u64, size_word: u64) -> Opti
 
 fn follow(
     memory: &impl Memory,
-    layout: &Layout,
-    extents: &Extents,
     list: &List,
     mangled: bool,
+    place: &impl Fn(u64, u64) -> Option<Place>,
     budget: &Budget,
 ) -> Result<(ListEnd, Nodes), NotTaken> {
     let mut nodes = Nodes::default();
     let mut chunk = list.chunk;
+    // A node that is met again is in a circle (Brent's way: the one remembered changes at powers of two).
+    let mut remembered = 0;
     for index in 0..list.most {
+        if chunk == remembered {
+            return Ok((ListEnd::Broken, nodes));
+        }
+        if index.is_power_of_two() {
+            remembered = chunk;
+        }
         if index % NODES_UNCHECKED == 0 {
             budget.check()?;
         }
@@ -82,12 +106,16 @@ fn follow(
         }
         let word = |offset| word_at(&words, offset).unwrap_or(0);
         let bytes = word(8) & !FLAGS;
-        let place = place(layout, extents, chunk, word(8));
-        let Some(place) = place.filter(|_| (list.sizes.0..=list.sizes.1).contains(&bytes)) else {
+        let Some(place) = place(chunk, word(8)).filter(|_| (list.sizes.0..=list.sizes.1).contains(&bytes))
+        else {
             return Ok((ListEnd::Broken, nodes));
         };
         if let Place::Arena(arena) = place {
-            *nodes.entry((arena, bytes)).or_default() += 1;
+            if list.by_address && nodes.addresses.len() < ADDRESSES_MAX {
+                nodes.addresses.push(chunk);
+            } else {
+                *nodes.counts.entry((arena, bytes)).or_default() += 1;
+            }
         }
         let next = link(chunk + HEADER, word(16), mangled);
         if next == 0 {
@@ -106,8 +134,8 @@ fn follow(
 fn add(
     memory: &impl Memory,
     layout: &Layout,
-    extents: &Extents,
     list: &List,
+    place: &impl Fn(u64, u64) -> Option<Place>,
     budget: &mut Budget,
     nodes: &mut Nodes,
 ) -> Result<(), NotTaken> {
@@ -118,36 +146,41 @@ fn add(
     };
     let (mut whole, mut longest) = (false, Nodes::default());
     for mangled in ways {
-        let (end, found) = follow(memory, layout, extents, list, *mangled, budget)?;
+        let (end, found) = follow(memory, list, *mangled, place, budget)?;
         whole = end == ListEnd::Whole;
         if whole {
             longest = found;
             break;
         }
-        if found.values().sum::<u64>() > longest.values().sum() {
+        if found.count() > longest.count() {
             longest = found;
         }
     }
     budget.broken_lists += u64::from(!whole);
-    for (key, count) in longest {
-        *nodes.entry(key).or_default() += count;
+    for (key, count) in longest.counts {
+        *nodes.counts.entry(key).or_default() += count;
     }
+    nodes.addresses.append(&mut longest.addresses);
     Ok(())
 }
 
-/// Adds the chunks in an arena's fastbins; `most` is what the arena has in use by its neighbours' word.
+/// Adds the chunks in the fastbins of an arena, the one at `index`. The heaps need not be known: an arena's chunks say
+/// themselves whether they are the main one's.
 pub fn fastbins(
     memory: &impl Memory,
     layout: &Layout,
-    extents: &Extents,
-    state: u64,
-    most: u64,
+    (index, state, main): (usize, u64, bool),
     budget: &mut Budget,
     nodes: &mut Nodes,
 ) -> Result<(), NotTaken> {
+    let of_arena = |_: u64, size_word: u64| {
+        let own = size_word & IS_MMAPPED == 0 && (size_word & NON_MAIN_ARENA == 0) == main;
+        own.then_some(Place::Arena(index))
+    };
     let Some(offset) = layout.fastbins else {
         return Ok(());
     };
+    let system = memory.word(state + layout.system_mem).unwrap_or(0);
     for index in 0..FASTBINS {
         let head = memory.word(state + offset + 8 * index).unwrap_or(0);
         if head == 0 {
@@ -157,10 +190,12 @@ pub fn fastbins(
         let list = List {
             chunk: head,
             sizes: (size, size),
-            most,
+            // It holds at least as many bytes.
+            most: system / size,
             to_user: 0,
+            by_address: true,
         };
-        add(memory, layout, extents, &list, budget, nodes)?;
+        add(memory, layout, &list, &of_arena, budget, nodes)?;
     }
     Ok(())
 }
@@ -175,10 +210,11 @@ pub fn tcache(
     budget: &mut Budget,
     nodes: &mut Nodes,
 ) -> Result<(), NotTaken> {
+    let by_extent = |chunk: u64, size_word: u64| place(layout, extents, chunk, size_word);
     for _ in 0..TCACHE_TRIES {
         if let Some(lists) = tcache_lists(memory, layout, extents, address) {
             for list in lists {
-                add(memory, layout, extents, &list, budget, nodes)?;
+                add(memory, layout, &list, &by_extent, budget, nodes)?;
             }
             return Ok(());
         }
@@ -208,6 +244,7 @@ fn tcache_lists(memory: &impl Memory, layout: &Layout, extents: &Extents, addres
                         sizes,
                         most: bin.most,
                         to_user: HEADER,
+                        by_address: false,
                     })
                 })
                 .collect()

@@ -30,6 +30,8 @@ use lists::Nodes;
 use tally::Tally;
 use walk::{Torn, Walker};
 
+/// `sizeof(struct malloc_chunk)`: what a free chunk keeps of its first page.
+const FREE_HEADER: u64 = 48;
 /// How often an arena is begun anew when a heap of it came or went meanwhile.
 const ARENA_TRIES: u32 = 4;
 
@@ -53,7 +55,14 @@ pub fn take(
     let main = arena::find_main(memory, layout, mappings)?;
     let layout = &arena::with_heap_alignment(memory, layout, main);
     let states = again(&mut budget, || arena::all(memory, layout, main))?;
-    let mut walker = Walker::new(memory, layout, &constants, page);
+    // Before the walk: in a fastbin a chunk looks in use, and parts free memory that a trim makes one.
+    let mut fast = Nodes::default();
+    for (index, state) in states.iter().enumerate() {
+        let arena = (index, *state, *state == main);
+        lists::fastbins(memory, layout, arena, &mut budget, &mut fast)?;
+    }
+    fast.addresses.sort_unstable();
+    let mut walker = Walker::new(memory, layout, &constants, &fast.addresses);
 
     let mut census = Census::default();
     let mut sum = Tally::default();
@@ -71,24 +80,11 @@ pub fn take(
     }
     extents.sort_by_key(|(range, _)| range.start);
 
-    let mut fast = Nodes::default();
-    for arena in &census.arenas {
-        let most = arena.in_use.count;
-        lists::fastbins(
-            memory,
-            layout,
-            &extents,
-            arena.address,
-            most,
-            &mut budget,
-            &mut fast,
-        )?;
-    }
     let mut cached = Nodes::default();
     for address in std::mem::take(&mut sum.tcaches) {
         lists::tcache(memory, layout, &extents, address, &mut budget, &mut cached)?;
     }
-    for (nodes, fastbin) in [(fast, true), (cached, false)] {
+    for (nodes, fastbin) in [(fast.counts, true), (cached.counts, false)] {
         for ((owner, bytes), count) in nodes {
             let amount = Amount {
                 count,
@@ -119,7 +115,7 @@ pub fn take(
     census.constants_dropped = sum.constants_dropped;
     census.largest_free = sum.largest_free;
     census.free_pages = sum.free_pages;
-    census.free_pages.runs.sort_unstable_by_key(|(run, _)| run.start);
+    census.free_pages.shrink_to_pages(page, FREE_HEADER);
     census.took = budget.took();
     census.torn_retries = budget.torn;
     census.broken_lists = budget.broken_lists;
@@ -281,6 +277,7 @@ fn walked(address: u64, main: bool, tally: Tally, heaps: Vec<Range<u64>>) -> Wal
         in_use: tally.in_use,
         free: Free {
             bins: tally.bins,
+            fastbins: tally.fastbins,
             top: tally.top,
             ..Free::default()
         },

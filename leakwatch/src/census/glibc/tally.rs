@@ -15,6 +15,7 @@ const SMALL_BYTES: u64 = 2048;
 pub struct Tally {
     pub in_use: Amount,
     pub bins: Amount,
+    pub fastbins: Amount,
     pub top: Amount,
     pub overhead_bytes: u64,
     /// The largest first, no more than are kept.
@@ -62,6 +63,13 @@ impl Tally {
         }
     }
 
+    /// A chunk in a fastbin: to its neighbours it is in use.
+    pub fn fast(&mut self, bytes: u64) {
+        let one = Amount { count: 1, bytes };
+        self.class(bytes).free.add(one);
+        self.fastbins.add(one);
+    }
+
     /// A chunk in a bin.
     pub fn free(&mut self, bytes: u64) {
         let one = Amount { count: 1, bytes };
@@ -84,6 +92,7 @@ impl Tally {
     pub fn merge(&mut self, mut other: Self) {
         self.in_use.add(other.in_use);
         self.bins.add(other.bins);
+        self.fastbins.add(other.fastbins);
         self.top.add(other.top);
         self.overhead_bytes = self.overhead_bytes.saturating_add(other.overhead_bytes);
         self.largest_free.append(&mut other.largest_free);

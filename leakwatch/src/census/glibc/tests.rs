@@ -284,7 +284,8 @@ fn a_circle_in_a_free_list_ends() {
     memory.put(head + 16, &[head]);
     let census = census(&memory, "2.26").unwrap();
     assert_eq!(census.broken_lists, 1);
-    assert_eq!(census.classes[&64].in_use.count, 0);
+    // The head is one, however often it is met; the two behind it are met no more.
+    assert_eq!(census.classes[&64].in_use.count, 2);
 }
 
 #[test]

@@ -8,7 +8,6 @@
 //! the headers betray nearly always; the walk goes back by some windows and takes them anew, smaller ones too.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use super::layout::{FLAGS, HEADER, IS_MMAPPED, LEAST_CHUNK, Layout, NON_MAIN_ARENA, PREV_INUSE};
 use super::tally::Tally;
@@ -20,8 +19,6 @@ use crate::census::{Amount, Budget, NotTaken, What};
 
 /// Bytes that are read at once. Measured: larger ones are not faster.
 pub const WINDOW: usize = 1 << 20;
-/// `sizeof(struct malloc_chunk)`: what a free chunk keeps of its first page.
-const FREE_HEADER: u64 = 48;
 /// A window of a heap under load is torn less often the sooner it is read.
 const LEAST_WINDOW: usize = 16 << 10;
 /// Windows that can be taken back.
@@ -55,6 +52,48 @@ pub struct Torn {
     pub what: &'static str,
 }
 
+/// Chunks that are free, one after the other.
+#[derive(Default)]
+struct Run {
+    start: Option<u64>,
+}
+
+impl Run {
+    fn begin(&mut self, at: u64) {
+        self.start.get_or_insert(at);
+    }
+
+    fn end(&mut self, at: u64, tally: &mut Tally) {
+        if let Some(start) = self.start.take() {
+            tally.free_pages.add(start..at, true);
+        }
+    }
+}
+
+/// Sorted addresses, asked for in their order.
+struct Cursor<'a> {
+    rest: &'a [u64],
+}
+
+impl<'a> Cursor<'a> {
+    fn new(all: &'a [u64], from: u64) -> Self {
+        let before = all.partition_point(|it| *it < from);
+        Self {
+            rest: all.get(before..).unwrap_or_default(),
+        }
+    }
+
+    fn contain(&mut self, address: u64) -> bool {
+        while let Some((first, rest)) = self.rest.split_first() {
+            if *first >= address {
+                return *first == address;
+            }
+            self.rest = rest;
+        }
+        false
+    }
+}
+
 /// One window's result.
 struct Step {
     tally: Tally,
@@ -67,18 +106,19 @@ pub struct Walker<'a, M> {
     pub memory: &'a M,
     pub layout: &'a Layout,
     constants: &'a Constants,
-    page: u64,
+    /// The chunks in fastbins, by address.
+    fast: &'a [u64],
     buffer: Vec<u8>,
 }
 
 impl<'a, M: Memory> Walker<'a, M> {
-    /// `page`: bytes of one.
-    pub fn new(memory: &'a M, layout: &'a Layout, constants: &'a Constants, page: u64) -> Self {
+    /// `fast`: the chunks in fastbins, by address.
+    pub fn new(memory: &'a M, layout: &'a Layout, constants: &'a Constants, fast: &'a [u64]) -> Self {
         Self {
             memory,
             layout,
             constants,
-            page,
+            fast,
             buffer: vec![0; WINDOW],
         }
     }
@@ -161,6 +201,8 @@ impl<'a, M: Memory> Walker<'a, M> {
         };
 
         let mut tally = Tally::default();
+        let mut run = Run::default();
+        let mut fast = Cursor::new(self.fast, start);
         let mut at = start;
         // Of the chunk at `at`.
         let (_, mut size_word) = head(at).ok_or(torn(at, "a header beyond the end"))?;
@@ -175,7 +217,8 @@ impl<'a, M: Memory> Walker<'a, M> {
                         count: 1,
                         bytes: size,
                     };
-                    tally.free_pages.add(self.whole_pages(at, size), main);
+                    run.end(at, &mut tally);
+                    tally.free_pages.add(at..end, main);
                     return Ok(Step {
                         tally,
                         next: end,
@@ -185,6 +228,7 @@ impl<'a, M: Memory> Walker<'a, M> {
                 End::Top { top, .. } if at > top => return Err(torn(at, "beyond the top chunk")),
                 // The first mark takes the rest of a chunk along that is too small to be one.
                 End::Fence { end } if (HEADER..=LEAST_CHUNK).contains(&size) && end - at <= 3 * HEADER => {
+                    run.end(at, &mut tally);
                     tally.overhead_bytes += end - at;
                     return Ok(Step {
                         tally,
@@ -206,6 +250,7 @@ impl<'a, M: Memory> Walker<'a, M> {
             let (prev_size, next_word) = match head(next) {
                 Some(words) => words,
                 None if at != start => {
+                    run.end(at, &mut tally);
                     return Ok(Step {
                         tally,
                         next: at,
@@ -228,8 +273,12 @@ impl<'a, M: Memory> Walker<'a, M> {
             }
             if free {
                 tally.free(size);
-                tally.free_pages.add(self.whole_pages(at, size), true);
+                run.begin(at);
+            } else if fast.contain(at) {
+                tally.fast(size);
+                run.begin(at);
             } else {
+                run.end(at, &mut tally);
                 tally.in_use(size, self.what(bytes, at - start, size));
             }
             if !free && tally.tcaches.len() < TCACHES_MAX {
@@ -242,6 +291,7 @@ impl<'a, M: Memory> Walker<'a, M> {
                 }
             }
             if head(next).is_none() {
+                run.end(next, &mut tally);
                 return Ok(Step {
                     tally,
                     next,
@@ -255,14 +305,6 @@ impl<'a, M: Memory> Walker<'a, M> {
 }
 
 impl<M: Memory> Walker<'_, M> {
-    /// The pages of a free chunk that hold nothing of it but the pages themselves: its header and links stay.
-    fn whole_pages(&self, chunk: u64, size: u64) -> Range<u64> {
-        let links = chunk.saturating_add(FREE_HEADER);
-        let start = links.checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
-        let end = chunk.saturating_add(size);
-        start..end - end % self.page
-    }
-
     /// What is in the chunk in use at `offset` of a window.
     fn what(&self, window: &[u8], offset: u64, size: u64) -> Option<What> {
         let from = usize::try_from(offset.checked_add(HEADER)?).ok()?;

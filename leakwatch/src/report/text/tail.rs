@@ -99,7 +99,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     (
         "heap_broken_lists",
-        "free lists of the heap could not be followed to their end: what lies beyond counts as in use",
+        "times a free list of the heap could not be followed to its end: what lies beyond counts as in use",
     ),
     (
         "heap_constants_dropped",

@@ -102,8 +102,14 @@ fn grown(page: &mut Page, heap: &Heap, options: &Options) {
 }
 
 fn holding(page: &mut Page, heap: &Heap, options: &Options) {
-    let shown = heap.classes.len().min(options.top);
-    let (shown, rest) = heap.classes.split_at(shown);
+    // Sizes of which nothing is in use come last.
+    let in_use = heap.classes.partition_point(|class| class.in_use_bytes > 0);
+    let most = if options.verbose {
+        heap.classes.len()
+    } else {
+        in_use
+    };
+    let (shown, rest) = heap.classes.split_at(most.min(options.top));
     let all = heap.in_use_bytes.saturating_add(heap.mapped_bytes);
     if shown.is_empty() && heap.mapped_count == 0 {
         page.paragraph(2, "no blocks", PLAIN);

@@ -1,0 +1,226 @@
+//! When births are watched: short bursts at random times over the window, which together cost the target no more than a
+//! part of its processor time.
+//!
+//! The first burst is very short and tells what watching costs here: while it lasts, and for putting the probes into
+//! the text and taking them out again. From then on what is left of the budget is shared out over what is left of the
+//! window, anew after each burst, so that a rate that rises or falls is followed and a burst that cost too much is
+//! made up for. The rest of the window is cut into as many pieces as bursts can be paid for, and each has its burst
+//! at a random time in it: a target that allocates by the clock cannot hide between them.
+//!
+//! Where all that is left can be paid for, the probes stay.
+
+use std::time::Duration;
+
+use super::cost::{HitCost, Hits, count};
+
+/// A first burst, and the shortest: the kernel takes about as long to put the probes in.
+const SHORTEST: Duration = Duration::from_millis(5);
+/// The budget is at least this part of the window, whatever the target uses: a thousandth of one processor.
+const LEAST: f64 = 0.001;
+/// Nothing is known of the target's processor time before this much of the window.
+const LOOK: Duration = Duration::from_millis(100);
+/// The first burst spends no more than this part of the budget.
+const FIRST_PART: f64 = 0.25;
+/// A burst may spend so many times what it is expected to.
+const LEEWAY: f64 = 2.0;
+/// There is no more than one burst in this time.
+const APART: Duration = Duration::from_millis(200);
+/// With the probes staying, the budget is looked at so often in a window.
+const LOOKS: u32 = 20;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub window: Duration,
+    /// Of the target's processor time.
+    pub fraction: f64,
+    pub cost: HitCost,
+    /// Any number: where in their pieces the bursts lie.
+    pub seed: u64,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// Watch for this long, from now. Probes that are there already stay. `hits_max` more hits are the most.
+    Watch { length: Duration, hits_max: u64 },
+    /// Have no probes, and ask again at this time of the window.
+    Wait { until: Duration },
+    /// The window is over.
+    Done,
+}
+
+/// What a burst was.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// How long it lasted, from when the programs were told to watch to when they were told not to or were cut.
+    pub length: Duration,
+    /// Since the last time that this was told.
+    pub hits: Hits,
+}
+
+/// The bursts of one window.
+#[derive(Clone, Debug)]
+pub struct Bursts {
+    plan: Plan,
+    random: u64,
+    /// Seconds: of bursts, their cost, and the cost of the idle hits around them.
+    watched: f64,
+    cost: f64,
+    idle: f64,
+    bursts: u32,
+    hits: u64,
+    /// The start of the next burst, once it was drawn.
+    next: Option<Duration>,
+    staying: bool,
+}
+
+impl Bursts {
+    #[must_use]
+    pub fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            random: plan.seed,
+            watched: 0.0,
+            cost: 0.0,
+            idle: 0.0,
+            bursts: 0,
+            hits: 0,
+            next: None,
+            staying: false,
+        }
+    }
+
+    /// What was spent so far, seconds of the target's processor time.
+    #[must_use]
+    pub fn spent(&self) -> f64 {
+        self.cost + self.idle
+    }
+
+    /// How many bursts there were.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.bursts
+    }
+
+    /// For how long births were watched, seconds.
+    #[must_use]
+    pub fn watched(&self) -> f64 {
+        self.watched
+    }
+
+    /// What may be spent over the whole window, as far as `processor`, the target's processor time until `now`, tells.
+    #[must_use]
+    pub fn budget(&self, now: Duration, processor: Duration) -> f64 {
+        let window = self.plan.window.as_secs_f64();
+        let expected = processor.as_secs_f64() * window / now.as_secs_f64().max(LOOK.as_secs_f64());
+        (self.plan.fraction * expected).max(LEAST * window)
+    }
+
+    /// What to do at `now` of the window, when the target has used `processor` since its start.
+    pub fn next(&mut self, now: Duration, processor: Duration) -> Step {
+        if now >= self.plan.window {
+            return Step::Done;
+        }
+        if now < LOOK.min(self.plan.window / 10) {
+            return Step::Wait {
+                until: LOOK.min(self.plan.window / 10),
+            };
+        }
+        let left = self.plan.window - now;
+        let budget = self.budget(now, processor);
+        let funds = budget - self.spent();
+        if self.bursts == 0 {
+            let length = SHORTEST.min(left);
+            return self.watch(length, (FIRST_PART * budget).min(funds));
+        }
+        // What one second of it costs; a burst without a hit is no proof that there will be none.
+        let price = self.price();
+        if price * left.as_secs_f64() * 1.1 <= funds {
+            // Only what this part of the window has a right to: what rises after it must be paid for as well.
+            let length = (self.plan.window / LOOKS).max(SHORTEST).min(left);
+            let share = funds * (length.as_secs_f64() / left.as_secs_f64());
+            self.staying = true;
+            self.next = None;
+            return self.watch(length, (LEEWAY * share).min(funds));
+        }
+        self.staying = false;
+        let fixed = self.idle / f64::from(self.bursts);
+        // So that no more goes into coming and going than into watching.
+        let each = fixed + fixed.max(price * SHORTEST.as_secs_f64());
+        let affordable = (funds / each).floor();
+        let most = left.as_secs_f64() / APART.as_secs_f64();
+        let bursts = affordable.min(most).max(0.0);
+        if bursts < 1.0 {
+            // The target may still come to use more, and be owed more.
+            self.next = None;
+            return Step::Wait {
+                until: self.plan.window.min(now + self.plan.window / LOOKS),
+            };
+        }
+        let piece = left.as_secs_f64() / bursts;
+        let share = funds / bursts;
+        let length = ((share - fixed) / price).min(piece).max(0.0);
+        let Some(start) = self.next else {
+            let start = now + Duration::from_secs_f64((piece - length).max(0.0) * self.draw());
+            let start = start.min(self.plan.window);
+            self.next = Some(start);
+            if start > now {
+                return Step::Wait { until: start };
+            }
+            return self.watch(Duration::from_secs_f64(length), share - fixed);
+        };
+        if start > now {
+            return Step::Wait { until: start };
+        }
+        self.watch(Duration::from_secs_f64(length), share - fixed)
+    }
+
+    /// What a [`Step::Watch`] came to.
+    pub fn ended(&mut self, spent: &Spent) {
+        self.bursts += 1;
+        self.next = None;
+        self.watched += spent.length.as_secs_f64();
+        self.cost += self.plan.cost.of_burst(&spent.hits);
+        self.idle += self.plan.cost.of_idle(&spent.hits);
+        self.hits = self.hits.saturating_add(spent.hits.burst);
+    }
+
+    /// Seconds of processor time for one second of watching, by all that was seen.
+    fn price(&self) -> f64 {
+        let one_more = self.plan.cost.most();
+        (self.cost + one_more) / self.watched.max(SHORTEST.as_secs_f64())
+    }
+
+    fn watch(&mut self, length: Duration, funds: f64) -> Step {
+        // By what hits have cost so far, and at first by the most that they can.
+        let most = self.plan.cost.most().max(1e-9);
+        let each = if self.hits == 0 {
+            most
+        } else {
+            self.cost / count(self.hits)
+        };
+        Step::Watch {
+            length,
+            hits_max: whole(funds / each.max(1e-9)),
+        }
+    }
+
+    /// From 0 to 1 (splitmix64).
+    fn draw(&mut self) -> f64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        count((mixed ^ (mixed >> 31)) >> 11) / count(1 << 53)
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast from float saturates"
+)]
+fn whole(hits: f64) -> u64 {
+    hits as u64
+}

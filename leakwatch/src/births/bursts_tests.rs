@@ -1,0 +1,201 @@
+//! A target in small, that is watched as the plan says.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const COST: HitCost = HitCost {
+    idle: Duration::from_nanos(700),
+    plain: Duration::from_nanos(1600),
+    stepped: Duration::from_nanos(8000),
+    sampled: Duration::from_nanos(900),
+};
+/// What the kernel takes to put the probes in and to take them out, in all.
+const COMING_AND_GOING: f64 = 0.03;
+
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    /// Calls a second of one thread that is not watched, and what it does beside them, seconds a second.
+    calls: f64,
+    threads: f64,
+    /// From this second on it calls so many times as often.
+    change: (f64, f64),
+}
+
+impl Target {
+    fn calls_at(&self, time: f64) -> f64 {
+        if time < self.change.0 {
+            self.calls
+        } else {
+            self.calls * self.change.1
+        }
+    }
+
+    /// Hits in a stretch of time: each takes so much longer.
+    fn hits(&self, time: f64, length: f64, each: f64) -> f64 {
+        let calls = self.calls_at(time);
+        self.threads * length * calls / (1.0 + calls * each)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Course {
+    spent: f64,
+    watched: f64,
+    bursts: Vec<(f64, f64)>,
+    processor: f64,
+    /// The most that was spent in one piece.
+    most: f64,
+    always: bool,
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "of the size of a test"
+)]
+fn run(target: &Target, window: f64, fraction: f64, seed: u64) -> Course {
+    let mut bursts = Bursts::new(Plan {
+        window: Duration::from_secs_f64(window),
+        fraction,
+        cost: COST,
+        seed,
+    });
+    let mut course = Course::default();
+    let (mut now, mut attached) = (0.0, false);
+    let each = (COST.plain + COST.sampled).as_secs_f64();
+    for _ in 0..100_000 {
+        let processor = Duration::from_secs_f64(target.threads * now);
+        match bursts.next(Duration::from_secs_f64(now), processor) {
+            Step::Done => {
+                course.processor = target.threads * now;
+                course.spent = bursts.spent();
+                course.watched = bursts.watched();
+                course.always = attached;
+                return course;
+            }
+            Step::Wait { until } => {
+                assert!(until.as_secs_f64() > now, "{until:?} {now}");
+                now = until.as_secs_f64();
+                attached = false;
+            }
+            Step::Watch { length, hits_max } => {
+                let mut length = length.as_secs_f64();
+                let mut hits = target.hits(now, length, each);
+                let most = hits_max as f64;
+                if hits > most {
+                    length *= most / hits;
+                    hits = most;
+                }
+                let idle = if attached {
+                    0.0
+                } else {
+                    target.hits(now, COMING_AND_GOING, COST.idle.as_secs_f64())
+                };
+                let spent = Spent {
+                    length: Duration::from_secs_f64(length),
+                    hits: Hits {
+                        idle: idle as u64,
+                        burst: hits as u64,
+                        stepped: 0,
+                        sampled: hits as u64,
+                    },
+                };
+                let before = bursts.spent();
+                bursts.ended(&spent);
+                course.most = course.most.max(bursts.spent() - before);
+                course.bursts.push((now, length));
+                now += length + if attached { 0.0 } else { COMING_AND_GOING };
+                now = now.max(now + 1e-6);
+                attached = length > 0.0;
+            }
+        }
+    }
+    panic!(
+        "it does not end: {now} of {window}, {} bursts",
+        course.bursts.len()
+    );
+}
+
+proptest! {
+    /// For calls from 10 to 30 million a second, that may change midway by a factor of a hundred.
+    #[test]
+    fn the_budget_holds(
+        calls in (1.0f64..7.5).prop_map(|power| 10f64.powf(power)),
+        threads in 0.01f64..16.0,
+        change in (0.0f64..30.0, -2.0f64..2.0),
+        window in 2.0f64..60.0,
+        fraction in 0.002f64..0.05,
+        seed: u64,
+    ) {
+        let target = Target { calls, threads, change: (change.0, 10f64.powf(change.1)) };
+        let course = run(&target, window, fraction, seed);
+        let budget = (fraction * course.processor).max(0.001 * window);
+        // Coming and going is not known before it was done once.
+        let idle = target.hits(0.0, COMING_AND_GOING, COST.idle.as_secs_f64())
+            .max(target.hits(window, COMING_AND_GOING, COST.idle.as_secs_f64())) * COST.idle.as_secs_f64();
+        prop_assert!(course.spent <= budget + 1.05 * idle + 1e-4, "{target:?} {} of {budget}, idle {idle}", course.spent);
+    }
+
+    /// And is used: what it buys is not left lying by more than a half, unless all was watched.
+    #[test]
+    fn the_budget_is_used(
+        calls in (1.0f64..7.5).prop_map(|power| 10f64.powf(power)),
+        threads in 0.2f64..16.0,
+        seed: u64,
+    ) {
+        let target = Target { calls, threads, change: (0.0, 1.0) };
+        let course = run(&target, 30.0, 0.01, seed);
+        let budget = 0.01 * course.processor;
+        prop_assert!(
+            course.watched > 29.0 || course.spent > 0.5 * budget,
+            "{target:?}: watched {} s, {} of {budget}, {:?}", course.watched, course.spent, course.bursts
+        );
+    }
+}
+
+#[test]
+fn a_low_rate_is_watched_all_the_time() {
+    let target = Target {
+        calls: 500.0,
+        threads: 1.0,
+        change: (0.0, 1.0),
+    };
+    let course = run(&target, 30.0, 0.01, 1);
+    assert!(course.always && course.watched > 29.5, "{course:?}");
+}
+
+#[test]
+fn a_storm_is_watched_in_bursts_over_all_of_the_window() {
+    let target = Target {
+        calls: 1e6,
+        threads: 4.0,
+        change: (0.0, 1.0),
+    };
+    let course = run(&target, 60.0, 0.01, 1);
+    assert!(course.bursts.len() >= 6, "{course:?}");
+    for third in 0..3 {
+        let (from, to) = (20.0 * f64::from(third), 20.0 * f64::from(third + 1));
+        assert!(
+            course.bursts.iter().any(|(start, _)| (from..to).contains(start)),
+            "{course:?}"
+        );
+    }
+    let other = run(&target, 60.0, 0.01, 2);
+    assert_ne!(course.bursts[1].0, other.bursts[1].0, "the times are random");
+}
+
+#[test]
+fn a_rate_that_rises_is_no_longer_watched_all_the_time() {
+    let target = Target {
+        calls: 500.0,
+        threads: 1.0,
+        change: (10.0, 2000.0),
+    };
+    let course = run(&target, 30.0, 0.01, 1);
+    assert!(!course.always);
+    assert!(course.spent <= 0.3 + 0.05, "{course:?}");
+    assert!(course.bursts.iter().any(|(start, _)| *start > 20.0), "{course:?}");
+}

@@ -1,0 +1,14 @@
+//! Births of blocks: when they are watched ([`bursts`]), what that costs ([`cost`]) and which were seen ([`table`]).
+//!
+//! No IO and no clock: times and counts come in as values, as of the kernel side in [`crate::probe::allocs`].
+
+pub mod bursts;
+pub mod cost;
+pub mod table;
+
+#[cfg(test)]
+mod bursts_tests;
+
+pub use bursts::{Bursts, Plan, Spent, Step};
+pub use cost::{HitCost, Hits};
+pub use table::{Births, Born, Facts, Losses, SiteBirths};

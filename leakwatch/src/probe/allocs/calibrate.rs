@@ -1,0 +1,238 @@
+//! What a hit costs here: measured on a child of leakwatch's own, since it differs a hundredfold between machines.
+//!
+//! The child calls functions of leakwatch's own that look to the kernel as the allocator's do, and do nothing: one whose
+//! first instruction the kernel emulates, as most of them begin, and one that it has to let run out of line. Its own
+//! processor time tells.
+
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::time::Duration;
+
+use leakwatch_ebpf::wire::SAMPLE_ALL;
+
+use super::{AllocLinks, BurstLimits, attach_error};
+use crate::births::HitCost;
+use crate::probe::{Probe, ProbeError};
+use crate::sampler::{ProcRoot, maps};
+use crate::target::entry_points::{self, EntryPoint, EntryPoints};
+
+/// Calls in one measurement: fit half of the smallest ring when each is sampled, and outlast the clock's steps.
+const CALLS: u64 = 256;
+/// Measurements of each kind. The median counts.
+const ROUNDS: usize = 9;
+
+#[cfg(target_arch = "x86_64")]
+mod functions {
+    use std::arch::naked_asm;
+
+    /// Returns its argument. The kernel emulates a `push`.
+    #[unsafe(naked)]
+    pub unsafe extern "C" fn emulated(block: u64) -> u64 {
+        naked_asm!("push rbp", "mov rax, rdi", "pop rbp", "ret")
+    }
+
+    /// Returns its argument. The kernel does not emulate a `mov`.
+    #[unsafe(naked)]
+    pub unsafe extern "C" fn stepped(block: u64) -> u64 {
+        naked_asm!("mov rax, rdi", "ret")
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod functions {
+    use std::arch::naked_asm;
+
+    /// Returns its argument. The kernel emulates a `nop`.
+    #[unsafe(naked)]
+    pub unsafe extern "C" fn emulated(block: u64) -> u64 {
+        naked_asm!("nop", "mov x1, x0", "ret")
+    }
+
+    /// Returns its argument. The kernel does not emulate a `mov`.
+    #[unsafe(naked)]
+    pub unsafe extern "C" fn stepped(block: u64) -> u64 {
+        naked_asm!("mov x1, x0", "ret")
+    }
+}
+
+type Function = unsafe extern "C" fn(u64) -> u64;
+
+/// Two functions of leakwatch's own executable, one of each kind.
+pub(super) fn own_entry_points() -> Result<EntryPoints, ProbeError> {
+    let failed = |error: io::Error| attach_error(format!("own executable: {error}"));
+    let mappings = maps::read(&ProcRoot::default(), std::process::id())
+        .map_err(failed)?
+        .mappings;
+    let point = |function: Function, stepped: bool| {
+        let address = function as usize as u64;
+        let mapping = mappings.iter().find(|mapping| mapping.range.contains(&address))?;
+        Some(EntryPoint {
+            function: entry_points::malloc(),
+            offset: address - mapping.range.start + mapping.offset,
+            stepped,
+        })
+    };
+    let points = [point(functions::emulated, false), point(functions::stepped, true)];
+    Ok(EntryPoints {
+        file: File::open("/proc/self/exe").map_err(failed)?.into(),
+        points: points.into_iter().flatten().collect(),
+        stack_bytes_max: 64 << 20,
+    })
+}
+
+impl Probe {
+    /// Measures what a hit costs on this machine, in some tens of milliseconds. Before anything is watched: what waits in
+    /// the ring is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the programs cannot be loaded or attached, or there is no child to be had.
+    pub fn calibrate_allocs(&mut self) -> Result<HitCost, ProbeError> {
+        self.load_allocs()?;
+        let failed =
+            |error: io::Error| ProbeError::SelfTest(format!("cannot measure what a hit costs: {error}"));
+        // From a thread of its own: its stack is short, however deep the caller's is.
+        let child = std::thread::scope(|scope| scope.spawn(Child::fork).join())
+            .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+            .map_err(failed)?;
+        let free = [b'e', b's'].map(|function| child.median(function, || {}));
+        let points = own_entry_points()?;
+        let mut watched = |threshold: u64| -> Result<[io::Result<Duration>; 3], ProbeError> {
+            self.begin_burst(&BurstLimits {
+                threshold,
+                hits_max: u64::MAX,
+                stack_bytes_max: points.stack_bytes_max,
+            })?;
+            let links: AllocLinks = self.attach_allocs(child.pid, &points)?;
+            let [emulated, stepped] = [b'e', b's'].map(|function| {
+                child.median(function, || {
+                    self.drain(usize::MAX, |_| {});
+                })
+            });
+            self.end_burst()?;
+            let idle = child.median(b'e', || {});
+            drop(links);
+            Ok([emulated, stepped, idle])
+        };
+        let ([plain, stepped, idle], [sampled, ..], [free, free_stepped]) =
+            (watched(0)?, watched(SAMPLE_ALL)?, free);
+        let free = free.map_err(failed)?;
+        let (plain, stepped, sampled) = (
+            plain.map_err(failed)?.saturating_sub(free),
+            stepped
+                .map_err(failed)?
+                .saturating_sub(free_stepped.map_err(failed)?),
+            sampled.map_err(failed)?.saturating_sub(free),
+        );
+        Ok(HitCost {
+            idle: idle.map_err(failed)?.saturating_sub(free),
+            plain,
+            stepped: stepped.saturating_sub(plain),
+            sampled: sampled.saturating_sub(plain),
+        })
+    }
+}
+
+/// A forked child that calls one of the functions [`CALLS`] times for each byte that it is sent, and tells how long that
+/// took it.
+pub(super) struct Child {
+    pub pid: u32,
+    orders: PipeWriter,
+    answers: PipeReader,
+}
+
+impl Child {
+    pub fn fork() -> io::Result<Self> {
+        let (orders_in, orders) = io::pipe()?;
+        let (answers, answers_out) = io::pipe()?;
+        let (orders_fd, answers_fd) = (orders_in.as_raw_fd(), answers_out.as_raw_fd());
+        let (not_mine, nor_this) = (orders.as_raw_fd(), answers.as_raw_fd());
+        // SAFETY: the child calls nothing but async-signal-safe functions, whatever threads the parent has.
+        let pid = unsafe { libc::fork() };
+        match pid {
+            -1 => Err(io::Error::last_os_error()),
+            0 => {
+                // SAFETY: as above.
+                unsafe {
+                    libc::close(not_mine);
+                    libc::close(nor_this);
+                    serve(orders_fd, answers_fd);
+                    libc::_exit(0);
+                }
+            }
+            pid => Ok(Self {
+                pid: u32::try_from(pid).unwrap_or(0),
+                orders,
+                answers,
+            }),
+        }
+    }
+
+    /// Of one call.
+    pub fn median(&self, function: u8, mut between: impl FnMut()) -> io::Result<Duration> {
+        let mut rounds = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS {
+            (&self.orders).write_all(&[function])?;
+            let mut answer = [0u8; 8];
+            (&self.answers).read_exact(&mut answer)?;
+            rounds.push(u64::from_ne_bytes(answer));
+            between();
+        }
+        rounds.sort_unstable();
+        let median = rounds.get(ROUNDS / 2).copied().unwrap_or(0);
+        Ok(Duration::from_nanos(median / CALLS))
+    }
+}
+
+/// # Safety
+///
+/// For a forked child: nothing but async-signal-safe functions are called.
+unsafe fn serve(orders: RawFd, answers: RawFd) {
+    let mut function = 0u8;
+    // SAFETY: the buffers are this function's own; the functions take any number.
+    unsafe {
+        while libc::read(orders, (&raw mut function).cast(), 1) == 1 {
+            let function: Function = if function == b's' {
+                functions::stepped
+            } else {
+                functions::emulated
+            };
+            let before = thread_nanoseconds();
+            for call in 1..=CALLS {
+                std::hint::black_box(function(std::hint::black_box(call * 16)));
+            }
+            let took = thread_nanoseconds().saturating_sub(before).to_ne_bytes();
+            if libc::write(answers, took.as_ptr().cast(), took.len()) != 8 {
+                return;
+            }
+        }
+    }
+}
+
+fn thread_nanoseconds() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the structure is this function's own.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
+    now.tv_sec
+        .cast_unsigned()
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(now.tv_nsec.cast_unsigned())
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if let Ok(pid) = libc::pid_t::try_from(self.pid)
+            && pid > 0
+        {
+            // SAFETY: our own child, not yet reaped, so the number cannot be anybody else's.
+            unsafe {
+                libc::kill(pid, libc::SIGKILL);
+                libc::waitpid(pid, std::ptr::null_mut(), 0);
+            }
+        }
+    }
+}

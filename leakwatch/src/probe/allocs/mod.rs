@@ -1,0 +1,339 @@
+//! Births: the allocator's functions of one process, watched in bursts.
+//!
+//! A burst is begun ([`Probe::begin_burst`]), attached to each process that is to be watched
+//! ([`Probe::attach_allocs`]) and detached by dropping the [`AllocLinks`]; everything else of the probe stays as it is.
+//! [`Probe::end_burst`] comes before that: the kernel takes some milliseconds to clear the text, and a hit then costs
+//! less. Between bursts nothing is in the target's text. The probes hang on descriptors, so whatever ends leakwatch ends them.
+//!
+//! Three ways to attach, the newest that the kernel has: a uprobe session at all places at once (Linux 6.13: the return
+//! address is replaced only where the entry says so), a uprobe link for the entries and one for the returns (6.6), or two
+//! perf events for each place, of which each takes a while.
+
+mod calibrate;
+mod programs;
+
+#[cfg(test)]
+mod live_tests;
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use aya::Ebpf;
+use aya::maps::{Array, MapData};
+use leakwatch_ebpf::wire::Counter;
+use leakwatch_ebpf::wire::alloc::{Burst, BurstState};
+
+use super::bpf_call::{self, AttachType, UprobeEvents};
+use super::{Counts, Probe, ProbeError, map_error, take};
+use crate::births::Hits;
+use crate::target::entry_points::EntryPoints;
+pub(super) use programs::Maps;
+
+/// The programs, for the check of the object.
+pub(super) const PROGRAMS: [&str; 3] = [ENTER, RETURN, SESSION];
+const ENTER: &str = "alloc_enter";
+const RETURN: &str = "alloc_return";
+const SESSION: &str = "alloc_session";
+
+/// How the functions are attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllocMethod {
+    /// One link for all entries and returns (Linux 6.13).
+    Session,
+    /// One link for all entries and one for all returns (Linux 6.6).
+    Multi,
+    /// Two perf events for each function (Linux 5.15).
+    Events,
+}
+
+impl AllocMethod {
+    const ALL: [Self; 3] = [Self::Session, Self::Multi, Self::Events];
+}
+
+/// What a burst may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BurstLimits {
+    /// Blocks of which `block_in_sample` holds at this threshold are told.
+    pub threshold: u64,
+    /// After about so many hits the programs do nothing more, and the ring's descriptor is readable.
+    pub hits_max: u64,
+    /// The deepest that a thread's own stack goes, bytes.
+    pub stack_bytes_max: u64,
+}
+
+// SAFETY: repr(C), made of u64 alone.
+unsafe impl aya::Pod for PlainBurst {}
+// SAFETY: as above.
+unsafe impl aya::Pod for PlainState {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PlainBurst(Burst);
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PlainState(BurstState);
+
+/// The kernel side of births.
+pub(super) struct Allocs {
+    maps: Maps,
+    burst: Array<MapData, PlainBurst>,
+    state: Array<MapData, PlainState>,
+    programs: Option<Programs>,
+    /// Of the last burst.
+    number: u64,
+    limits: BurstLimits,
+}
+
+struct Programs {
+    method: AllocMethod,
+    enter: OwnedFd,
+    /// [`AllocMethod::Session`] needs none.
+    returns: Option<OwnedFd>,
+}
+
+impl Allocs {
+    pub fn of(ebpf: &mut Ebpf) -> Result<Self, ProbeError> {
+        Ok(Self {
+            maps: Maps::of(ebpf)?,
+            burst: Array::try_from(take(ebpf, "ALLOC_BURST")?).map_err(|e| map_error("ALLOC_BURST", &e))?,
+            state: Array::try_from(take(ebpf, "ALLOC_STATE")?).map_err(|e| map_error("ALLOC_STATE", &e))?,
+            programs: None,
+            number: 0,
+            limits: BurstLimits::default(),
+        })
+    }
+
+    /// Number and limits in turn: a program that runs meanwhile may see any part of what is written at once.
+    fn set_burst(&mut self, number: u64, limits: &BurstLimits) -> Result<(), ProbeError> {
+        self.burst
+            .set(
+                0,
+                PlainBurst(Burst {
+                    number,
+                    threshold: limits.threshold,
+                    hits_max: limits.hits_max,
+                    stack_bytes_max: limits.stack_bytes_max,
+                }),
+                0,
+            )
+            .map_err(|error| map_error("ALLOC_BURST", &error))
+    }
+}
+
+/// The probes in the text of one process. Dropping it takes them out of it, and waits until no program of theirs runs.
+#[derive(Debug)]
+pub struct AllocLinks(Vec<OwnedFd>);
+
+impl Drop for AllocLinks {
+    /// Each link on a thread of its own: the kernel lets readers' grace periods pass for each, and those pass for all
+    /// at once.
+    fn drop(&mut self) {
+        let mut links = std::mem::take(&mut self.0).into_iter();
+        let here = links.next();
+        std::thread::scope(|scope| {
+            for link in links {
+                // Where there is no thread to be had it is closed on the spot: what was to run is dropped.
+                let _: io::Result<_> = std::thread::Builder::new().spawn_scoped(scope, move || drop(link));
+            }
+            drop(here);
+        });
+    }
+}
+
+impl Counts {
+    /// The calls of the allocator's functions among what was counted.
+    #[must_use]
+    pub fn hits(&self) -> Hits {
+        Hits {
+            idle: self.get(Counter::AllocIdle),
+            burst: self.get(Counter::AllocHits),
+            stepped: self.get(Counter::AllocStepped),
+            sampled: self.get(Counter::AllocSampled),
+        }
+    }
+}
+
+impl Probe {
+    /// Loads the programs for the newest way to attach that this kernel has, once; nothing is attached by that.
+    ///
+    /// # Errors
+    ///
+    /// Why the oldest way is not possible.
+    pub fn load_allocs(&mut self) -> Result<AllocMethod, ProbeError> {
+        if let Some(programs) = &self.allocs.programs {
+            return Ok(programs.method);
+        }
+        let mut refusal = attach_error("no way to attach".to_owned());
+        for method in AllocMethod::ALL {
+            match self.load_allocs_by(method) {
+                Ok(()) => return Ok(method),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
+    }
+
+    /// As [`Self::load_allocs`], for one way to attach.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not possible.
+    pub fn load_allocs_by(&mut self, method: AllocMethod) -> Result<(), ProbeError> {
+        let (enter, attach_type, with_return) = match method {
+            AllocMethod::Session => (SESSION, AttachType::Session, false),
+            AllocMethod::Multi => (ENTER, AttachType::Multi, true),
+            AllocMethod::Events => (ENTER, AttachType::Event, true),
+        };
+        let maps = &self.allocs.maps;
+        let programs = Programs {
+            method,
+            enter: programs::load(maps, enter, attach_type)?,
+            returns: with_return
+                .then(|| programs::load(maps, RETURN, attach_type))
+                .transpose()?,
+        };
+        // An older kernel loads a program whatever it says of its attaching, and refuses the link.
+        programs.attach(std::process::id(), &calibrate::own_entry_points()?)?;
+        self.allocs.programs = Some(programs);
+        Ok(())
+    }
+
+    /// Begins a burst: what is attached from now on is watched. The counters go on; the state begins anew.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the map entry.
+    pub fn begin_burst(&mut self, limits: &BurstLimits) -> Result<(), ProbeError> {
+        self.end_burst()?;
+        let allocs = &mut self.allocs;
+        allocs
+            .state
+            .set(0, PlainState(BurstState::default()), 0)
+            .map_err(|error| map_error("ALLOC_STATE", &error))?;
+        allocs.set_burst(0, limits)?;
+        allocs.limits = *limits;
+        allocs.number += 1;
+        allocs.set_burst(allocs.number, limits)
+    }
+
+    /// Changes the limits of the burst that is under way, as for one that is always on. `hits_max` counts from its start.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the map entry.
+    pub fn set_burst_limits(&mut self, limits: &BurstLimits) -> Result<(), ProbeError> {
+        self.allocs.limits = *limits;
+        self.allocs.set_burst(self.allocs.number, limits)
+    }
+
+    /// Puts the probes into the text of a process, for the burst that is under way.
+    ///
+    /// # Errors
+    ///
+    /// When the programs were not loaded, or the kernel's reason: the process is gone, or its file is not what it was.
+    pub fn attach_allocs(&self, pid: u32, points: &EntryPoints) -> Result<AllocLinks, ProbeError> {
+        self.allocs
+            .programs
+            .as_ref()
+            .ok_or_else(|| attach_error("the programs are not loaded".to_owned()))?
+            .attach(pid, points)
+    }
+
+    /// What became of the burst: `cut` says whether it is over before its time.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the read.
+    pub fn burst_state(&self) -> Result<BurstState, ProbeError> {
+        self.allocs
+            .state
+            .get(&0, 0)
+            .map(|state| state.0)
+            .map_err(|error| map_error("ALLOC_STATE", &error))
+    }
+
+    /// The programs do nothing from now on, attached or not.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the map entry.
+    pub fn end_burst(&mut self) -> Result<(), ProbeError> {
+        // The limits stay: a call that is being looked at would be cut by none.
+        let limits = self.allocs.limits;
+        self.allocs.set_burst(0, &limits)
+    }
+}
+
+impl Programs {
+    fn attach(&self, pid: u32, points: &EntryPoints) -> Result<AllocLinks, ProbeError> {
+        // By this name the kernel finds the file that is mapped, whatever stands under its own by now.
+        let path = CString::new(format!("/proc/self/fd/{}", points.file.as_raw_fd()))
+            .map_err(|error| attach_error(error.to_string()))?;
+        let links = match self.method {
+            AllocMethod::Session | AllocMethod::Multi => self.attach_many(pid, points, &path),
+            AllocMethod::Events => self.attach_each(pid, points, &path),
+        };
+        let links = links.map_err(|error| {
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                ProbeError::NotPermitted
+            } else {
+                attach_error(format!("PID {pid}: {error}"))
+            }
+        })?;
+        Ok(AllocLinks(links))
+    }
+
+    fn attach_many(&self, pid: u32, points: &EntryPoints, path: &CString) -> io::Result<Vec<OwnedFd>> {
+        let offsets: Vec<u64> = points.points.iter().map(|point| point.offset).collect();
+        let cookies: Vec<u64> = points
+            .points
+            .iter()
+            .map(|point| point.cookie().to_bits())
+            .collect();
+        let kind = if self.returns.is_none() {
+            AttachType::Session
+        } else {
+            AttachType::Multi
+        };
+        let link = |program: &OwnedFd, returns: bool| {
+            bpf_call::link_many(program.as_fd(), kind, path, &offsets, &cookies, pid, returns)
+        };
+        // Returns first, so that no entry is seen whose return would be missed; and dropped last.
+        let returns = self
+            .returns
+            .as_ref()
+            .map(|program| link(program, true))
+            .transpose()?;
+        let enter = link(&self.enter, false)?;
+        Ok([Some(enter), returns].into_iter().flatten().collect())
+    }
+
+    fn attach_each(&self, pid: u32, points: &EntryPoints, path: &CString) -> io::Result<Vec<OwnedFd>> {
+        let events = UprobeEvents::of_this_kernel()?;
+        let mut links = Vec::new();
+        for (program, returns) in [(self.returns.as_ref(), true), (Some(&self.enter), false)] {
+            let Some(program) = program else { continue };
+            for point in &points.points {
+                let event = events.open(path, point.offset, pid, returns)?;
+                links.push(bpf_call::link_event(
+                    program.as_fd(),
+                    event.as_fd(),
+                    point.cookie().to_bits(),
+                )?);
+            }
+        }
+        // Entries are dropped first.
+        links.reverse();
+        Ok(links)
+    }
+}
+
+fn attach_error(reason: String) -> ProbeError {
+    ProbeError::Attach {
+        program: SESSION,
+        point: "the allocator's functions",
+        reason,
+    }
+}
