@@ -130,7 +130,9 @@ fn of_growth(page: &Page, heap: &Heap, growth: &HeapGrowth) -> String {
         let which = if more > 0 { "more" } else { "fewer" };
         text.push_str(&format!(" ({} {which})", blocks_of(more.unsigned_abs())));
     }
-    match growth.kept_bytes {
+    // A hundredth of the growth is the difference of two readings, not news.
+    let worth = |kept: &i64| kept.unsigned_abs() > grown.unsigned_abs() / 100;
+    match growth.kept_bytes.filter(worth) {
         Some(kept @ 1..) => text.push_str(&format!(
             "; {} more stay resident though free",
             bytes(kept.unsigned_abs())

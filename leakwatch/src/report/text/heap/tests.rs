@@ -107,6 +107,8 @@ fn what_grew_is_told_in_a_sentence() {
         ),
         "{shrunk}"
     );
+    let steady = with(|growth| growth.kept_bytes = Some(-1 << 20));
+    assert!(steady.contains("(445046 blocks more). First"), "{steady}");
     let still = with(|growth| *growth = HeapGrowth::default());
     assert!(still.starts_with("Memory in use did not grow. First"), "{still}");
 }
