@@ -10,6 +10,8 @@ use crate::report::model::{Address, FreeKind, FreeKinds, Heap, HeapArena, HeapCl
 
 /// Of a chunk's header, what no request can use.
 const HEADER: u64 = 8;
+/// The same of a chunk with a mapping of its own.
+const MAPPED_HEADER: u64 = 16;
 
 /// The heap as `end` has it; with `start`, its growth since.
 #[must_use]
@@ -55,6 +57,7 @@ pub fn losses(reading: &Reading) -> BTreeMap<String, u64> {
         ("heap_constants_dropped", census.constants_dropped),
         ("heap_free_runs_dropped_bytes", census.free_pages.dropped_bytes),
         ("heap_types_not_named", reading.unnamed),
+        ("heap_mapped_not_located", census.mmapped_unlocated),
     ]
     .into_iter()
     .filter(|(_, count)| *count > 0)
@@ -190,9 +193,33 @@ fn classes(start: Option<&Reading>, end: &Reading) -> Vec<HeapClass> {
             class(end, chunk_bytes, told, count, growth)
         })
         .collect();
+    classes.extend(mapped_classes(start, end));
     let weight = |class: &HeapClass| (class.growth_bytes.unwrap_or(0), class.in_use_bytes);
     classes.sort_by_key(|class| std::cmp::Reverse(weight(class)));
     classes
+}
+
+/// Blocks with mappings of their own, by the bytes of these.
+fn mapped_classes(start: Option<&Reading>, end: &Reading) -> Vec<HeapClass> {
+    let before = start.map(|start| &start.census.mmapped_classes);
+    let mut after = end.census.mmapped_classes.clone();
+    for size in before.into_iter().flat_map(BTreeMap::keys) {
+        after.entry(*size).or_insert(0);
+    }
+    let row = |(size, count): (u64, u64)| {
+        let growth = before.map(|before| difference(before.get(&size).copied().unwrap_or(0), count));
+        HeapClass {
+            bytes: size.saturating_sub(MAPPED_HEADER),
+            chunk_bytes: size,
+            count,
+            in_use_bytes: count.saturating_mul(size),
+            mapped: true,
+            growth_count: growth,
+            growth_bytes: growth.map(|count| count.saturating_mul(size.cast_signed())),
+            ..HeapClass::default()
+        }
+    };
+    after.into_iter().map(row).collect()
 }
 
 fn class(end: &Reading, chunk_bytes: u64, told: Told, count: u64, growth: Option<i64>) -> HeapClass {
@@ -342,6 +369,22 @@ mod tests {
             lost,
             [named("heap_torn_reads", 3), named("heap_types_not_named", 7)]
         );
+    }
+
+    #[test]
+    fn blocks_with_mappings_of_their_own_are_rows_too() {
+        let (mut start, mut end) = (reading(0, 0, 0, 0, 0), reading(100, 0, 0, 0, 0));
+        start.census.mmapped_classes = [(139_264, 5), (200_704, 2)].into();
+        end.census.mmapped_classes = [(139_264, 55)].into();
+        let heap = heap(Some(&start), &end);
+        let rows: Vec<_> = heap
+            .classes
+            .iter()
+            .map(|it| (it.bytes, it.mapped, it.count, it.growth_count))
+            .collect();
+        assert_eq!(rows[0], (139_248, true, 55, Some(50)));
+        assert_eq!(rows[1], (536, false, 100, Some(100)));
+        assert_eq!(rows.last(), Some(&(200_688, true, 0, Some(-2))));
     }
 
     #[test]

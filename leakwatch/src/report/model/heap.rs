@@ -101,6 +101,9 @@ pub struct HeapClass {
     pub type_told_by: Option<String>,
     /// `zero` or `text`.
     pub content: Option<String>,
+    /// Each has a mapping of its own: what `mapped_bytes` counts, not `in_use_bytes`.
+    #[serde(default)]
+    pub mapped: bool,
     pub growth_count: Option<i64>,
     pub growth_bytes: Option<i64>,
 }

@@ -201,6 +201,7 @@ fn label(page: &Page, class: &HeapClass, columns: usize) -> String {
         }
         (Some(name), _) => page.fit(name, columns),
         (None, Some(content)) => page.fit(&format!("[{content}]"), columns),
+        (None, None) if class.mapped => "[mapped]".to_owned(),
         (None, None) => UNKNOWN.to_owned(),
     }
 }

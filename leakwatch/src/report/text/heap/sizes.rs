@@ -22,7 +22,7 @@ impl Bucket {
 /// A line for each power of two that has blocks: what is in use, and what is free in chunks of such sizes.
 pub fn histogram(page: &mut Page, heap: &Heap) {
     let mut buckets = BTreeMap::<u64, Bucket>::new();
-    for class in &heap.classes {
+    for class in heap.classes.iter().filter(|class| !class.mapped) {
         let most = class
             .bytes
             .max(32)
