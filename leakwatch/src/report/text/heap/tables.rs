@@ -229,7 +229,7 @@ pub fn arenas(page: &mut Page, heap: &Heap, options: &Options) {
         let mut line = arena_line(
             &page.fit(&name, 15),
             &[
-                Some(page.fit(&count(arena.heaps), 6)),
+                Some(page.fit(&count(arena.heaps), 5)),
                 Some(bytes(arena.system_bytes)),
                 Some(bytes(arena.in_use_bytes)),
                 signed_of(arena.growth_in_use_bytes),
