@@ -70,6 +70,9 @@ pub struct Class {
     #[serde(rename = "type")]
     pub type_name: Option<String>,
     pub content: Option<String>,
+    /// Each has a mapping of its own.
+    #[serde(default)]
+    pub mapped: bool,
     pub growth_count: Option<i64>,
     pub growth_bytes: Option<i64>,
 }
@@ -193,10 +196,18 @@ impl Heap {
                 "{arena:?}"
             );
         }
-        let classes: u64 = self.classes.iter().map(|class| class.in_use_bytes).sum();
+        let classes = |mapped: bool| self.classes.iter().filter(move |class| class.mapped == mapped);
+        let in_arenas: u64 = classes(false).map(|class| class.in_use_bytes).sum();
         assert_eq!(
-            classes, self.in_use_bytes,
+            in_arenas, self.in_use_bytes,
             "the classes are not all that is in use"
+        );
+        // Of these some may be known by their number only.
+        let mapped: u64 = classes(true).map(|class| class.count).sum();
+        assert!(
+            mapped <= self.mapped_count,
+            "{mapped} of {} large blocks",
+            self.mapped_count
         );
         for class in &self.classes {
             assert_eq!(class.in_use_bytes, class.count * class.chunk_bytes, "{class:?}");
@@ -217,11 +228,23 @@ impl Heap {
         self.in_use_bytes + self.free_kinds.tcache.bytes + self.overhead_bytes
     }
 
-    /// All blocks of one size, whatever is in them.
+    /// All blocks of one size in arenas, whatever is in them.
     #[must_use]
     pub fn count_of(&self, bytes: u64) -> u64 {
-        let class = self.classes.iter().filter(|class| class.bytes == bytes);
+        let class = self
+            .classes
+            .iter()
+            .filter(|class| class.bytes == bytes && !class.mapped);
         class.map(|class| class.count).sum()
+    }
+
+    /// How many large blocks have a row by their size, and their bytes.
+    #[must_use]
+    pub fn mapped_rows(&self) -> (u64, u64) {
+        let rows = self.classes.iter().filter(|class| class.mapped);
+        rows.fold((0, 0), |(count, bytes), class| {
+            (count + class.count, bytes + class.in_use_bytes)
+        })
     }
 
     /// Rows of this type, wherever it is declared: `shop::Session` is `Session`.

@@ -161,6 +161,12 @@ fn large_blocks_with_mappings_of_their_own() {
     let (mut target, truth) = start(&Program::c("heap_mapped"), &[]);
     let heap = picture(&mut target, &truth);
     assert_eq!(heap.mapped_count, truth.number("block_count"));
+    // Each by its size.
+    assert_eq!(
+        heap.mapped_rows(),
+        (heap.mapped_count, heap.mapped_bytes),
+        "{heap:?}"
+    );
 }
 
 /// Of memalign and posix_memalign: the header that counts does not stand where the mapping begins.
@@ -172,6 +178,12 @@ fn large_aligned_blocks() {
     let (mut target, truth) = start(&Program::c("heap_mapped"), &["--aligned"]);
     let heap = picture(&mut target, &truth);
     assert_eq!(heap.mapped_count, truth.number("block_count"));
+    // Each by its size.
+    assert_eq!(
+        heap.mapped_rows(),
+        (heap.mapped_count, heap.mapped_bytes),
+        "{heap:?}"
+    );
 }
 
 #[test]

@@ -27,6 +27,7 @@ pub fn heap(start: Option<&Reading>, end: &Reading) -> Heap {
         overhead_bytes: census.arenas.iter().map(|arena| arena.overhead_bytes).sum(),
         mapped_bytes: census.mmapped.bytes,
         mapped_count: census.mmapped.count,
+        mapped_without_size: census.mmapped_unlocated,
         resident_bytes: end.kept.map(|kept| kept.heap_bytes),
         free_pages_bytes: end.kept.map(|kept| kept.free_pages_bytes),
         trim_bytes: end.kept.map(|kept| kept.trim_bytes),
@@ -57,7 +58,6 @@ pub fn losses(reading: &Reading) -> BTreeMap<String, u64> {
         ("heap_constants_dropped", census.constants_dropped),
         ("heap_free_runs_dropped_bytes", census.free_pages.dropped_bytes),
         ("heap_types_not_named", reading.unnamed),
-        ("heap_mapped_not_located", census.mmapped_unlocated),
     ]
     .into_iter()
     .filter(|(_, count)| *count > 0)

@@ -20,6 +20,9 @@ pub struct Heap {
     /// Chunks with a mapping of their own, all in use.
     pub mapped_bytes: u64,
     pub mapped_count: u64,
+    /// Of these, known by the allocator's own count alone: they are in no class.
+    #[serde(default)]
+    pub mapped_without_size: u64,
     /// Resident or swapped bytes of the arenas' heaps. Null, as the two below, where pagemap could not be read.
     pub resident_bytes: Option<u64>,
     /// Of those, pages that hold nothing but free memory.

@@ -87,6 +87,7 @@ pub fn heap_grown() -> Heap {
         overhead_bytes: 28_672,
         mapped_bytes: 33 * MIB,
         mapped_count: 64,
+        mapped_without_size: 3,
         resident_bytes: Some(130 * MIB),
         free_pages_bytes: Some(13 * MIB),
         trim_bytes: Some(9 * MIB),

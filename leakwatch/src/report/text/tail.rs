@@ -110,10 +110,6 @@ const COUNTERS: &[(&str, &str)] = &[
         "bytes of free pages found no room: whether they are resident was not looked up",
     ),
     (
-        "heap_mapped_not_located",
-        "large blocks of the heap are known by the allocator's count alone: their sizes are in no class",
-    ),
-    (
         "heap_types_not_named",
         "types of blocks were not named, to spare time",
     ),

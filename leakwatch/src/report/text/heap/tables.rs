@@ -28,6 +28,13 @@ pub fn classes(page: &mut Page, heap: &Heap, options: &Options) {
         Some(_) => grown(page, heap, options),
         None => holding(page, heap, options),
     }
+    if heap.mapped_without_size > 0 {
+        let text = format!(
+            "{} of the large blocks are known by number alone, and in no row",
+            count(heap.mapped_without_size)
+        );
+        page.paragraph(2, &text, DIM);
+    }
 }
 
 fn grown(page: &mut Page, heap: &Heap, options: &Options) {
