@@ -101,7 +101,7 @@ pub mod flags {
     /// The snapshot reaches the known end of the thread's stack.
     pub const STACK_WHOLE: u16 = 1 << 3;
     /// The event carries no stack because none of its pages is in the sample: its bytes are attributed in proportion.
-    /// Of [`Kind::Alloc`]: because the block is not in the sample.
+    /// Of [`super::Kind::Alloc`]: because the block is not in the sample.
     pub const THINNED: u16 = 1 << 4;
 }
 
