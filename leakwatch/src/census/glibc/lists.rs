@@ -84,6 +84,7 @@ fn follow(
     list: &List,
     mangled: bool,
     place: &impl Fn(u64, u64) -> Option<Place>,
+    room: usize,
     budget: &Budget,
 ) -> Result<(ListEnd, Nodes), NotTaken> {
     let mut nodes = Nodes::default();
@@ -111,7 +112,7 @@ fn follow(
             return Ok((ListEnd::Broken, nodes));
         };
         if let Place::Arena(arena) = place {
-            if list.by_address && nodes.addresses.len() < ADDRESSES_MAX {
+            if list.by_address && nodes.addresses.len() < room {
                 nodes.addresses.push(chunk);
             } else {
                 *nodes.counts.entry((arena, bytes)).or_default() += 1;
@@ -144,9 +145,11 @@ fn add(
         Links::Mangled => &[true],
         Links::Either => &[false, true],
     };
+    // Of all lists together.
+    let room = ADDRESSES_MAX.saturating_sub(nodes.addresses.len());
     let (mut whole, mut longest) = (false, Nodes::default());
     for mangled in ways {
-        let (end, found) = follow(memory, list, *mangled, place, budget)?;
+        let (end, found) = follow(memory, list, *mangled, place, room, budget)?;
         whole = end == ListEnd::Whole;
         if whole {
             longest = found;

@@ -138,7 +138,8 @@ enum Told {
 /// By size of the chunk and what was told: how many are in use.
 type Rows = BTreeMap<(u64, Told), u64>;
 
-fn rows(reading: &Reading) -> Rows {
+/// `other` is a reading of the same process: what only one of them had the time to name has the name in both.
+fn rows(reading: &Reading, other: Option<&Reading>) -> Rows {
     let mut rows = Rows::new();
     let mut told = BTreeMap::<u64, u64>::new();
     let left = |bytes: u64, told: &BTreeMap<u64, u64>| {
@@ -151,7 +152,8 @@ fn rows(reading: &Reading) -> Rows {
     };
     for ((bytes, what), count) in &reading.census.contents {
         let key = match what {
-            What::Constant(address) => match reading.names.get(address) {
+            What::Constant(address) => match reading.names.get(address).or_else(|| other?.names.get(address))
+            {
                 Some(name) => Told::Type(text_of(name.name.as_bytes()), name.told_by),
                 None => continue,
             },
@@ -178,8 +180,8 @@ fn rows(reading: &Reading) -> Rows {
 }
 
 fn classes(start: Option<&Reading>, end: &Reading) -> Vec<HeapClass> {
-    let before = start.map(rows);
-    let mut after = rows(end);
+    let before = start.map(|start| rows(start, Some(end)));
+    let mut after = rows(end, start);
     for key in before.iter().flat_map(BTreeMap::keys) {
         after.entry(key.clone()).or_insert(0);
     }
@@ -369,6 +371,15 @@ mod tests {
             lost,
             [named("heap_torn_reads", 3), named("heap_types_not_named", 7)]
         );
+    }
+
+    #[test]
+    fn a_type_that_one_reading_named_is_no_growth() {
+        let mut start = reading(100, 0, 0, 0, 0);
+        start.names.clear();
+        let heap = heap(Some(&start), &reading(110, 0, 0, 0, 0));
+        let sessions = heap.classes.iter().find(|it| it.type_name.is_some()).unwrap();
+        assert_eq!((sessions.count, sessions.growth_count), (110, Some(10)));
     }
 
     #[test]
