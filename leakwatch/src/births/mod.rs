@@ -3,12 +3,14 @@
 //! No IO and no clock: times and counts come in as values, as of the kernel side in [`crate::probe::allocs`].
 
 pub mod bursts;
+pub mod cohorts;
 pub mod cost;
 pub mod table;
 
 #[cfg(test)]
 mod bursts_tests;
 
+pub use cohorts::{Cohorts, Fate, Look, Seen};
 pub use bursts::{Bursts, Plan, Spent, Step};
 pub use cost::{HitCost, Hits};
 pub use table::{Births, Born, Facts, Losses, SiteBirths};

@@ -16,6 +16,7 @@ pub mod kept;
 pub mod memory;
 pub mod reading;
 pub mod types;
+pub mod watched;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

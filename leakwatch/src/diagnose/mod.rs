@@ -4,4 +4,5 @@ pub mod culprit;
 pub mod figures;
 pub mod rank;
 pub mod reconcile;
+pub mod survivors;
 pub mod verdict;

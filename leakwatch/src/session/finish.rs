@@ -132,6 +132,8 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         correlations: None,
         heap,
         heap_not_taken: state.censuses.not_taken.take(),
+        allocations: None,
+        allocations_not_watched: None,
         processes: options.follow_children.then_some(facts.processes),
         losses,
         cost: model::Cost {

@@ -75,6 +75,8 @@ fn call_site(site: &RankedSite) -> CallSite {
         evidence: site.evidence.name().to_owned(),
         standard_error_bytes: site.standard_error.and_then(finite),
         estimated: site.estimated,
+        extended_bytes: None,
+        allocations: None,
         trend: None,
         first_seen_seconds: finite(site.first_seen),
         last_seen_seconds: finite(site.last_seen),

@@ -6,6 +6,7 @@
 //! not know. Names are untrusted text; where the target's bytes were not UTF-8 they are written `\xNN`, once, in
 //! [`super::build`].
 
+pub mod allocations;
 pub mod heap;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use allocations::{Allocations, SiteAllocations, SiteClass, UnnamedClass};
 pub use heap::{FreeKind, FreeKinds, Heap, HeapArena, HeapClass, HeapGrowth};
 
 /// The version that this program writes, and the newest that it reads.
@@ -44,6 +46,12 @@ pub struct Recording {
     /// for.
     #[serde(default)]
     pub heap_not_taken: Option<String>,
+    /// How births of blocks were watched. Null: they were not.
+    #[serde(default)]
+    pub allocations: Option<Allocations>,
+    /// Why births were not watched. Null: they were, or it was not asked for.
+    #[serde(default)]
+    pub allocations_not_watched: Option<String>,
     /// Every process watched, when children were followed; else null.
     pub processes: Option<Vec<ProcessRow>>,
     pub losses: Losses,
@@ -181,10 +189,14 @@ pub struct CallSite {
     #[serde(default)]
     pub vias: Vec<String>,
     /// Added in the window, and resident or swapped at its end: with evidence `pages` what it was the first to touch,
-    /// with `mappings` what lies in memory that it asked for.
+    /// with `mappings` what lies in memory that it asked for, with `survivors` blocks that it allocated, headers included.
     pub live_bytes: Option<u64>,
     /// Address space committed in the window and still held at its end.
     pub held_bytes: Option<u64>,
+    /// Pages of the heap that it was the first to touch, resident or swapped at the end: it extended the heap, and others'
+    /// blocks may lie there. Null where the heap's bytes are not told by survivors: there these pages are its live bytes.
+    #[serde(default)]
+    pub extended_bytes: Option<u64>,
     /// First touched by it in the window, gone or not. Null without page evidence.
     pub touched_bytes: Option<u64>,
     /// Live over touched, 0 to 1: near 1 is kept, near 0 is churn.
@@ -203,6 +215,9 @@ pub struct CallSite {
     /// Committed, released and held bytes contain a share of calls whose stacks were left out to spare the target.
     #[serde(default)]
     pub estimated: bool,
+    /// What became of the blocks that it allocated. Null where no birth of its was seen.
+    #[serde(default)]
+    pub allocations: Option<SiteAllocations>,
     pub trend: Option<Trend>,
     pub first_seen_seconds: Option<f64>,
     pub last_seen_seconds: Option<f64>,

@@ -343,6 +343,8 @@ pub fn empty() -> Recording {
         correlations: None,
         heap: None,
         heap_not_taken: None,
+        allocations: None,
+        allocations_not_watched: None,
         processes: None,
         losses: Losses::default(),
         cost: Cost::default(),
