@@ -13,6 +13,12 @@ const HEADER: u64 = 8;
 /// The same of a chunk with a mapping of its own.
 const MAPPED_HEADER: u64 = 16;
 
+/// The largest request, bytes, that a chunk serves; `mapped`: with a mapping of its own.
+#[must_use]
+pub fn largest_request(chunk_bytes: u64, mapped: bool) -> u64 {
+    chunk_bytes.saturating_sub(if mapped { MAPPED_HEADER } else { HEADER })
+}
+
 /// The heap as `end` has it; with `start`, its growth since.
 #[must_use]
 pub fn heap(start: Option<&Reading>, end: &Reading) -> Heap {
@@ -211,7 +217,7 @@ fn mapped_classes(start: Option<&Reading>, end: &Reading) -> Vec<HeapClass> {
     let row = |(size, count): (u64, u64)| {
         let growth = before.map(|before| difference(before.get(&size).copied().unwrap_or(0), count));
         HeapClass {
-            bytes: size.saturating_sub(MAPPED_HEADER),
+            bytes: largest_request(size, true),
             chunk_bytes: size,
             count,
             in_use_bytes: count.saturating_mul(size),
@@ -232,7 +238,7 @@ fn class(end: &Reading, chunk_bytes: u64, told: Told, count: u64, growth: Option
             .map_or(0, |class| class.free.count)
     });
     let mut class = HeapClass {
-        bytes: chunk_bytes.saturating_sub(HEADER),
+        bytes: largest_request(chunk_bytes, false),
         chunk_bytes,
         count,
         in_use_bytes: count.saturating_mul(chunk_bytes),
