@@ -8,6 +8,12 @@ use crate::census::{Amount, Arena, Census, Class, Free, What};
 use crate::report::escape::text_of;
 use crate::report::model::{Address, FreeKind, FreeKinds, Heap, HeapArena, HeapClass, HeapGrowth};
 
+/// The largest request that a chunk serves; of one with a mapping of its own, `chunk_bytes` is its mapping.
+#[must_use]
+pub const fn largest_request(chunk_bytes: u64, mapped: bool) -> u64 {
+    chunk_bytes.saturating_sub(if mapped { MAPPED_HEADER } else { HEADER })
+}
+
 /// Of a chunk's header, what no request can use.
 const HEADER: u64 = 8;
 /// The same of a chunk with a mapping of its own.
