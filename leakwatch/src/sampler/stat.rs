@@ -77,6 +77,8 @@ mod tests {
                 parse(&line).unwrap(),
                 Stat {
                     start_time_ticks: 77001,
+                    // utime 1, stime 2.
+                    processor: Duration::from_millis(30),
                     start_brk: Some(94_000_000_000_000),
                     start_stack: Some(140_700_000_000_000),
                 }

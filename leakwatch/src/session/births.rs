@@ -5,19 +5,20 @@
 //! left out, since it may be gone at once. Two checks over the window tell young blocks from those that stay, and the
 //! census at its end has the last word (`survivors`).
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leakwatch_ebpf::wire::alloc::cut;
-use leakwatch_ebpf::wire::{Counter, SAMPLE_ALL, SAMPLE_MIN, flags};
+use leakwatch_ebpf::wire::{Counter, Header, Kind, SAMPLE_ALL, SAMPLE_MIN, block_in_sample, flags};
 
 use super::RecordOptions;
 use super::process::monotonic_ns;
 use super::translate::untagged;
 use super::watch::{State, Watch, living, site};
 use crate::births::cohorts::Look;
-use crate::births::{Bursts, Cohorts, Facts, HitCost, Hits, Plan, Seen, Spent, Step};
+use crate::births::{LEEWAY, Bursts, Cohorts, Facts, HitCost, Hits, Plan, Seen, Spent, Step};
 use crate::census::memory::ProcessMemory;
 use crate::census::watched::{Glimpse, Lists, glimpse};
 use crate::probe::allocs::{AllocLinks, AllocMethod, BurstLimits};
@@ -39,8 +40,15 @@ pub enum AllocsChoice {
 
 /// Of a stretch, or what of it was not looked at yet: births in its last part are too young to be followed.
 const TOO_YOUNG: u32 = 4;
+/// Of a burst's time, or of its hits, so much is spent when the look begins, which is a part of it too.
+const LOOK_AT: f64 = 0.6;
 /// The checks between the window's ends, as parts of it.
 const CHECKS: [f64; 2] = [1.0 / 3.0, 2.0 / 3.0];
+/// Births that wait hold so many bytes at most.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// In a stretch that is longer than this, births are unwound while it lasts, for so long at once.
+const LONG: Duration = Duration::from_millis(200);
+const SLICE: Duration = Duration::from_millis(1);
 /// A budget that nothing exceeds.
 const NO_BUDGET: f64 = 1e6;
 
@@ -93,11 +101,13 @@ pub(super) struct BirthWatch {
     lost_before: u64,
     /// Births in so much of the window could be followed.
     pub followed: Duration,
-    /// Bursts that had spent more than they might, or that found calls on other stacks.
+    /// Bursts that had spent what they might before all was looked at.
     pub cut: u64,
     /// Checks that are still to come, the next one last.
     checks: Vec<Duration>,
     check: Option<Looking>,
+    /// A look that has ended, and was not told to the cohorts yet.
+    looked: Option<Looking>,
     /// Why births are watched no longer.
     pub given_up: Option<String>,
 }
@@ -111,11 +121,15 @@ enum Phase {
 /// The probes are in the target's text. Times are of the window.
 struct Stretch {
     links: AllocLinks,
+    since: Duration,
     /// What is not told to the bursts yet began then.
     began: Duration,
     /// What is not looked at yet began then.
     unlooked: Duration,
+    /// When it is to be looked at.
     until: Duration,
+    /// Hits of the whole stretch after which it is, whatever the time.
+    hits: u64,
     looking: Option<Looking>,
 }
 
@@ -168,25 +182,112 @@ fn seen(glimpse: Glimpse) -> Seen {
     }
 }
 
-impl State {
-    /// A block was born, or realloc gave one up.
-    pub(super) fn birth(&mut self, event: &Event<'_>) {
-        let header = &event.header;
-        let Some(process) = living(&mut self.processes, header.tgid, &mut self.stray_events) else {
-            return;
+/// Births that wait for their stacks to be unwound. That takes longer than a burst may: it is done when the probes are out.
+#[derive(Default)]
+pub(super) struct Queue {
+    births: VecDeque<Queued>,
+    bytes: usize,
+    /// When the newest was born, nanoseconds.
+    latest: u64,
+}
+
+struct Queued {
+    header: Header,
+    registers: Option<Box<[u8]>>,
+    stack: Box<[u8]>,
+}
+
+impl Queue {
+    /// Whether there is room for more.
+    fn has_room(&self) -> bool {
+        self.bytes < QUEUE_BYTES_MAX
+    }
+
+    fn push(&mut self, event: &Event<'_>) {
+        let queued = Queued {
+            header: event.header,
+            registers: event.registers.map(Box::from),
+            stack: Box::from(event.stack),
         };
-        let Some(cohorts) = &mut self.cohorts else { return };
-        if header.tgid != self.target {
+        self.bytes += size_of::<Queued>() + queued.stack.len();
+        self.latest = self.latest.max(queued.header.time);
+        self.births.push_back(queued);
+    }
+
+    fn pop(&mut self) -> Option<Queued> {
+        let queued = self.births.pop_front()?;
+        self.bytes = self
+            .bytes
+            .saturating_sub(size_of::<Queued>() + queued.stack.len());
+        Some(queued)
+    }
+
+    /// The blocks that stand at their addresses when all of it is done, born at `until` or before.
+    fn standing(&self, threshold: u64, until: u64) -> BTreeMap<u64, u64> {
+        let mut standing = BTreeMap::new();
+        for Queued { header, .. } in &self.births {
+            standing.remove(&untagged(header.old_address));
+            let address = untagged(header.address);
+            if block_in_sample(address, threshold) {
+                standing.insert(address, header.time);
+            }
+        }
+        standing.retain(|_, born| *born <= until);
+        standing
+    }
+}
+
+impl State {
+    /// A block was born, or realloc gave one up: to be told to the cohorts by [`Self::work_off`].
+    pub(super) fn birth(&mut self, event: &Event<'_>) {
+        if event.header.tgid != self.target || self.cohorts.is_none() {
+            self.stray_events += 1;
             return;
         }
+        if !self.queue.has_room() {
+            self.work_off(Duration::MAX);
+        }
+        self.queue.push(event);
+    }
+
+    /// Unwinds what waits, for so long at most.
+    pub(super) fn work_off(&mut self, most: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < most
+            && let Some(queued) = self.queue.pop()
+        {
+            self.unwind_birth(&queued);
+        }
+    }
+
+    /// Unwinds what waits and was born by `time`, nanoseconds.
+    fn work_off_until(&mut self, time: u64) {
+        while self.queue.births.front().is_some_and(|next| next.header.time <= time)
+            && let Some(queued) = self.queue.pop()
+        {
+            self.unwind_birth(&queued);
+        }
+    }
+
+    fn unwind_birth(&mut self, queued: &Queued) {
+        let header = &queued.header;
+        let Some(cohorts) = &mut self.cohorts else { return };
         let (address, old) = (untagged(header.address), untagged(header.old_address));
         let began = header.old_length;
         if header.flags & flags::THINNED != 0 {
             cohorts.left(old, began);
             return;
         }
-        process.refresh_code(&self.root, &mut self.unwinder);
-        let Some(site) = site(&mut self.unwinder, &mut self.sites, event, false) else {
+        if let Some(process) = living(&mut self.processes, header.tgid, &mut self.stray_events) {
+            process.refresh_code(&self.root, &mut self.unwinder);
+        }
+        let event = Event {
+            kind: Kind::Alloc,
+            header: *header,
+            registers: queued.registers.as_deref(),
+            stack: &queued.stack,
+        };
+        let Some(site) = site(&mut self.unwinder, &mut self.sites, &event, false) else {
             return;
         };
         let facts = Facts {
@@ -206,13 +307,16 @@ impl State {
 
 impl BirthWatch {
     /// When there is something to do next, as time of the window.
-    pub fn wakes(&self) -> Option<Duration> {
+    pub fn wakes(&self, now: Duration) -> Option<Duration> {
+        /// The probes are not to stay longer than it takes to look.
+        const SOON: Duration = Duration::from_millis(1);
         let phase = match &self.phase {
             Phase::Waiting { until } => Some(*until),
             Phase::Watching(stretch) if stretch.looking.is_none() => Some(stretch.until),
-            Phase::Watching(_) | Phase::Over => None,
+            Phase::Watching(_) => Some(now + SOON),
+            Phase::Over => None,
         };
-        let check = self.checks.last().copied();
+        let check = self.checks.last().copied().filter(|_| self.check.is_none());
         [phase, check].into_iter().flatten().min()
     }
 
@@ -241,6 +345,10 @@ impl Watch {
             ));
             return;
         };
+        let Some(lists) = start.census.lists.clone() else {
+            self.state.allocs_not_watched = Some("the heap's free lists were not found".to_owned());
+            return;
+        };
         let Prepared { points, method, cost } = prepared;
         let counts = self.probe.counts().unwrap_or_default();
         let processor = processor(&self.state.root, options.target.pid).unwrap_or_default();
@@ -266,7 +374,7 @@ impl Watch {
             method,
             bursts,
             window: options.duration,
-            lists: Arc::new(start.census.lists.clone()),
+            lists: Arc::new(lists),
             phase: Phase::Waiting {
                 until: Duration::ZERO,
             },
@@ -279,6 +387,7 @@ impl Watch {
             cut: 0,
             checks,
             check: None,
+            looked: None,
             given_up: None,
         });
     }
@@ -289,6 +398,11 @@ impl Watch {
             return;
         };
         self.check_births(&mut births);
+        let now = self.state.began.elapsed();
+        match &births.phase {
+            Phase::Watching(stretch) if now < stretch.since + LONG => {}
+            _ => self.state.work_off(SLICE),
+        }
         if let Err(error) = self.step_stretch(&mut births) {
             births.given_up.get_or_insert_with(|| error.to_string());
             self.end_stretch(&mut births);
@@ -310,12 +424,10 @@ impl Watch {
             && !gone
         {
             let looking = stretch.looking.take().or_else(|| {
-                self.drain_rest();
+                self.drain_births(monotonic_ns());
                 self.start_look(births.target, &births.lists, births.window, stretch)
             });
-            if let Some(looking) = looking {
-                self.finish_look(&mut births, looking);
-            }
+            births.looked = looking;
         }
         self.tell(&mut births);
         self.end_stretch(&mut births);
@@ -334,21 +446,33 @@ impl Watch {
             Phase::Waiting { until } if now >= *until => self.ask(births),
             Phase::Waiting { .. } | Phase::Over => Ok(()),
             Phase::Watching(stretch) => {
-                let cut = self.probe.burst_state()?.cut;
-                if cut != 0 {
-                    return self.was_cut(births, cut);
+                let state = self.probe.burst_state()?;
+                if state.cut & cut::OFF_STACK != 0 {
+                    self.found_other_stacks(births);
+                    return Ok(());
+                }
+                if state.cut != 0 {
+                    // Births went unseen since, and a block that is there may be one of these.
+                    births.cut += 1;
+                    self.tell(births);
+                    self.end_stretch(births);
+                    births.phase = Phase::Waiting { until: now };
+                    return self.ask(births);
                 }
                 match stretch.looking.take() {
-                    None if now >= stretch.until => {
-                        // What is in the ring was born by now.
-                        self.drain_rest();
+                    None if now >= stretch.until || state.hits >= stretch.hits => {
+                        self.drain_births(monotonic_ns());
                         stretch.looking = self.start_look(births.target, &births.lists, now, stretch);
                         Ok(())
                     }
                     Some(looking) if looking.is_finished() => {
-                        self.finish_look(births, looking);
+                        // The probes go first, if they go: to say whose blocks these are takes longer.
+                        births.looked = Some(looking);
                         self.tell(births);
-                        self.ask(births)
+                        let asked = self.ask(births);
+                        set_urgent(false);
+                        self.finish_look(births);
+                        asked
                     }
                     looking => {
                         stretch.looking = looking;
@@ -357,6 +481,12 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Takes from the ring what was born by `time`, nanoseconds: while the probes are there it is never empty for long.
+    fn drain_births(&mut self, time: u64) {
+        const AT_ONCE: usize = 256;
+        while self.drain(AT_ONCE) == AT_ONCE && self.state.queue.latest <= time {}
     }
 
     /// What was born so far and is not too young.
@@ -369,23 +499,24 @@ impl Watch {
     ) -> Option<Looking> {
         let age = now.saturating_sub(stretch.unlooked) / TOO_YOUNG;
         let until = monotonic_ns().saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
-        let looks = self.state.cohorts.as_ref()?.to_look_at(until);
-        Looking::start(pid, lists, looks)
+        let cohorts = self.state.cohorts.as_ref()?;
+        let mut standing = self.state.queue.standing(cohorts.threshold(), until);
+        for look in cohorts.to_look_at(until) {
+            standing.entry(look.address).or_insert(look.born);
+        }
+        let looks = standing.into_iter().map(|(address, born)| Look { address, born });
+        Looking::start(pid, lists, looks.collect())
     }
 
-    fn finish_look(&mut self, births: &mut BirthWatch, looking: Looking) {
+    /// Tells the cohorts what the last look saw.
+    fn finish_look(&mut self, births: &mut BirthWatch) {
+        let Some(looking) = births.looked.take() else { return };
         let (looks, time, seen) = looking.finish();
-        // A birth at one of the addresses since then is in the ring.
+        // A birth at one of the addresses since then is in the ring: it ends what was seen.
         self.drain_rest();
+        self.state.work_off_until(time);
         if let Some(cohorts) = &mut self.state.cohorts {
-            cohorts.looked(&looks, &seen);
-        }
-        if let Phase::Watching(stretch) = &mut births.phase {
-            let looked_at = Duration::from_nanos(time.saturating_sub(self.state.began_ns()));
-            let whole = looked_at.saturating_sub(stretch.unlooked);
-            let old_enough = whole - whole / TOO_YOUNG;
-            births.followed += old_enough;
-            stretch.unlooked += old_enough;
+            cohorts.looked(time, &looks, &seen);
         }
     }
 
@@ -403,6 +534,13 @@ impl Watch {
         });
         births.told = hits;
         stretch.began = now;
+        if let Some(looked) = &births.looked {
+            let looked_at = Duration::from_nanos(looked.time.saturating_sub(self.state.began_ns()));
+            let whole = looked_at.saturating_sub(stretch.unlooked);
+            let old_enough = whole - whole / TOO_YOUNG;
+            births.followed += old_enough;
+            stretch.unlooked += old_enough;
+        }
         // The sample was more than the ring could take.
         let lost = counts.get(Counter::LostAllocs);
         if lost > births.lost_before {
@@ -447,42 +585,39 @@ impl Watch {
             stack_bytes_max: births.points.stack_bytes_max,
         };
         if let Phase::Watching(stretch) = &mut births.phase {
-            limits.hits_max = hits_max.saturating_add(self.probe.burst_state()?.hits);
+            let before = self.probe.burst_state()?.hits;
+            limits.hits_max = hits_max.saturating_add(before);
             self.probe.set_burst_limits(&limits)?;
             stretch.until = self.state.began.elapsed() + length;
+            stretch.hits = before.saturating_add(part(hits_max));
             return Ok(());
         }
+        // On a machine that is busy nothing else would end the burst in time.
+        set_urgent(true);
+        // While the probes are put in some births would go unseen, and every hit would cost as much as one that is seen.
+        let links = self.probe.attach_allocs(births.target, &births.points)?;
         self.probe.begin_burst(&limits)?;
         let began = self.state.began.elapsed();
-        let links = self.probe.attach_allocs(births.target, &births.points)?;
         births.phase = Phase::Watching(Stretch {
             links,
+            since: began,
             began,
             unlooked: began,
-            until: self.state.began.elapsed() + length,
+            until: began + length.mul_f64(LOOK_AT),
+            hits: part(hits_max),
             looking: None,
         });
         Ok(())
     }
 
-    /// The programs have ended the burst themselves. Births went unseen since, so that none of it can be followed which
-    /// was not looked at before.
-    fn was_cut(&mut self, births: &mut BirthWatch, reason: u64) -> Result<(), ProbeError> {
-        births.cut += 1;
+    /// User-space threads: what a probe does to their stacks is not known.
+    fn found_other_stacks(&mut self, births: &mut BirthWatch) {
+        births.given_up = Some(
+            "a call of the allocator came on a stack that is not its thread's own (user-space threads)".to_owned(),
+        );
         self.tell(births);
         self.end_stretch(births);
-        if reason & cut::OFF_STACK != 0 {
-            births.given_up = Some(
-                "a call of the allocator came on a stack that is not its thread's own (user-space threads)"
-                    .to_owned(),
-            );
-            births.phase = Phase::Over;
-            return Ok(());
-        }
-        births.phase = Phase::Waiting {
-            until: Duration::ZERO,
-        };
-        self.ask(births)
+        births.phase = Phase::Over;
     }
 
     /// Takes the probes out, if they are there.
@@ -500,7 +635,11 @@ impl Watch {
                 .given_up
                 .get_or_insert_with(|| "the probes could not be taken out in order".to_owned());
         }
+        set_urgent(false);
         self.drain_rest();
+        self.finish_look(births);
+        self.state.work_off(Duration::MAX);
+        // One that is under way was not in time.
         drop(looking);
         if let Some(cohorts) = &mut self.state.cohorts {
             cohorts.end_stretch();
@@ -526,10 +665,30 @@ impl Watch {
     fn finish_check(&mut self, check: Looking) {
         let (looks, time, seen) = check.finish();
         self.drain_rest();
+        self.state.work_off(Duration::MAX);
         if let Some(cohorts) = &mut self.state.cohorts {
             cohorts.checked(time, &looks, &seen);
         }
     }
+}
+
+/// Whether this thread is to run before others: while a burst is on, which it costs the target more to prolong. Without
+/// the privilege it goes on as it is.
+fn set_urgent(urgent: bool) {
+    let nice = if urgent { -20 } else { 0 };
+    // An error means that the priority stays.
+    let _: Result<(), rustix::io::Errno> = rustix::process::setpriority_process(None, nice);
+}
+
+/// Of the most hits, those at which a look is due.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a cast from float saturates, and a few hits more or less do not matter"
+)]
+fn part(hits_max: u64) -> u64 {
+    (hits_max as f64 / LEEWAY * LOOK_AT) as u64
 }
 
 /// The processor time of a process, all of its threads.

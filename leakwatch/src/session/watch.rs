@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
-use super::births::BirthWatch;
+use super::births::{BirthWatch, Queue};
 use super::heap::Censuses;
 use super::process::{PageRules, Process, anonymous_of, monotonic_ns, regions};
 use super::recorder::Recorder;
@@ -73,6 +73,7 @@ pub(super) struct State {
     pub censuses: Censuses,
     /// Blocks whose births were seen; `None` where they are not watched.
     pub cohorts: Option<Cohorts>,
+    pub queue: Queue,
     /// What became of them, once the heap was read at the window's end.
     pub outcome: Option<Outcome>,
     /// Why births are not watched.
@@ -104,6 +105,7 @@ impl State {
             sampling_error: None,
             censuses: Censuses::default(),
             cohorts: None,
+            queue: Queue::default(),
             outcome: None,
             allocs_not_watched: None,
             window: options.duration,
@@ -471,7 +473,8 @@ impl Watch {
     }
 
     fn births_wake(&self) -> Option<Duration> {
-        self.births.as_ref().and_then(BirthWatch::wakes)
+        let now = self.state.began.elapsed();
+        self.births.as_ref().and_then(|births| births.wakes(now))
     }
 
     fn target_exited(&mut self) {

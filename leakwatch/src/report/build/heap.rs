@@ -19,12 +19,6 @@ const HEADER: u64 = 8;
 /// The same of a chunk with a mapping of its own.
 const MAPPED_HEADER: u64 = 16;
 
-/// The largest request, bytes, that a chunk serves; `mapped`: with a mapping of its own.
-#[must_use]
-pub fn largest_request(chunk_bytes: u64, mapped: bool) -> u64 {
-    chunk_bytes.saturating_sub(if mapped { MAPPED_HEADER } else { HEADER })
-}
-
 /// The heap as `end` has it; with `start`, its growth since.
 #[must_use]
 pub fn heap(start: Option<&Reading>, end: &Reading) -> Heap {
