@@ -20,7 +20,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const LEAST: f64 = 0.001;
 /// Little is known of the target's processor time before this much of the window, which is in steps of a hundredth of a
 /// second.
-const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 /// The first burst spends no more than this part of the budget.
 const FIRST_PART: f64 = 0.25;
 /// A burst may spend so many times what it is expected to: what it was cut at is worth nothing.
@@ -151,8 +151,13 @@ impl Bursts {
         }
         self.staying = false;
         let fixed = self.idle / f64::from(self.bursts);
-        // So that no more goes into coming and going than into watching.
-        let each = fixed + fixed.max(price * SHORTEST.as_secs_f64());
+        // So that coming and going takes two thirds at most, and half where there is enough for several.
+        let least = price * SHORTEST.as_secs_f64();
+        let each = if funds > 4.0 * fixed {
+            fixed + fixed.max(least)
+        } else {
+            fixed + least.max(fixed / 2.0)
+        };
         let affordable = (funds / each).floor();
         let most = left.as_secs_f64() / APART.as_secs_f64();
         let worthwhile = (funds / (HITS_LEAST * self.hit_price())).max(BURSTS_LEAST);

@@ -39,7 +39,7 @@ pub enum AllocsChoice {
 }
 
 /// Of a stretch, or what of it was not looked at yet: births in its last part are too young to be followed.
-const TOO_YOUNG: u32 = 4;
+const TOO_YOUNG: u32 = 6;
 /// Of a burst's time, or of its hits, so much is spent when the look begins, which is a part of it too.
 const LOOK_AT: f64 = 0.6;
 /// The checks between the window's ends, as parts of it.

@@ -11,6 +11,7 @@ use crate::births::cohorts::{Class, Fate, Look, Outcome};
 use crate::census::memory::ProcessMemory;
 use crate::census::reading::Reading;
 use crate::census::watched::{Found as FoundThere, WORDS, words};
+use crate::census::types::TypeName;
 use crate::census::{Census, What};
 use crate::diagnose::rank::{Allocated, AllocatedClass, Evidence, SiteFacts, Via};
 use crate::diagnose::reconcile::{Found, Reason};
@@ -264,9 +265,16 @@ fn allocated(
     }
 }
 
+/// Of the constants that blocks begin with.
+fn type_names(state: &State) -> &BTreeMap<u64, TypeName> {
+    static NONE: BTreeMap<u64, TypeName> = BTreeMap::new();
+    state.censuses.end.as_ref().map_or(&NONE, |end| &end.names)
+}
+
 fn type_name(state: &State, class: &Class) -> Option<String> {
-    let names = &state.censuses.end.as_ref()?.names;
-    names.get(&class.constant?).map(|known| known.name.clone())
+    type_names(state)
+        .get(&class.constant?)
+        .map(build::allocations::type_name)
 }
 
 impl Survivors {
@@ -301,18 +309,7 @@ impl Survivors {
             target_cpu_seconds: Some(births.processor().as_secs_f64()),
             unnamed_bytes: self.estimate.unnamed_bytes,
             shrunk_bytes: self.estimate.shrunk_bytes,
-            unnamed: self
-                .estimate
-                .unnamed
-                .iter()
-                .map(|growth| crate::report::model::UnnamedClass {
-                    bytes: build::heap::largest_request(growth.class.chunk_bytes, growth.class.mapped),
-                    chunk_bytes: growth.class.chunk_bytes,
-                    type_name: type_name(state, &growth.class),
-                    growth_count: growth.count,
-                    growth_bytes: growth.bytes,
-                })
-                .collect(),
+            unnamed: build::allocations::unnamed(&self.estimate.unnamed, type_names(state)),
         }
     }
 }

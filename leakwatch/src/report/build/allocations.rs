@@ -150,7 +150,7 @@ mod tests {
             .collect();
         assert_eq!(
             told,
-            [(40, Some("a\x1b"), 96), (4104, None, 8224), (24, None, 64)]
+            [(40, Some("Session"), 96), (4104, None, 8224), (24, Some("&kOps"), 64)]
         );
     }
 }
