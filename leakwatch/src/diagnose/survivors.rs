@@ -81,6 +81,8 @@ pub struct Estimate {
 const KEEPERS_LEAST: f64 = 0.75;
 /// How many standard deviations the keepers may be short of what their class's growth lets expect.
 const SHORT: f64 = 2.0;
+/// And by what factor: while it is watched a target is slower, and what it does by the clock comes late.
+const SLOWER: f64 = 4.0;
 /// A site of whose old blocks fewer died than this is not extrapolated.
 const DEATHS_LEAST: f64 = 4.0;
 
@@ -110,8 +112,17 @@ impl Staying {
         let mut passed = if members > 0.0 { sum(1, 1) / members } else { 1.0 };
         let mut chain = vec![passed];
         for check in 1..=checks {
+            // Blocks of the last interval are at their first check as young as can be: older ones tell better.
+            let last = course.alive.get(checks.saturating_sub(1)).filter(|_| check == 1 && checks > 1);
+            let young = |at: usize| last.and_then(|counts| counts.get(at)).map_or(0.0, |count| *count as f64);
+            let (exposed, alive) = (sum(check, check + 1), sum(check + 1, check + 1));
+            let (exposed, alive) = if exposed > young(1) {
+                (exposed - young(1), alive - young(2))
+            } else {
+                (exposed, alive)
+            };
             // As if one more had fared as at the check before: nothing is known of a site with no older blocks but that.
-            passed = (sum(check + 1, check + 1) + passed) / (sum(check, check + 1) + 1.0);
+            passed = (alive + passed) / (exposed + 1.0);
             chain.push(passed);
         }
         let limit = course.alive.first().map_or(1.0, |counts| limit(counts));
@@ -261,8 +272,8 @@ impl Shares {
         }
         let bytes = growth.bytes as f64;
         // So much is there to name where the keepers are as many as chance allows.
-        let named = if weight + SHORT * weight.sqrt() + 1.0 < expected {
-            (weight / expected).min(1.0)
+        let named = if SLOWER * (weight + SHORT * weight.sqrt() + 1.0) < expected {
+            (SLOWER * weight / expected).min(1.0)
         } else {
             1.0
         };
@@ -403,3 +414,7 @@ fn trim(unnamed: &mut Vec<ClassGrowth>, bytes: i64) {
 fn seconds(nanoseconds: Option<&u64>) -> f64 {
     nanoseconds.map_or(0.0, |nanoseconds| *nanoseconds as f64 / 1e9)
 }
+
+#[cfg(test)]
+#[path = "survivors_tests.rs"]
+mod tests;
