@@ -67,7 +67,7 @@ pub struct SiteEstimate {
 /// byte.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Estimate {
-    /// The most bytes first. A site with no bytes is in it where it has survivors.
+    /// The most bytes first. A site with no bytes is in it where it has survivors, or many births.
     pub sites: Vec<SiteEstimate>,
     /// Classes that grew, or what part of their growth, and nobody is known for; the most bytes first.
     pub unnamed: Vec<ClassGrowth>,
@@ -83,6 +83,8 @@ const KEEPERS_LEAST: f64 = 0.75;
 const SHORT: f64 = 2.0;
 /// And by what factor: while it is watched a target is slower, and what it does by the clock comes late.
 const SLOWER: f64 = 4.0;
+/// Sites that keep nothing are told of where they have one in so many births.
+const BUSY: u64 = 100;
 /// A site of whose old blocks fewer died than this is not extrapolated.
 const DEATHS_LEAST: f64 = 4.0;
 
@@ -228,16 +230,20 @@ pub fn estimate(facts: &Facts<'_>) -> Estimate {
     shares.finish(outcome, &staying)
 }
 
+/// Whether there are fewer keepers than can be by chance, and by the target's being slower.
+fn is_short(keepers: f64, expected: f64) -> bool {
+    SLOWER * (keepers + SHORT * keepers.sqrt() + 1.0) < expected
+}
+
 /// How far survivors that may be other blocks are believed. An address that was watched, freed and given to a block of
 /// the same size whose birth nobody saw looks like a survivor, and where a leak takes what churn has just freed such are
 /// many more than survivors. So they are believed only where the others are too few for what the class has grown by, and
 /// no further than up to that.
 fn believed(expected: f64, sure: f64, doubtful: f64) -> f64 {
-    let missing = expected - sure;
-    if doubtful <= 0.0 || sure > 0.0 && missing <= SHORT * expected.sqrt() + 1.0 {
+    if doubtful <= 0.0 || sure > 0.0 && !is_short(sure, expected) {
         return 0.0;
     }
-    (missing / doubtful).clamp(0.0, 1.0)
+    ((expected - sure) / doubtful).clamp(0.0, 1.0)
 }
 
 /// The growth that is split so far.
@@ -272,7 +278,7 @@ impl Shares {
         }
         let bytes = growth.bytes as f64;
         // So much is there to name where the keepers are as many as chance allows.
-        let named = if SLOWER * (weight + SHORT * weight.sqrt() + 1.0) < expected {
+        let named = if is_short(weight, expected) {
             (SLOWER * weight / expected).min(1.0)
         } else {
             1.0
@@ -345,7 +351,13 @@ impl Shares {
             survivors.entry(survivor.site).or_default().push(survivor);
         }
         let none = Vec::new();
-        for site in survivors.keys() {
+        let births: u64 = outcome.courses.values().map(|course| course.seen).sum();
+        let busy = outcome
+            .courses
+            .iter()
+            .filter(|(_, course)| course.seen * BUSY >= births && course.seen > 0)
+            .map(|(site, _)| site);
+        for site in survivors.keys().chain(busy) {
             self.sites.entry(*site).or_default();
         }
         let mut sites: Vec<SiteEstimate> = self
