@@ -227,6 +227,7 @@ pub fn estimate(facts: &Facts<'_>) -> Estimate {
     for (class, sites) in kept.iter().filter(|(class, _)| class.mapped) {
         shares.list_mapped(facts, *class, sites);
     }
+    shares.name_by_neighbours(facts.watched / outcome.stands_for.max(1) as f64);
     shares.finish(outcome, &staying)
 }
 
@@ -251,6 +252,8 @@ fn believed(expected: f64, sure: f64, doubtful: f64) -> f64 {
 struct Shares {
     sites: BTreeMap<SiteId, (Vec<Share>, u64, f64)>,
     unnamed: Vec<ClassGrowth>,
+    /// Classes that are named as a whole: size, growth in bytes, and the weight of each site.
+    named: Vec<(u64, f64, BTreeMap<SiteId, f64>)>,
     /// Of classes that nobody is known for, whether they grew or not.
     nameless_bytes: i64,
     shrunk_bytes: i64,
@@ -290,6 +293,11 @@ impl Shares {
         } else {
             0.0
         };
+        if named >= 1.0 && growth.class.constant.is_none() {
+            let weights = sites.iter().map(|(site, kept)| (*site, weight_of(kept)));
+            self.named
+                .push((growth.class.chunk_bytes, bytes, weights.collect()));
+        }
         let mut left = (bytes * named).round() as i64;
         let rest = growth.bytes.saturating_sub(left);
         if rest > 0 {
@@ -338,6 +346,42 @@ impl Shares {
                 blocks,
                 survivors: kept.survivors,
             });
+        }
+    }
+
+    /// Gives a class that nobody is known for to the sites that have the classes of about its size, where these are many
+    /// and it is one more like them: text and buffers come in all sizes, and of each size few are seen.
+    fn name_by_neighbours(&mut self, watched: f64) {
+        let (mut known, mut bytes_named) = (Vec::new(), 0_i64);
+        self.unnamed.retain(|growth| {
+            let Some(weights) = neighbours(&self.named, growth, watched) else {
+                return true;
+            };
+            bytes_named += growth.bytes;
+            known.push((*growth, weights));
+            false
+        });
+        self.nameless_bytes -= bytes_named;
+        for (growth, weights) in known {
+            let all: f64 = weights.values().sum();
+            let (mut left, mut before) = (growth.bytes, 0.0);
+            for (site, weight) in weights.iter().filter(|(_, weight)| **weight > 0.0) {
+                before += weight;
+                let until = (growth.bytes as f64 * (before / all)).round() as i64;
+                let own = until.saturating_sub(growth.bytes - left).clamp(0, left);
+                left -= own;
+                let entry = self.sites.entry(*site).or_default();
+                entry.0.push(Share {
+                    class: growth.class,
+                    bytes: own as f64,
+                    blocks: own as f64 / growth.class.chunk_bytes.max(1) as f64,
+                    survivors: 0,
+                });
+                entry.1 = entry.1.saturating_add(own.cast_unsigned());
+                // It was not seen: a quarter of it may be anybody's.
+                entry.2 += (own as f64 / 4.0).powi(2);
+            }
+            self.nameless_bytes += left;
         }
     }
 
@@ -401,6 +445,36 @@ impl Shares {
             shrunk_bytes,
         }
     }
+}
+
+/// Classes of about one size, and keepers in them, that speak for one more.
+const NEIGHBOURS_LEAST: usize = 4;
+const NEIGHBOUR_KEEPERS_LEAST: f64 = 8.0;
+
+/// The weights of the sites that have the classes of about the same size: `None` where they do not speak for this one.
+fn neighbours(
+    named: &[(u64, f64, BTreeMap<SiteId, f64>)],
+    growth: &ClassGrowth,
+    watched: f64,
+) -> Option<BTreeMap<SiteId, f64>> {
+    // Of so many some would have been seen.
+    if growth.class.constant.is_some() || growth.count as f64 * watched > 3.0 {
+        return None;
+    }
+    let size = growth.class.chunk_bytes;
+    let about = size - size / 5..=size + size / 4;
+    let (mut weights, mut bytes, mut count) = (BTreeMap::new(), 0.0, 0_usize);
+    for (_, grown, sites) in named.iter().filter(|(size, ..)| about.contains(size)) {
+        count += 1;
+        bytes += grown;
+        for (site, weight) in sites {
+            *weights.entry(*site).or_default() += weight;
+        }
+    }
+    let keepers: f64 = weights.values().sum();
+    let usual = bytes / count.max(1) as f64;
+    let alike = growth.bytes as f64 <= 2.0 * usual;
+    (count >= NEIGHBOURS_LEAST && keepers >= NEIGHBOUR_KEEPERS_LEAST && alike).then_some(weights)
 }
 
 /// The greatest first, down to a sum of `bytes`: what goes beyond is noise that other classes make up for.

@@ -167,6 +167,28 @@ fn growth_without_evidence_is_unnamed_and_noise_nets_out() {
     assert!(estimate.unnamed.is_empty());
 }
 
+#[test]
+fn one_size_among_many_is_named_by_its_neighbours() {
+    let strings = course(&[&[9, 9, 9, 9, 9], &[0, 0, 0, 0], &[0, 0, 0]]);
+    let mut own = Vec::new();
+    let mut growths = Vec::new();
+    for size in (960..1100).step_by(16) {
+        growths.push(growth(size, 100));
+        // Of one size none was seen.
+        if size != 1024 {
+            own.extend(survivors(1, size, 1, 0, false));
+        }
+    }
+    let outcome = outcome(&[(1, strings)], own);
+    let estimate = split(&outcome, &growths, 0.01);
+    assert_eq!(estimate.unnamed_bytes, 0, "{estimate:?}");
+    // A size that grew by much more is something else.
+    growths[4].count *= 10;
+    growths[4].bytes *= 10;
+    let estimate = split(&outcome, &growths, 0.001);
+    assert_eq!(estimate.unnamed_bytes, 1000 * 1024, "{estimate:?}");
+}
+
 /// Births of most of the growth came when nobody looked.
 #[test]
 fn too_few_survivors_name_a_part_only() {
