@@ -5,7 +5,7 @@
 
 use crate::expect::table;
 use crate::record::{Outcome, Record};
-use crate::recording::Recording;
+use crate::recording::{Reconciliation, Recording};
 use crate::target::Truth;
 
 const PAGE_BYTES: u64 = 4096;
@@ -97,16 +97,31 @@ pub fn closes(outcome: &Outcome) {
     }
 }
 
+/// What call sites keep and what the reasons tell is all that grew, to the byte: whatever part of it they are.
+pub fn sums_up(outcome: &Outcome) {
+    let recording = outcome.recording();
+    let account = recording.reconciliation.as_ref();
+    let account = account.unwrap_or_else(|| panic!("no account\n{outcome}"));
+    if let Err(problem) = summing(account) {
+        panic!("{problem}\n{}", table(&recording, outcome));
+    }
+}
+
+fn summing(account: &Reconciliation) -> Result<(), String> {
+    let reasons: i64 = account.reasons.iter().map(|reason| reason.bytes).sum();
+    if account.attributed_bytes + reasons == account.smaps_growth_bytes {
+        return Ok(());
+    }
+    Err(format!("the account does not sum up: {account:?}"))
+}
+
 #[expect(clippy::cast_precision_loss, reason = "bytes of a test are far below 2^53")]
 fn closing(recording: &Recording) -> Result<(), String> {
     let account = recording
         .reconciliation
         .as_ref()
         .ok_or("the recording has no account")?;
-    let reasons: i64 = account.reasons.iter().map(|reason| reason.bytes).sum();
-    if account.attributed_bytes + reasons != account.smaps_growth_bytes {
-        return Err(format!("the account does not sum up: {account:?}"));
-    }
+    summing(account)?;
     let coverage = account
         .coverage
         .ok_or_else(|| format!("nothing grew: {account:?}"))?;

@@ -21,6 +21,8 @@
 //! A failure is a panic that says what was expected of which program, with the call sites and leakwatch's stderr.
 
 pub mod account;
+pub mod allocations;
+pub mod cohorts;
 pub mod cost;
 pub mod daemons;
 pub mod expect;
@@ -33,3 +35,4 @@ pub mod record;
 pub mod recording;
 pub mod refusal;
 pub mod target;
+pub mod text;

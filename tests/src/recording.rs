@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::allocations::{Allocations, SiteAllocations};
 use crate::heap::{Heap, Verdict};
 
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +28,12 @@ pub struct Recording {
     /// Why not.
     #[serde(default)]
     pub heap_not_taken: Option<String>,
+    /// How births of blocks were watched. `None` where they were not.
+    #[serde(default)]
+    pub allocations: Option<Allocations>,
+    /// Why not.
+    #[serde(default)]
+    pub allocations_not_watched: Option<String>,
     /// Each process's own account, with `--children`.
     pub processes: Option<Vec<ProcessAccount>>,
     /// What else the reader should know.
@@ -106,21 +113,32 @@ pub struct CallSite {
     /// All of them.
     #[serde(default)]
     pub vias: Vec<String>,
-    /// Address space committed in the window and still held at its end. Known of every call site: mapping calls are
-    /// the layer that is always on.
+    /// Address space committed in the window and still held at its end: mapping calls are the layer that is always
+    /// on. Null, which is 0 here, only where there was no such call, and blocks are what is told of the site.
+    #[serde(deserialize_with = "null_is_none_of_it")]
     pub held_bytes: u64,
+    #[serde(deserialize_with = "null_is_none_of_it")]
     pub committed_bytes: u64,
+    #[serde(deserialize_with = "null_is_none_of_it")]
     pub released_bytes: u64,
-    /// Resident or swapped at the window's end: of the pages that it touched first, or of the held bytes, as its
-    /// evidence says.
+    /// Resident or swapped at the window's end: of the pages that it touched first, or of the held bytes, or the blocks
+    /// that it allocated, as its evidence says.
     pub live_bytes: Option<u64>,
+    /// Pages of the heap that it was the first to touch, where others' blocks may lie.
+    #[serde(default)]
+    pub extended_bytes: Option<u64>,
+    /// What became of its blocks. `None` where no birth of its was seen.
+    #[serde(default)]
+    pub allocations: Option<SiteAllocations>,
+    /// Of all live bytes, 0 to 1.
+    pub share: Option<f64>,
     /// What it touched in the window, gone or not.
     pub touched_bytes: Option<u64>,
     /// Live by touched, 0 to 1.
     pub retention: Option<f64>,
     /// Of the live bytes; `None` or 0 where every page was looked at.
     pub standard_error_bytes: Option<f64>,
-    /// `pages` or `mappings`.
+    /// `survivors`, `pages` or `mappings`.
     pub evidence: String,
     pub events: u64,
     pub stack_complete: bool,
@@ -211,6 +229,10 @@ impl CallSite {
                 .is_some_and(|name| names(name, function))
         })
     }
+}
+
+fn null_is_none_of_it<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Is `word` one of the identifiers of this name?

@@ -126,6 +126,16 @@ impl Target {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{} said {line:?}: {error}", self.name))
     }
 
+    /// Asks what it keeps by now: for programs that tell at any time, see `programs/cohort.h`.
+    #[must_use]
+    pub fn count(&mut self) -> Truth {
+        let stdin = self.stdin.as_mut().expect("stdin is open until the end");
+        stdin
+            .write_all(b"count\n")
+            .unwrap_or_else(|error| panic!("cannot ask {}: {error}", self.name));
+        self.truth()
+    }
+
     /// Is it there, and neither a zombie nor stopped?
     #[must_use]
     pub fn is_well(&mut self) -> bool {
