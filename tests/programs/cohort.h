@@ -114,6 +114,7 @@ struct head {
     uint32_t number, length;
 };
 
+<<<<<<< HEAD
 /* At most PROSE_BYTES / 2 of it are text, the rest is as the allocator gave it out. */
 static inline void write_record(void *block, size_t bytes, void *link, uint64_t number) {
     struct head head = {link, (uint32_t)number, (uint32_t)bytes};
@@ -126,6 +127,22 @@ static inline void write_record(void *block, size_t bytes, void *link, uint64_t 
     if (text > PROSE_BYTES / 2) text = PROSE_BYTES / 2;
     memcpy((char *)block + sizeof head, prose + number % (PROSE_BYTES / 2), text);
 }
+=======
+/* At most PROSE_BYTES / 2 of it are text, the rest is as the allocator gave it out. No function of its own: who touches
+ * a block first is to be who asked for it. */
+#define write_record(block, size, next, name)                                                                      \
+    do {                                                                                                           \
+        struct head head_ = {(next), (uint32_t)(name), (uint32_t)(size)};                                          \
+        if ((size) < sizeof head_) {                                                                               \
+            memset((block), (int)(name), (size));                                                                  \
+        } else {                                                                                                   \
+            size_t text_ = (size) - sizeof head_;                                                                  \
+            if (text_ > PROSE_BYTES / 2) text_ = PROSE_BYTES / 2;                                                  \
+            memcpy((block), &head_, sizeof head_);                                                                 \
+            memcpy((char *)(block) + sizeof head_, prose + (uint64_t)(name) % (PROSE_BYTES / 2), text_);           \
+        }                                                                                                          \
+    } while (0)
+>>>>>>> base5
 
 /* Is what was written still there? */
 static inline int reads_back(const void *block, size_t bytes, uint64_t number) {

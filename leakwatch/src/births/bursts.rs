@@ -13,18 +13,24 @@ use std::time::Duration;
 
 use super::cost::{HitCost, Hits, count};
 
-/// A first burst, and the shortest: the kernel takes about as long to put the probes in.
-const SHORTEST: Duration = Duration::from_millis(5);
+/// A first burst, and the shortest: the kernel takes about as long to put the probes in, and on a machine that is busy
+/// nobody comes to take them out much sooner.
+const SHORTEST: Duration = Duration::from_millis(10);
 /// The budget is at least this part of the window, whatever the target uses: a thousandth of one processor.
 const LEAST: f64 = 0.001;
-/// Nothing is known of the target's processor time before this much of the window.
-const LOOK: Duration = Duration::from_millis(100);
+/// Little is known of the target's processor time before this much of the window, which is in steps of a hundredth of a
+/// second.
+const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 /// The first burst spends no more than this part of the budget.
 const FIRST_PART: f64 = 0.25;
-/// A burst may spend so many times what it is expected to.
-const LEEWAY: f64 = 2.0;
+/// A burst may spend so many times what it is expected to: what it was cut at is worth nothing.
+pub const LEEWAY: f64 = 3.0;
 /// There is no more than one burst in this time.
 const APART: Duration = Duration::from_millis(200);
+/// A burst is to see so many hits where the budget has them: of a handful none may be old enough to be followed.
+const HITS_LEAST: f64 = 1000.0;
+/// There are so many bursts even where it has not, as far as they can be paid for.
+const BURSTS_LEAST: f64 = 6.0;
 /// With the probes staying, the budget is looked at so often in a window.
 const LOOKS: u32 = 20;
 
@@ -113,7 +119,7 @@ impl Bursts {
     #[must_use]
     pub fn budget(&self, now: Duration, processor: Duration) -> f64 {
         let window = self.plan.window.as_secs_f64();
-        let expected = processor.as_secs_f64() * window / now.as_secs_f64().max(LOOK.as_secs_f64());
+        let expected = processor.as_secs_f64() * window / now.as_secs_f64().max(LOOK.0.as_secs_f64());
         (self.plan.fraction * expected).max(LEAST * window)
     }
 
@@ -122,10 +128,9 @@ impl Bursts {
         if now >= self.plan.window {
             return Step::Done;
         }
-        if now < LOOK.min(self.plan.window / 10) {
-            return Step::Wait {
-                until: LOOK.min(self.plan.window / 10),
-            };
+        let look = (self.plan.window / LOOKS).clamp(LOOK.0, LOOK.1).min(self.plan.window / 10);
+        if now < look {
+            return Step::Wait { until: look };
         }
         let left = self.plan.window - now;
         let budget = self.budget(now, processor);
@@ -146,11 +151,17 @@ impl Bursts {
         }
         self.staying = false;
         let fixed = self.idle / f64::from(self.bursts);
-        // So that no more goes into coming and going than into watching.
-        let each = fixed + fixed.max(price * SHORTEST.as_secs_f64());
+        // So that coming and going takes two thirds at most, and half where there is enough for several.
+        let least = price * SHORTEST.as_secs_f64();
+        let each = if funds > 4.0 * fixed {
+            fixed + fixed.max(least)
+        } else {
+            fixed + least.max(fixed / 2.0)
+        };
         let affordable = (funds / each).floor();
         let most = left.as_secs_f64() / APART.as_secs_f64();
-        let bursts = affordable.min(most).max(0.0);
+        let worthwhile = (funds / (HITS_LEAST * self.hit_price())).max(BURSTS_LEAST);
+        let bursts = affordable.min(most).min(worthwhile).floor().max(0.0);
         if bursts < 1.0 {
             // The target may still come to use more, and be owed more.
             self.next = None;
@@ -168,12 +179,12 @@ impl Bursts {
             if start > now {
                 return Step::Wait { until: start };
             }
-            return self.watch(Duration::from_secs_f64(length), share - fixed);
+            return self.watch(Duration::from_secs_f64(length), (LEEWAY * (share - fixed)).min(funds));
         };
         if start > now {
             return Step::Wait { until: start };
         }
-        self.watch(Duration::from_secs_f64(length), share - fixed)
+        self.watch(Duration::from_secs_f64(length), (LEEWAY * (share - fixed)).min(funds))
     }
 
     /// What a [`Step::Watch`] came to.
@@ -193,17 +204,20 @@ impl Bursts {
     }
 
     fn watch(&mut self, length: Duration, funds: f64) -> Step {
-        // By what hits have cost so far, and at first by the most that they can.
-        let most = self.plan.cost.most().max(1e-9);
+        Step::Watch {
+            length,
+            hits_max: whole(funds / self.hit_price()),
+        }
+    }
+
+    /// Seconds: what a hit has cost so far, and at first the most that one can.
+    fn hit_price(&self) -> f64 {
         let each = if self.hits == 0 {
-            most
+            self.plan.cost.most()
         } else {
             self.cost / count(self.hits)
         };
-        Step::Watch {
-            length,
-            hits_max: whole(funds / each.max(1e-9)),
-        }
+        each.max(1e-9)
     }
 
     /// From 0 to 1 (splitmix64).

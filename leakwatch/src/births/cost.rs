@@ -29,6 +29,19 @@ pub struct Hits {
     pub sampled: u64,
 }
 
+impl Hits {
+    /// How far they rose since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            idle: self.idle.saturating_sub(earlier.idle),
+            burst: self.burst.saturating_sub(earlier.burst),
+            stepped: self.stepped.saturating_sub(earlier.stepped),
+            sampled: self.sampled.saturating_sub(earlier.sampled),
+        }
+    }
+}
+
 impl HitCost {
     /// What hits within a burst cost, seconds of the target's processor time.
     #[must_use]

@@ -11,6 +11,6 @@ pub mod table;
 mod bursts_tests;
 
 pub use cohorts::{Cohorts, Fate, Look, Seen};
-pub use bursts::{Bursts, Plan, Spent, Step};
+pub use bursts::{LEEWAY, Bursts, Plan, Spent, Step};
 pub use cost::{HitCost, Hits};
 pub use table::{Births, Born, Facts, Losses, SiteBirths};

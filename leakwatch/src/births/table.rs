@@ -23,6 +23,8 @@ pub struct Facts {
     /// When the function returned, nanoseconds of `CLOCK_MONOTONIC`.
     pub time: u64,
     pub thread: u32,
+    /// By its index in the target's functions.
+    pub function: u32,
 }
 
 /// The block at an address.
@@ -154,6 +156,16 @@ impl Births {
         self.losses
     }
 
+    /// Forgets the block at an address.
+    pub fn forget(&mut self, address: u64) {
+        self.blocks.remove(&address);
+    }
+
+    /// Forgets the blocks of which `keep` does not hold: what they were born to stays told.
+    pub fn retain(&mut self, mut keep: impl FnMut(u64, &Born) -> bool) {
+        self.blocks.retain(|address, born| keep(*address, born));
+    }
+
     /// Lowers the threshold. It never rises.
     pub fn lower(&mut self, threshold: u64) {
         if threshold >= self.threshold {
@@ -208,6 +220,7 @@ mod tests {
             size: 100,
             time,
             thread: 7,
+            function: 0,
         }
     }
 

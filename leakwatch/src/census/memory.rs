@@ -23,6 +23,16 @@ pub trait Memory {
             Err(io::ErrorKind::UnexpectedEof.into())
         }
     }
+
+    /// `length` bytes from each of `addresses` on, one after the other in `into`, which has room for all. Says of each
+    /// whether all of it was there.
+    fn fill_each(&self, addresses: &[u64], length: usize, into: &mut [u8]) -> Vec<bool> {
+        addresses
+            .iter()
+            .zip(into.chunks_exact_mut(length))
+            .map(|(address, into)| self.fill(*address, into).is_ok())
+            .collect()
+    }
 }
 
 /// The memory of a process, by `process_vm_readv`. Needs `CAP_SYS_PTRACE`, or the same user and a dumpable target.
@@ -56,6 +66,58 @@ impl Memory for ProcessMemory {
         // process, which the kernel checks.
         let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
         usize::try_from(read).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn fill_each(&self, addresses: &[u64], length: usize, into: &mut [u8]) -> Vec<bool> {
+        /// `UIO_MAXIOV`.
+        const AT_ONCE: usize = 1024;
+        let mut there = vec![false; addresses.len()];
+        let mut at = 0;
+        while let (Some(rest), Some(room)) = (addresses.get(at..), into.get_mut(at * length..)) {
+            let count = rest.len().min(AT_ONCE);
+            let Some(room) = room.get_mut(..count * length).filter(|_| count > 0) else {
+                break;
+            };
+            let whole = self.read_each(rest.get(..count).unwrap_or_default(), length, room);
+            let end = at + whole;
+            if let Some(read) = there.get_mut(at..end) {
+                read.fill(true);
+            }
+            // It stops in front of the first that cannot be read as a whole.
+            at = if whole < count { end + 1 } else { end };
+        }
+        there
+    }
+}
+
+impl ProcessMemory {
+    /// How many of the first addresses could be read as wholes.
+    fn read_each(self, addresses: &[u64], length: usize, into: &mut [u8]) -> usize {
+        let Ok(pid) = i32::try_from(self.pid) else { return 0 };
+        let local = libc::iovec {
+            iov_base: into.as_mut_ptr().cast(),
+            iov_len: into.len(),
+        };
+        let remote: Vec<libc::iovec> = addresses
+            .iter()
+            .map(|address| libc::iovec {
+                iov_base: std::ptr::without_provenance_mut(usize::try_from(*address).unwrap_or(0)),
+                iov_len: length,
+            })
+            .collect();
+        // SAFETY: the local vector is one writable buffer of its length; the remote ones are only addresses in another
+        // process, which the kernel checks.
+        let read = unsafe {
+            libc::process_vm_readv(
+                pid,
+                &raw const local,
+                1,
+                remote.as_ptr(),
+                remote.len() as libc::c_ulong,
+                0,
+            )
+        };
+        usize::try_from(read).map_or(0, |read| read / length.max(1))
     }
 }
 

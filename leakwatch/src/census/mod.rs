@@ -211,6 +211,11 @@ pub struct Census {
     pub largest_free: Vec<u64>,
     /// Pages that hold nothing but free memory, by address. Their residence is looked up by [`kept::look_up`].
     pub free_pages: FreePages,
+    /// What was found at the addresses that were watched, in their order.
+    pub found: Vec<watched::Found>,
+    /// With what [`watched::glimpse`] can look at blocks until the next census. The keys of tcaches are those of the
+    /// blocks that were in one: where there was none there is no key, and what lies in a tcache later looks in use.
+    pub lists: Option<watched::Lists>,
     /// Where the arenas' heaps lie, by address.
     pub extents: Vec<Range<u64>>,
     pub took: Duration,
@@ -246,23 +251,27 @@ pub enum NotTaken {
 }
 
 /// Takes the census of a process: `allocator` as [`crate::target::allocator::identify`] tells it, `mappings` as they
-/// stand now.
+/// stand now. `watched` are addresses of blocks as their users were given them, ascending: [`Census::found`] says what
+/// became of each.
 pub fn take(
     memory: &impl Memory,
     allocator: &Allocator,
     mappings: &[Mapping],
     limits: Limits,
+    watched: &[u64],
 ) -> Result<Census, NotTaken> {
     match allocator {
         Allocator::Glibc { version: Some(text) } => {
             let layout = glibc::layout::version(text)
                 .and_then(glibc::layout::Layout::of)
                 .ok_or_else(|| NotTaken::UnsupportedVersion(text.clone()))?;
-            glibc::take(memory, &layout, mappings, limits)
+            glibc::take(memory, &layout, mappings, limits, watched)
         }
-        Allocator::Glibc { version: None } => glibc::take_of_unknown_version(memory, mappings, limits),
+        Allocator::Glibc { version: None } => {
+            glibc::take_of_unknown_version(memory, mappings, limits, watched)
+        }
         // Stripped, so it has no names; but a heap of glibc's is known by its looks.
-        Allocator::UnknownStatic => match glibc::take_of_unknown_version(memory, mappings, limits) {
+        Allocator::UnknownStatic => match glibc::take_of_unknown_version(memory, mappings, limits, watched) {
             Err(NotTaken::NoArena) => Err(NotTaken::OtherAllocator(allocator.clone())),
             taken => taken,
         },

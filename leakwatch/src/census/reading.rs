@@ -32,18 +32,19 @@ pub struct Reading {
     pub took: Duration,
 }
 
-/// Reads the heap of a process.
+/// Reads the heap of a process. `watched` are addresses of blocks as their users were given them, ascending: the census
+/// says what became of each.
 ///
 /// # Errors
 ///
 /// See [`NotTaken`].
-pub fn read(root: &ProcRoot, pid: u32, limits: Limits) -> Result<Reading, NotTaken> {
+pub fn read(root: &ProcRoot, pid: u32, limits: Limits, watched: &[u64]) -> Result<Reading, NotTaken> {
     let began = Instant::now();
     let unreadable = |error: std::io::Error| NotTaken::Unreadable(error.to_string());
     let allocator = allocator::identify(&Proc::host(), pid).map_err(unreadable)?;
     let mappings = maps::read(root, pid).map_err(unreadable)?.mappings;
     let memory = ProcessMemory::of(pid);
-    let census = take(&memory, &allocator, &mappings, limits)?;
+    let census = take(&memory, &allocator, &mappings, limits, watched)?;
     let kept = kept::look_up(root, pid, &census).ok();
 
     let mut bytes = BTreeMap::<u64, u64>::new();

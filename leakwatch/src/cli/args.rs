@@ -211,6 +211,45 @@ pub struct RecordArguments {
         hide_env_values = true
     )]
     pub census: CensusArgument,
+
+    /// When to watch births of blocks
+    ///
+    /// Probes on malloc and its kin tell which call sites allocate; the heap, read at the window's end, tells which of
+    /// the blocks are still in use. The probes are in the process's text only for short bursts at random times, which
+    /// together keep to --allocs-budget; a low rate of allocation is watched all the time. For a process on glibc's
+    /// malloc whose heap is read. Example: --allocs never
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t = AllocsArgument::Auto,
+        env = "LEAKWATCH_ALLOCS",
+        hide_env_values = true
+    )]
+    pub allocs: AllocsArgument,
+
+    /// What watching births may cost, in percent of the process's own processor time
+    ///
+    /// More of it sees more births, and names what leaks rarely. Example: --allocs-budget 3
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value = "1",
+        value_parser = values::allocs_budget,
+        env = "LEAKWATCH_ALLOCS_BUDGET",
+        hide_env_values = true
+    )]
+    pub allocs_budget: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AllocsArgument {
+    /// Where it is safe, within the budget
+    Auto,
+    /// Where it is safe: the whole window, whatever it costs
+    Always,
+    /// Not at all
+    Never,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{
-    Arguments, CensusArgument, CommandArguments, DemoArguments, FaultsArgument, GroupByArgument,
+    AllocsArgument, Arguments, CensusArgument, CommandArguments, DemoArguments, FaultsArgument, GroupByArgument,
     HeapArguments, OutputArguments, RecordArguments, SelectorArguments,
 };
 use super::exit::UsageError;
-use crate::session::{CensusChoice, FaultChoice, GroupBy, RecordOptions};
+use crate::session::{AllocsChoice, CensusChoice, FaultChoice, GroupBy, RecordOptions};
 use crate::target::Target;
 
 /// What leakwatch is to do.
@@ -55,6 +55,9 @@ pub struct Window {
     pub sample_budget: u32,
     pub faults: FaultChoice,
     pub census: CensusChoice,
+    pub allocs: AllocsChoice,
+    /// Parts per million.
+    pub allocs_budget: u32,
     pub follow_children: bool,
     pub group_by: GroupBy,
     pub dump_ledger: Option<PathBuf>,
@@ -72,6 +75,8 @@ impl Window {
             sample_budget: self.sample_budget,
             faults: self.faults,
             census: self.census,
+            allocs: self.allocs,
+            allocs_budget: f64::from(self.allocs_budget) / 1e6,
             follow_children: self.follow_children,
             group_by: self.group_by,
             dump_ledger: self.dump_ledger,
@@ -140,6 +145,8 @@ fn resolve_record(record: RecordArguments) -> Result<Command, UsageError> {
             sample_budget: record.sample_budget,
             faults: record.faults.into(),
             census: record.census.into(),
+            allocs: record.allocs.into(),
+            allocs_budget: record.allocs_budget,
             follow_children: record.children,
             group_by: record.group_by.into(),
             dump_ledger: record.dump_ledger,
@@ -158,6 +165,8 @@ fn resolve_demo(demo: DemoArguments) -> Result<Command, UsageError> {
             sample_budget: SAMPLE_BUDGET,
             faults: FaultChoice::Auto,
             census: CensusChoice::Auto,
+            allocs: AllocsChoice::Auto,
+            allocs_budget: ALLOCS_BUDGET,
             follow_children: false,
             group_by: GroupBy::Function,
             dump_ledger: None,
@@ -189,6 +198,8 @@ fn output_of(files: Vec<PathBuf>, top: usize, min_bytes: u64, verbose: bool) -> 
 
 /// Stack snapshots a second.
 const SAMPLE_BUDGET: u32 = 2000;
+/// Parts per million, as that of `record`.
+const ALLOCS_BUDGET: u32 = 10_000;
 
 impl From<FaultsArgument> for FaultChoice {
     fn from(argument: FaultsArgument) -> Self {
@@ -197,6 +208,16 @@ impl From<FaultsArgument> for FaultChoice {
             FaultsArgument::Event => Self::Event,
             FaultsArgument::Tracepoint => Self::Tracepoint,
             FaultsArgument::Never => Self::Never,
+        }
+    }
+}
+
+impl From<AllocsArgument> for AllocsChoice {
+    fn from(argument: AllocsArgument) -> Self {
+        match argument {
+            AllocsArgument::Auto => Self::Auto,
+            AllocsArgument::Always => Self::Always,
+            AllocsArgument::Never => Self::Never,
         }
     }
 }

@@ -1,6 +1,6 @@
 use super::resolve::{Command, Shown};
 use super::*;
-use crate::session::{CensusChoice, FaultChoice, GroupBy};
+use crate::session::{AllocsChoice, CensusChoice, FaultChoice, GroupBy};
 
 fn resolve(words: &[&str]) -> Command {
     Command::resolve(Arguments::try_parse_from(words).unwrap()).unwrap()
@@ -28,6 +28,8 @@ fn defaults_of_record() {
                 sample_budget: 2000,
                 faults: FaultChoice::Auto,
                 census: CensusChoice::Auto,
+                allocs: AllocsChoice::Auto,
+                allocs_budget: 10_000,
                 follow_children: false,
                 group_by: GroupBy::Stack,
                 dump_ledger: None,
@@ -75,6 +77,10 @@ fn every_option_of_record_arrives() {
         "never",
         "--census",
         "never",
+        "--allocs",
+        "always",
+        "--allocs-budget",
+        "2.5",
         "-v",
     ];
     assert_eq!(
@@ -88,6 +94,8 @@ fn every_option_of_record_arrives() {
                 sample_budget: 500,
                 faults: FaultChoice::Never,
                 census: CensusChoice::Never,
+                allocs: AllocsChoice::Always,
+                allocs_budget: 25_000,
                 follow_children: true,
                 group_by: GroupBy::Module,
                 dump_ledger: None,

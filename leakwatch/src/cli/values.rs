@@ -120,6 +120,24 @@ pub fn rows(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A part of processor time, given in percent; in parts per million.
+pub fn allocs_budget(text: &str) -> Result<u32, String> {
+    const PARTS_OF_PERCENT: f64 = 1e4;
+    let number = text.strip_suffix('%').unwrap_or(text).trim();
+    match number.parse::<f64>() {
+        Ok(percent) if (0.01..=100.0).contains(&percent) => {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "between 100 and a million"
+            )]
+            let parts = (percent * PARTS_OF_PERCENT).round() as u32;
+            Ok(parts)
+        }
+        _ => Err("expected a percentage from 0.01 to 100".to_owned()),
+    }
+}
+
 /// Snapshots a second; the target's time bounds them too, so that more would not come anyway.
 pub fn sample_budget(text: &str) -> Result<u32, String> {
     match text.parse() {
@@ -134,6 +152,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn budgets() {
+        assert_eq!(allocs_budget("1"), Ok(10_000));
+        assert_eq!(allocs_budget("0.5%"), Ok(5_000));
+        for wrong in ["0", "-1", "101", "", "%", "NaN", "inf", "1 per cent"] {
+            assert!(allocs_budget(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn pids() {

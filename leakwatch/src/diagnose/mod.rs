@@ -1,5 +1,6 @@
 //! From measured values to judgements: pure.
 
+pub mod allocated;
 pub mod culprit;
 pub mod figures;
 pub mod rank;

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+pub use crate::diagnose::allocated::{Allocated, AllocatedClass};
 use crate::diagnose::culprit::{culprit, frame_label};
 use crate::ledger::slope;
 use crate::symbolize::SymbolizedFrame;
@@ -16,6 +17,8 @@ pub enum Via {
     Mprotect,
     /// It touched the pages first.
     Fault,
+    /// It asked the allocator for blocks, by whatever function.
+    Malloc,
 }
 
 impl Via {
@@ -28,13 +31,16 @@ impl Via {
             Self::Mremap => "mremap",
             Self::Mprotect => "mprotect",
             Self::Fault => "fault",
+            Self::Malloc => "malloc",
         }
     }
 }
 
-/// What the live bytes of a site rest on.
+/// What the live bytes of a site rest on, the strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Evidence {
+    /// Whose blocks are in use, of those whose births were watched.
+    Survivors,
     /// Who first touched the pages that are still there.
     Pages,
     /// Who asked for the address space.
@@ -46,6 +52,7 @@ impl Evidence {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Survivors => "survivors",
             Self::Pages => "pages",
             Self::Mappings => "mappings",
         }
@@ -87,6 +94,12 @@ pub struct SiteFacts {
     pub live_variance: f64,
     /// First touched by it in the window, gone or not; `None` without page evidence.
     pub touched: Option<u64>,
+    /// Pages in regions of the heap that survivors tell of, first touched by it, resident or swapped at the end. They are
+    /// no part of `live`, but of `touched`; others' blocks may lie there. `None` where pages are live bytes, and for a
+    /// site that touched none.
+    pub extended: Option<u64>,
+    /// What became of the blocks that it asked for; `None` where no birth of its was seen.
+    pub allocated: Option<Allocated>,
     pub evidence: Evidence,
     /// `committed`, `released` and `held` contain a share of events whose stacks were thinned.
     pub estimated: bool,
@@ -122,9 +135,13 @@ pub struct RankedSite {
     pub standard_error: Option<f64>,
     /// Sum over the stacks where it is known; `None` when it is of none.
     pub touched: Option<u64>,
-    /// Live over touched bytes of those stacks, 0 to 1: near 1 is kept, near 0 is churn. `None` when either is unknown
-    /// or nothing was touched.
+    /// Live and extended bytes of those stacks over what they touched, 0 to 1: near 1 is kept, near 0 is churn. `None`
+    /// when either is unknown or nothing was touched.
     pub retention: Option<f64>,
+    /// Sum over the stacks where there are any: see [`SiteFacts::extended`].
+    pub extended: Option<u64>,
+    /// Of all stacks whose births were seen.
+    pub allocated: Option<Allocated>,
     /// Of the stacks that hold most of the live bytes.
     pub evidence: Evidence,
     /// Some stack's committed, released and held bytes are.
@@ -133,7 +150,8 @@ pub struct RankedSite {
     /// there are none.
     pub share: Option<f64>,
     /// The slope of the series, bytes per second; negative when the site shrank. Where the series has under four
-    /// points, live (else held) bytes over the window; `None` then for an empty window.
+    /// points, live (else held) bytes over the window; `None` then for an empty window. What survivors tell has no
+    /// series: beside one, their bytes over the window are added.
     pub rate: Option<f64>,
     /// Every stack of the row reaches its root.
     pub complete: bool,
@@ -172,10 +190,22 @@ pub fn rank(facts: Vec<SiteFacts>, by: GroupBy, window_seconds: f64) -> Vec<Rank
     for (index, row) in rows.iter_mut().enumerate() {
         row.rank = u32::try_from(index + 1).unwrap_or(u32::MAX);
         row.share = (total > 0).then(|| row.weight() as f64 / total as f64);
-        row.rate = slope(&row.series)
-            .or_else(|| (window_seconds > 0.0).then(|| row.weight() as f64 / window_seconds));
+        row.rate = rate(row, window_seconds);
     }
     rows
+}
+
+fn rate(row: &RankedSite, window_seconds: f64) -> Option<f64> {
+    let over_window = |bytes: u64| (window_seconds > 0.0).then(|| bytes as f64 / window_seconds);
+    let Some(slope) = slope(&row.series) else {
+        return over_window(row.weight());
+    };
+    let survivors = row
+        .stacks
+        .iter()
+        .filter(|site| site.evidence == Evidence::Survivors && site.series.is_empty())
+        .fold(0u64, |sum, site| sum.saturating_add(site.live.unwrap_or(0)));
+    Some(slope + over_window(survivors).unwrap_or(0.0))
 }
 
 fn key(frames: &[SymbolizedFrame], by: GroupBy) -> Vec<String> {
@@ -224,7 +254,7 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
     let touchers = || stacks.iter().filter(|site| site.touched.is_some());
     let touched = total(touchers().map(|site| site.touched)).filter(|_| touchers().next().is_some());
     // Of the same stacks: what others keep says nothing about what these touched.
-    let kept = total(touchers().map(|site| site.live));
+    let kept = total(touchers().map(|site| Some(site.live?.saturating_add(site.extended.unwrap_or(0)))));
     let retention = kept
         .zip(touched.filter(|touched| *touched > 0))
         .map(|(kept, touched)| (kept as f64 / touched as f64).clamp(0.0, 1.0));
@@ -271,6 +301,11 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
         }),
         touched,
         retention,
+        extended: stacks
+            .iter()
+            .filter_map(|site| site.extended)
+            .reduce(u64::saturating_add),
+        allocated: Allocated::sum(stacks.iter().filter_map(|site| site.allocated.as_ref())),
         evidence,
         estimated: stacks.iter().any(|site| site.estimated),
         share: None,
@@ -328,253 +363,5 @@ pub fn sum_series<'a>(series: impl Iterator<Item = &'a [(f64, u64)]>) -> Vec<(f6
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn frame(function: &str, module: &str) -> SymbolizedFrame {
-        SymbolizedFrame {
-            function: Some(function.into()),
-            module: Some(module.into()),
-            ..SymbolizedFrame::default()
-        }
-    }
-
-    fn site(stack: &[&str], live: u64) -> SiteFacts {
-        SiteFacts {
-            via: Via::Mmap,
-            frames: stack
-                .iter()
-                .map(|name| {
-                    frame(
-                        name,
-                        if matches!(*name, "malloc" | "mmap" | "brk") {
-                            "/usr/lib/libc.so.6"
-                        } else {
-                            "/app"
-                        },
-                    )
-                })
-                .collect(),
-            complete: true,
-            committed: 2 * live + 1,
-            released: live,
-            held: live + 1,
-            events: 1,
-            first_seen: 1.0,
-            last_seen: 2.0,
-            series: vec![(0.0, 0), (1.0, live)],
-            live: Some(live),
-            live_variance: 0.0,
-            touched: None,
-            evidence: Evidence::Mappings,
-            estimated: false,
-            threads: vec!["worker".into()],
-            process: 7,
-        }
-    }
-
-    fn names(rows: &[RankedSite]) -> Vec<(&str, Option<u64>)> {
-        rows.iter().map(|row| (row.label.as_str(), row.live)).collect()
-    }
-
-    #[test]
-    fn the_same_culprit_chain_is_one_row() {
-        let facts = vec![
-            site(&["mmap", "malloc", "leak", "main"], 10),
-            site(&["brk", "malloc", "leak", "main"], 30),
-            site(&["malloc", "leak", "other"], 25),
-            site(&["malloc", "cache", "main"], 39),
-        ];
-        let rows = rank(facts.clone(), GroupBy::Stack, 10.0);
-        assert_eq!(
-            names(&rows),
-            [("leak", Some(40)), ("cache", Some(39)), ("leak", Some(25))]
-        );
-        assert_eq!(rows[0].stacks.len(), 2);
-        assert_eq!(rows[0].stacks[0].live, Some(30));
-        assert_eq!(rows[0].culprit, Some(2));
-        assert_eq!(rows[0].rate, Some(4.0));
-        assert_eq!(rows[0].series, [(0.0, 0), (1.0, 40)]);
-        assert_eq!(rows.iter().map(|row| row.rank).collect::<Vec<_>>(), [1, 2, 3]);
-        assert_eq!(
-            names(&rank(facts.clone(), GroupBy::Function, 1.0)),
-            [("leak", Some(65)), ("cache", Some(39))]
-        );
-        assert_eq!(names(&rank(facts, GroupBy::Module, 1.0)), [("/app", Some(104))]);
-    }
-
-    /// A function of a stripped file that maps, and then touches, is one row, called by where it begins.
-    #[test]
-    fn calls_in_one_unnamed_function_are_one_row() {
-        let unnamed = |offset, function_start: Option<u64>, module: &str, live| {
-            let outer = SymbolizedFrame {
-                offset: offset + 0x1000,
-                function_start: function_start.map(|start| start + 0x1000),
-                module: Some(module.into()),
-                ..SymbolizedFrame::default()
-            };
-            let inner = SymbolizedFrame {
-                offset,
-                function_start,
-                ..outer.clone()
-            };
-            SiteFacts {
-                frames: vec![inner, outer],
-                ..site(&[], live)
-            }
-        };
-        let facts = vec![
-            unnamed(0x1a9, Some(0x100), "/bin/python3", 30),
-            unnamed(0x1b4, Some(0x100), "/bin/python3", 8),
-            // The next function, the same one elsewhere, and code of which nothing is known.
-            unnamed(0x1f4, Some(0x1c0), "/bin/python3", 7),
-            unnamed(0x1a9, Some(0x100), "/bin/postgres", 6),
-            unnamed(0x304, None, "/bin/python3", 5),
-            unnamed(0x300, None, "/bin/python3", 4),
-        ];
-        for by in [GroupBy::Stack, GroupBy::Function] {
-            assert_eq!(
-                names(&rank(facts.clone(), by, 1.0)),
-                [
-                    ("python3+0x100", Some(38)),
-                    ("python3+0x1c0", Some(7)),
-                    ("postgres+0x100", Some(6)),
-                    ("python3+0x304", Some(5)),
-                    ("python3+0x300", Some(4)),
-                ]
-            );
-        }
-        // Another caller is another chain.
-        let mut elsewhere = unnamed(0x1b4, Some(0x100), "/bin/python3", 8);
-        elsewhere.frames[1].function_start = Some(0x5000);
-        let facts = vec![facts[0].clone(), elsewhere];
-        assert_eq!(rank(facts.clone(), GroupBy::Stack, 1.0).len(), 2);
-        assert_eq!(rank(facts, GroupBy::Function, 1.0).len(), 1);
-    }
-
-    #[test]
-    fn unknown_is_not_zero() {
-        let mut unknown = site(&["a"], 5);
-        unknown.live = None;
-        unknown.held = 50;
-        let rows = rank(
-            vec![unknown.clone(), site(&["a"], 7), site(&["b"], 20)],
-            GroupBy::Stack,
-            0.0,
-        );
-        // `a` holds 50 + 8, `b` 21; the live bytes of `a` are not known.
-        assert_eq!(names(&rows), [("a", None), ("b", Some(20))]);
-        assert_eq!(rows[0].share, Some(58.0 / 78.0));
-        assert_eq!(rows[0].rate, None);
-    }
-
-    #[test]
-    fn errors_add_in_squares_and_retention_is_of_what_was_touched() {
-        let paged = |live: u64, variance: f64, touched: u64| SiteFacts {
-            via: Via::Fault,
-            live_variance: variance,
-            touched: Some(touched),
-            evidence: Evidence::Pages,
-            ..site(&["a"], live)
-        };
-        let mapped = SiteFacts {
-            estimated: true,
-            ..site(&["a"], 100)
-        };
-        let rows = rank(
-            vec![paged(30, 9.0, 100), paged(20, 16.0, 100), mapped.clone()],
-            GroupBy::Stack,
-            1.0,
-        );
-        let row = &rows[0];
-        assert_eq!((row.live, row.touched), (Some(150), Some(200)));
-        assert_eq!(row.standard_error, Some(5.0));
-        // The mapping's 100 bytes were not touched by anybody that is known.
-        assert_eq!(row.retention, Some(0.25));
-        assert_eq!(row.evidence, Evidence::Mappings);
-        assert_eq!(row.vias, [Via::Mmap, Via::Fault]);
-        assert!(row.estimated);
-
-        // The address space of the same site is not counted as pages, even where some of it has no other toucher.
-        let beside = SiteFacts {
-            series: vec![(0.0, 5000)],
-            ..site(&["a"], 2)
-        };
-        let rows = rank(vec![paged(30, 0.0, 40), beside.clone()], GroupBy::Stack, 1.0);
-        assert_eq!(rows[0].series, [(0.0, 0), (1.0, 30)]);
-        assert_eq!((rows[0].live, rows[0].evidence), (Some(32), Evidence::Pages));
-        let rows = rank(vec![beside], GroupBy::Stack, 1.0);
-        assert_eq!(rows[0].series, [(0.0, 5000)]);
-
-        let rows = rank(vec![paged(30, 0.0, 20)], GroupBy::Stack, 1.0);
-        assert_eq!(
-            (rows[0].retention, rows[0].standard_error),
-            (Some(1.0), Some(0.0))
-        );
-        assert_eq!(rows[0].evidence, Evidence::Pages);
-        assert!(!rows[0].estimated);
-
-        let rows = rank(vec![mapped], GroupBy::Stack, 1.0);
-        assert_eq!((rows[0].touched, rows[0].retention), (None, None));
-        let rows = rank(vec![paged(0, 0.0, 0)], GroupBy::Stack, 1.0);
-        assert_eq!((rows[0].touched, rows[0].retention), (Some(0), None));
-        let unknown = SiteFacts {
-            live: None,
-            ..paged(1, 4.0, 9)
-        };
-        let rows = rank(vec![unknown], GroupBy::Stack, 1.0);
-        assert_eq!(rows[0].touched, Some(9));
-        assert_eq!((rows[0].retention, rows[0].standard_error), (None, None));
-    }
-
-    #[test]
-    fn four_points_make_a_rate() {
-        let with = |series: Vec<(f64, u64)>| SiteFacts {
-            series,
-            ..site(&["a"], 1000)
-        };
-        let rate = |series| rank(vec![with(series)], GroupBy::Stack, 10.0)[0].rate;
-        assert_eq!(rate(vec![(0.0, 0), (5.0, 1), (10.0, 2)]), Some(100.0));
-        assert_eq!(rate(vec![(0.0, 0), (1.0, 20), (2.0, 40), (3.0, 60)]), Some(20.0));
-        assert_eq!(rate(vec![(0.0, 60), (1.0, 40), (2.0, 20), (3.0, 0)]), Some(-20.0));
-        // All at one moment: no line.
-        assert_eq!(rate(vec![(1.0, 1); 4]), Some(100.0));
-        // Of the row's series, not of one stack's.
-        let row = rank(
-            vec![with(vec![(0.0, 0), (2.0, 40)]), with(vec![(1.0, 20), (3.0, 40)])],
-            GroupBy::Stack,
-            10.0,
-        );
-        assert_eq!(row[0].series, [(0.0, 0), (1.0, 20), (2.0, 60), (3.0, 80)]);
-        assert_eq!(row[0].rate, Some(28.0));
-    }
-
-    #[test]
-    fn an_event_without_a_stack_is_a_row_of_its_own() {
-        let rows = rank(vec![site(&[], 5), site(&["a"], 1)], GroupBy::Function, 1.0);
-        assert_eq!(names(&rows), [("(no stack)", Some(5)), ("a", Some(1))]);
-        assert_eq!(rows[0].culprit, None);
-        assert!(rank(Vec::new(), GroupBy::Stack, 1.0).is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_is_lost_and_the_order_of_the_input_does_not_matter(
-            picks in proptest::collection::vec((0usize..5, 0usize..3, 0u64..4), 0..40), turn in 0usize..40,
-        ) {
-            let mut facts: Vec<SiteFacts> = picks.iter()
-                .map(|&(a, b, live)| site(&["malloc", ["a", "b", "c", "d", "e"][a], ["x", "y", "z"][b]], live))
-                .collect();
-            let rows = rank(facts.clone(), GroupBy::Stack, 10.0);
-            prop_assert_eq!(rows.iter().map(|row| row.live.unwrap()).sum::<u64>(), picks.iter().map(|p| p.2).sum::<u64>());
-            prop_assert_eq!(rows.iter().map(|row| row.events).sum::<u64>(), picks.len() as u64);
-            prop_assert!(rows.is_sorted_by_key(|row| Reverse(row.live)));
-            let shares: f64 = rows.iter().filter_map(|row| row.share).sum();
-            prop_assert!(shares == 0.0 || (shares - 1.0).abs() < 1e-9);
-            if !facts.is_empty() { let at = turn % facts.len(); facts.rotate_left(at); }
-            prop_assert_eq!(rank(facts, GroupBy::Stack, 10.0), rows);
-        }
-    }
-}
+#[path = "rank_tests.rs"]
+mod tests;

@@ -41,6 +41,9 @@ pub struct Found {
     /// Of `attributed`, as in [`Part`].
     pub variance: f64,
     pub known: Vec<(Reason, i64)>,
+    /// The allocator's own records tell all of the region, also what was there before: whatever is known of the others,
+    /// its rest moved between the readings.
+    pub by_census: bool,
 }
 
 impl Found {
@@ -49,7 +52,7 @@ impl Found {
         add(&mut self.known, reason, bytes);
     }
 
-    /// Adds what was found elsewhere.
+    /// Adds what was found elsewhere. `by_census` stays as it is: the sum is no region's.
     pub fn join(&mut self, other: &Self) {
         self.attributed = self.attributed.saturating_add(other.attributed);
         self.variance += other.variance;
@@ -58,14 +61,16 @@ impl Found {
         }
     }
 
-    /// With its growth it is a part.
+    /// With its growth it is a part. `rest` is of a region that the census does not tell of.
     #[must_use]
     pub fn part(self, region: Option<Region>, growth: i64, rest: Rest) -> Part {
         let Self {
             attributed,
             variance,
             known,
+            by_census,
         } = self;
+        let rest = if by_census { Rest::BetweenReadings } else { rest };
         Part {
             region,
             growth,
@@ -117,6 +122,13 @@ pub enum Reason {
     FreedLazily,
     /// Pages whose fault was lost.
     LostFaults,
+    /// Blocks of classes that grew, whose births were not seen.
+    UnnamedGrowth,
+    /// Blocks of the heap from before the window that were freed; negative.
+    FreedBlocks,
+    /// Resident memory of the heap that is not in use: its allocator keeps it. Negative where free memory that was
+    /// resident already came into use.
+    KeptFree,
 }
 
 impl Reason {
@@ -135,6 +147,9 @@ impl Reason {
             Self::TouchedByOthers => "touched_by_others",
             Self::FreedLazily => "freed_lazily",
             Self::LostFaults => "lost_faults",
+            Self::UnnamedGrowth => "unnamed_growth",
+            Self::FreedBlocks => "freed_blocks_from_before",
+            Self::KeptFree => "kept_free_in_heap",
         }
     }
 }
@@ -375,6 +390,7 @@ mod tests {
             attributed: 5,
             variance: 3.0,
             known: vec![(Reason::NoStack, 1), (Reason::Unseen, 2)],
+            by_census: false,
         };
         let parts = parts(
             &[(Region::Heap, 9)].into(),
@@ -402,7 +418,39 @@ mod tests {
         );
     }
 
-    const REASONS: [Reason; 11] = [
+    /// Where faults are not watched, the rest of other regions is what was there before; of the heap all is known.
+    #[test]
+    fn the_rest_of_a_counted_heap_moved_between_the_readings() {
+        let mut heap = Found {
+            attributed: 70,
+            variance: 10_000.0,
+            known: vec![
+                (Reason::UnnamedGrowth, 20),
+                (Reason::FreedBlocks, -15),
+                (Reason::KeptFree, 21),
+            ],
+            by_census: true,
+        };
+        heap.join(&Found {
+            known: vec![(Reason::KeptFree, 1)],
+            ..Found::default()
+        });
+        let growth = [(Region::Heap, 100), (Region::Anonymous, 9)].into();
+        let account = reconcile(&parts(&growth, &[(Region::Heap, heap)].into(), Rest::Before));
+        assert_eq!(account.attributed, 70);
+        assert_eq!(
+            account.reasons,
+            [
+                (Reason::KeptFree, 22),
+                (Reason::UnnamedGrowth, 20),
+                (Reason::FreedBlocks, -15),
+                (Reason::TouchedBeforeAttach, 9),
+                (Reason::BetweenReadings, 3),
+            ]
+        );
+    }
+
+    const REASONS: [Reason; 14] = [
         Reason::StackGrowth,
         Reason::TouchedBeforeAttach,
         Reason::ReleasedBeforeAttach,
@@ -414,6 +462,9 @@ mod tests {
         Reason::TouchedByOthers,
         Reason::FreedLazily,
         Reason::LostFaults,
+        Reason::UnnamedGrowth,
+        Reason::FreedBlocks,
+        Reason::KeptFree,
     ];
 
     #[test]

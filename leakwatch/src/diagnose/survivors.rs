@@ -1,7 +1,9 @@
 //! Who allocated what the heap gained: the census tells by how much each class of blocks grew, the cohorts how that is
 //! split over call sites. Pure.
 
-use crate::births::cohorts::{Class, Outcome};
+use std::collections::BTreeMap;
+
+use crate::births::cohorts::{Class, Course, Outcome, Survivor};
 use crate::ledger::SiteId;
 
 /// By how much the blocks of one class grew in the window; negative where they became fewer.
@@ -75,8 +77,329 @@ pub struct Estimate {
     pub shrunk_bytes: i64,
 }
 
+/// Evidence of less than one whole keeper names nobody.
+const KEEPERS_LEAST: f64 = 0.75;
+/// How many standard deviations the keepers may be short of what their class's growth lets expect.
+const SHORT: f64 = 2.0;
+/// A site of whose old blocks fewer died than this is not extrapolated.
+const DEATHS_LEAST: f64 = 4.0;
+
+/// How likely a block of one site is to stay.
+struct Staying {
+    /// By the interval in which it was born: the chance that what is in use at the end is there for good.
+    weights: Vec<f64>,
+    /// That a block which may be another is the one that was born.
+    trust: f64,
+    oldest_death: u64,
+    followed: u64,
+}
+
+impl Staying {
+    /// `checks`: how many there were, the end's census included.
+    fn of(course: &Course, survived: u64, checks: usize) -> Self {
+        // What share was alive at the j-th check of what was at the one before; the look is the first.
+        let sum = |at: usize, needed: usize| -> f64 {
+            course
+                .alive
+                .iter()
+                .filter(|counts| counts.len() > needed)
+                .filter_map(|counts| counts.get(at))
+                .sum::<u64>() as f64
+        };
+        let members = sum(0, 1);
+        let mut passed = if members > 0.0 { sum(1, 1) / members } else { 1.0 };
+        let mut chain = vec![passed];
+        for check in 1..=checks {
+            // As if one more had fared as at the check before: nothing is known of a site with no older blocks but that.
+            passed = (sum(check + 1, check + 1) + passed) / (sum(check, check + 1) + 1.0);
+            chain.push(passed);
+        }
+        let limit = course.alive.first().map_or(1.0, |counts| limit(counts));
+        let weights = (0..checks.max(1))
+            .map(|interval| {
+                let passed = checks - interval.min(checks);
+                limit * chain.iter().skip(passed + 1).product::<f64>()
+            })
+            .collect();
+        let followed: u64 = course.alive.iter().filter_map(|counts| counts.first()).sum();
+        let candidates: u64 = course.alive.iter().filter_map(|counts| counts.get(1)).sum();
+        Self {
+            weights,
+            trust: if candidates > 0 {
+                survived as f64 / candidates as f64
+            } else {
+                0.0
+            },
+            oldest_death: course.oldest_death,
+            followed,
+        }
+    }
+
+    fn weight(&self, survivor: &Survivor) -> f64 {
+        let last = self.weights.last().copied().unwrap_or(1.0);
+        let weight = self.weights.get(survivor.interval).copied().unwrap_or(last);
+        weight * if survivor.doubtful { self.trust } else { 1.0 }
+    }
+}
+
+/// What share of a cohort's last count will stay, if it goes on to decay as it did: blocks of long requests go down to
+/// nothing, a leak's are all there, a mix has a rest (Aitken's extrapolation).
+fn limit(counts: &[u64]) -> f64 {
+    let [.., first, second, third] = counts else {
+        return 1.0;
+    };
+    let (first, second, third) = (*first as f64, *second as f64, *third as f64);
+    if first - third < DEATHS_LEAST || third <= 0.0 {
+        return 1.0;
+    }
+    let bend = first + third - 2.0 * second;
+    let limit = if bend > 0.0 {
+        (first * third - second * second) / bend
+    } else {
+        // It decays no slower than before: the next step as the last.
+        third * third / second.max(1.0)
+    };
+    (limit / third).clamp(0.0, 1.0)
+}
+
+/// The survivors of one site in one class.
+#[derive(Clone, Copy, Default)]
+struct Kept {
+    survivors: u64,
+    /// Of those that are the blocks that were born.
+    sure: f64,
+    /// Of those that may be others.
+    doubtful: f64,
+}
+
 /// Splits the growth.
 #[must_use]
-pub fn estimate(_facts: &Facts<'_>) -> Estimate {
-    todo!()
+pub fn estimate(facts: &Facts<'_>) -> Estimate {
+    let outcome = facts.outcome;
+    let mut survived: BTreeMap<SiteId, u64> = BTreeMap::new();
+    for survivor in &outcome.survivors {
+        *survived.entry(survivor.site).or_default() += 1;
+    }
+    let staying: BTreeMap<SiteId, Staying> = outcome
+        .courses
+        .iter()
+        .map(|(site, course)| {
+            let survived = survived.get(site).copied().unwrap_or(0);
+            (*site, Staying::of(course, survived, outcome.checks.len()))
+        })
+        .collect();
+    let mut kept: BTreeMap<Class, BTreeMap<SiteId, Kept>> = BTreeMap::new();
+    for survivor in &outcome.survivors {
+        let weight = staying
+            .get(&survivor.site)
+            .map_or(0.0, |site| site.weight(survivor));
+        let own = kept
+            .entry(survivor.class)
+            .or_default()
+            .entry(survivor.site)
+            .or_default();
+        own.survivors += 1;
+        if survivor.doubtful {
+            own.doubtful += weight;
+        } else {
+            own.sure += weight * survivor.certainty;
+        }
+    }
+
+    let mut shares = Shares::default();
+    let nobody = BTreeMap::new();
+    for growth in facts.growth.iter().filter(|growth| !growth.class.mapped) {
+        shares.split(facts, growth, kept.get(&growth.class).unwrap_or(&nobody));
+    }
+    for (class, sites) in kept.iter().filter(|(class, _)| class.mapped) {
+        shares.list_mapped(facts, *class, sites);
+    }
+    shares.finish(outcome, &staying)
+}
+
+/// How far survivors that may be other blocks are believed. An address that was watched, freed and given to a block of
+/// the same size whose birth nobody saw looks like a survivor, and where a leak takes what churn has just freed such are
+/// many more than survivors. So they are believed only where the others are too few for what the class has grown by, and
+/// no further than up to that.
+fn believed(expected: f64, sure: f64, doubtful: f64) -> f64 {
+    let missing = expected - sure;
+    if doubtful <= 0.0 || sure > 0.0 && missing <= SHORT * expected.sqrt() + 1.0 {
+        return 0.0;
+    }
+    (missing / doubtful).clamp(0.0, 1.0)
+}
+
+/// The growth that is split so far.
+#[derive(Default)]
+struct Shares {
+    sites: BTreeMap<SiteId, (Vec<Share>, u64, f64)>,
+    unnamed: Vec<ClassGrowth>,
+    /// Of classes that nobody is known for, whether they grew or not.
+    nameless_bytes: i64,
+    shrunk_bytes: i64,
+}
+
+impl Shares {
+    fn split(&mut self, facts: &Facts<'_>, growth: &ClassGrowth, sites: &BTreeMap<SiteId, Kept>) {
+        let expected =
+            growth.count.max(0) as f64 * facts.watched / facts.outcome.stands_for.max(1) as f64;
+        let sure: f64 = sites.values().map(|kept| kept.sure).sum();
+        let doubtful: f64 = sites.values().map(|kept| kept.doubtful).sum();
+        let believed = believed(expected, sure, doubtful);
+        let weight_of = |kept: &Kept| kept.sure + believed * kept.doubtful;
+        let weight = sure + believed * doubtful;
+        if weight < KEEPERS_LEAST {
+            self.nameless_bytes = self.nameless_bytes.saturating_add(growth.bytes);
+            if growth.bytes > 0 {
+                self.unnamed.push(*growth);
+            }
+            return;
+        }
+        if growth.bytes <= 0 {
+            self.shrunk_bytes = self.shrunk_bytes.saturating_add(growth.bytes);
+            return;
+        }
+        let bytes = growth.bytes as f64;
+        // So much is there to name where the keepers are as many as chance allows.
+        let named = if weight + SHORT * weight.sqrt() + 1.0 < expected {
+            (weight / expected).min(1.0)
+        } else {
+            1.0
+        };
+        // More keepers than growth: older blocks of the class went, and whose they were is not known.
+        let turnover = (1.0 - expected / weight.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
+        let turnover = if weight > expected + SHORT * expected.sqrt() + 2.0 {
+            turnover
+        } else {
+            0.0
+        };
+        let mut left = (bytes * named).round() as i64;
+        let rest = growth.bytes.saturating_sub(left);
+        if rest > 0 {
+            self.nameless_bytes = self.nameless_bytes.saturating_add(rest);
+            self.unnamed.push(ClassGrowth {
+                class: growth.class,
+                count: (growth.count as f64 * (1.0 - named)).round() as i64,
+                bytes: rest,
+            });
+        }
+        let named_bytes = left as f64;
+        let mut before = 0.0;
+        for (site, kept) in sites.iter().filter(|(_, kept)| weight_of(kept) > 0.0) {
+            let own_weight = weight_of(kept);
+            before += own_weight;
+            // Cut where the running sums round to, so that the parts sum to the whole.
+            let until = (named_bytes * (before / weight)).round() as i64;
+            let own = until.saturating_sub(named_bytes as i64 - left).clamp(0, left);
+            left -= own;
+            let share = own_weight / weight;
+            let posterior = (own_weight + 0.5) / (weight + 1.0);
+            let chance = named_bytes * named_bytes * posterior * (1.0 - posterior) / (weight + 2.0);
+            // The doubtful ones that are believed may be others', and what went may all have been this one's.
+            let doubt = named_bytes * believed * (kept.doubtful - share * doubtful).abs() / weight;
+            let gone = own as f64 * turnover * (1.0 - share);
+            let entry = self.sites.entry(*site).or_default();
+            entry.0.push(Share {
+                class: growth.class,
+                bytes: own as f64,
+                blocks: own as f64 / growth.class.chunk_bytes.max(1) as f64,
+                survivors: kept.survivors,
+            });
+            entry.1 = entry.1.saturating_add(own.cast_unsigned());
+            entry.2 += chance + doubt * doubt + gone * gone;
+        }
+        // What rounding left.
+        self.nameless_bytes = self.nameless_bytes.saturating_add(left);
+    }
+
+    fn list_mapped(&mut self, facts: &Facts<'_>, class: Class, sites: &BTreeMap<SiteId, Kept>) {
+        for (site, kept) in sites {
+            let blocks = (kept.sure + kept.doubtful) * facts.outcome.stands_for as f64 / facts.watched.max(1e-6);
+            self.sites.entry(*site).or_default().0.push(Share {
+                class,
+                bytes: blocks * class.chunk_bytes as f64,
+                blocks,
+                survivors: kept.survivors,
+            });
+        }
+    }
+
+    fn finish(mut self, outcome: &Outcome, staying: &BTreeMap<SiteId, Staying>) -> Estimate {
+        // What is in flight makes some classes grow and others shrink: together they are what nobody is known for.
+        let unnamed_bytes = self.nameless_bytes.max(0);
+        let shrunk_bytes = self.shrunk_bytes.saturating_add(self.nameless_bytes.min(0));
+        trim(&mut self.unnamed, unnamed_bytes);
+        let mut survivors: BTreeMap<SiteId, Vec<&Survivor>> = BTreeMap::new();
+        for survivor in &outcome.survivors {
+            survivors.entry(survivor.site).or_default().push(survivor);
+        }
+        let none = Vec::new();
+        for site in survivors.keys() {
+            self.sites.entry(*site).or_default();
+        }
+        let mut sites: Vec<SiteEstimate> = self
+            .sites
+            .into_iter()
+            .map(|(site, (mut classes, bytes, variance))| {
+                classes.sort_by(|one, next| next.bytes.total_cmp(&one.bytes));
+                let own = survivors.get(&site).unwrap_or(&none);
+                let mut ages: Vec<u64> = own.iter().map(|survivor| survivor.age).collect();
+                ages.sort_unstable();
+                let course = outcome.courses.get(&site);
+                let staying = staying.get(&site);
+                let oldest_death = staying.map_or(0, |staying| staying.oldest_death);
+                SiteEstimate {
+                    site,
+                    bytes,
+                    variance,
+                    blocks: classes
+                        .iter()
+                        .filter(|share| !share.class.mapped || bytes == 0)
+                        .map(|share| share.blocks)
+                        .sum(),
+                    classes,
+                    followed: staying.map_or(0, |staying| staying.followed),
+                    survived: own.len() as u64,
+                    young: ages.partition_point(|age| *age <= oldest_death) as u64,
+                    doubtful: own.iter().filter(|survivor| survivor.doubtful).count() as u64,
+                    median_age: seconds(ages.get(ages.len() / 2)),
+                    oldest_age: seconds(ages.last()),
+                    seen: course.map_or(0, |course| course.seen),
+                    born: course.map_or(0, |course| course.born),
+                    born_bytes: course.map_or(0, |course| course.born_bytes),
+                }
+            })
+            .collect();
+        sites.sort_by(|one, next| next.bytes.cmp(&one.bytes).then(one.site.cmp(&next.site)));
+        Estimate {
+            sites,
+            unnamed: self.unnamed,
+            unnamed_bytes,
+            shrunk_bytes,
+        }
+    }
+}
+
+/// The greatest first, down to a sum of `bytes`: what goes beyond is noise that other classes make up for.
+fn trim(unnamed: &mut Vec<ClassGrowth>, bytes: i64) {
+    unnamed.sort_by_key(|growth| (std::cmp::Reverse(growth.bytes), growth.class));
+    let mut left = bytes;
+    for growth in unnamed.iter_mut() {
+        let own = growth.bytes.min(left);
+        if own < growth.bytes {
+            growth.count = (growth.count as f64 * (own as f64 / growth.bytes as f64)).round() as i64;
+            growth.bytes = own;
+        }
+        left -= own;
+    }
+    unnamed.retain(|growth| growth.bytes > 0);
+    if left > 0
+        && let Some(first) = unnamed.first_mut()
+    {
+        first.bytes += left;
+    }
+}
+
+fn seconds(nanoseconds: Option<&u64>) -> f64 {
+    nanoseconds.map_or(0.0, |nanoseconds| *nanoseconds as f64 / 1e9)
 }

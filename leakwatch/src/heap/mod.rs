@@ -66,7 +66,7 @@ pub fn picture(target: &Target, force: bool) -> Result<HeapPicture, HeapError> {
     let taken_at = jiff::Timestamp::now();
     // A reading takes some milliseconds: fractions of a second would say more than is known.
     let taken_at = jiff::Timestamp::from_second(taken_at.as_second()).unwrap_or(taken_at);
-    let reading = reading::read(&root, pid, Limits::default());
+    let reading = reading::read(&root, pid, Limits::default(), &[]);
     if target.exited() {
         return Err(HeapError::Exited { pid, comm });
     }

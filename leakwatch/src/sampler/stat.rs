@@ -1,6 +1,7 @@
 //! `/proc/PID/stat`: the few values that identify the process and bound its heap and stack.
 
 use std::io;
+use std::time::Duration;
 
 use procfs::FromRead;
 use procfs::process::Stat as ProcStat;
@@ -12,6 +13,8 @@ use super::{ProcRoot, named};
 pub struct Stat {
     /// Clock ticks from boot to the process's start: with the PID its identity.
     pub start_time_ticks: u64,
+    /// Processor time of all its threads, those that ended included; in steps of a clock tick.
+    pub processor: Duration,
     /// Where the heap begins; `None` when the kernel hides it (it writes 0 without ptrace rights).
     pub start_brk: Option<u64>,
     /// Where the main thread's stack begins (its highest addresses); `None` likewise.
@@ -47,6 +50,9 @@ pub fn parse(text: &[u8]) -> io::Result<Stat> {
     let known = |address: u64| (address != 0).then_some(address);
     Ok(Stat {
         start_time_ticks: stat.starttime,
+        processor: Duration::from_secs_f64(
+            stat.utime.saturating_add(stat.stime) as f64 / rustix::param::clock_ticks_per_second().max(1) as f64,
+        ),
         start_brk: stat.start_brk.and_then(known),
         start_stack: known(stat.startstack),
     })
@@ -71,6 +77,8 @@ mod tests {
                 parse(&line).unwrap(),
                 Stat {
                     start_time_ticks: 77001,
+                    // utime 1, stime 2.
+                    processor: Duration::from_millis(30),
                     start_brk: Some(94_000_000_000_000),
                     start_stack: Some(140_700_000_000_000),
                 }

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::keepers::{Live, mapping_sites, page_sites, went_with_its_process};
+use super::keepers::{Live, LiveAndHeap, mapping_sites, page_sites, went_with_its_process};
+use super::pages::is_heap;
 use super::process::{Process, page_bytes};
+use super::survivors::Survivors;
 use super::watch::State;
 use crate::diagnose::rank::SiteFacts;
 use crate::diagnose::reconcile::{Found, Part, Reason, Rest, parts, reconcile};
 use crate::ledger::SiteId;
-use crate::ledger::pages::settle::Group;
+use crate::ledger::pages::settle::{Group, Settled};
 use crate::report::model;
 use crate::sampler::growth::growth;
 use crate::sampler::region::{Region, RegionMap};
@@ -59,8 +61,16 @@ pub(super) struct Facts {
 type ByRegion = BTreeMap<Option<Region>, Found>;
 
 impl Facts {
-    /// `lost_faults`: records of page faults were lost.
-    pub fn add(&mut self, process: &Process, state: &State, names: &mut Names, lost_faults: bool) {
+    /// `lost_faults`: records of page faults were lost. `survivors`: whose blocks the process's heap has gained, where
+    /// that is known; its pages then say only who extended it.
+    pub fn add(
+        &mut self,
+        process: &Process,
+        state: &State,
+        names: &mut Names,
+        lost_faults: bool,
+        survivors: Option<&Survivors>,
+    ) {
         for reading in [&process.start.smaps, &process.end.smaps].into_iter().flatten() {
             self.smaps_cost.0 += 1;
             self.smaps_cost.1 += reading.took;
@@ -70,15 +80,20 @@ impl Facts {
         let dropped = process.huge.as_ref().map_or(0, |huge| huge.dropped);
         self.huge_lookups_dropped = self.huge_lookups_dropped.saturating_add(dropped);
         let by_pages = state.sampling.is_some();
-        let (mut sites, found) = if by_pages {
-            let kept = process.settled.as_ref().map(|settled| &settled.sites);
-            let (mut sites, unshared) = mapping_sites(process, state, names, &|id| {
-                let kept = kept.and_then(|kept| kept.get(&id));
-                Some(Live::of(kept.map(|kept| kept.mapped)))
+        let (mut sites, mut found) = if by_pages {
+            let kept = process.settled.as_ref();
+            let mapped = |settled: &Settled<_>, id| Live::of(settled.sites.get(&id).map(|kept| kept.mapped));
+            let (mut sites, unshared) = mapping_sites(process, state, names, &|id| LiveAndHeap {
+                live: Some(kept.map_or_else(Live::default, |kept| mapped(&kept.others, id))),
+                heap: kept
+                    .and_then(|kept| kept.heap.as_ref())
+                    .map(|heap| mapped(heap, id).bytes),
             });
             self.unshared_bytes = self.unshared_bytes.saturating_add(unshared);
             for site in &mut sites {
-                site.touched = site.live;
+                site.touched = site
+                    .live
+                    .map(|live| live.saturating_add(site.extended.unwrap_or(0)));
                 // Its pages are told by those who touched them.
                 if site.live == Some(0) {
                     site.series.clear();
@@ -87,17 +102,22 @@ impl Facts {
             sites.extend(page_sites(process, state, names));
             (sites, found_by_pages(process, lost_faults))
         } else {
-            let (live, found) = found_by_mappings(process, state);
+            let (live, found) = found_by_mappings(process, state, survivors.is_some());
+            let of = |id, in_heap| live.as_ref()?.get(&(id, in_heap)).copied();
             // Nothing is thinned then.
-            let (sites, _) = mapping_sites(process, state, names, &|id| {
-                let live = live.as_ref()?.get(&id).copied().unwrap_or(0);
-                Some(Live {
-                    bytes: live,
+            let (sites, _) = mapping_sites(process, state, names, &|id| LiveAndHeap {
+                live: live.is_some().then(|| Live {
+                    bytes: of(id, false).unwrap_or(0),
                     variance: 0.0,
-                })
+                }),
+                heap: of(id, true),
             });
             (sites, found)
         };
+        if let Some(survivors) = survivors {
+            sites.extend(survivors.sites(process.pid, state, names));
+            found.retain(|region, _| !region.is_some_and(is_heap));
+        }
         if process.gone && process.parent.is_some() {
             sites.iter_mut().for_each(went_with_its_process);
         }
@@ -120,7 +140,8 @@ impl Facts {
         } else {
             Rest::Before
         };
-        let own = account(process, grown, found, rest);
+        let heap = survivors.map(|survivors| (survivors.found(state), survivors.is_whole()));
+        let own = account(process, grown, found, heap, rest);
         let closed = own.as_deref().map(reconcile);
         if let Some(own) = own {
             self.parts.get_or_insert_default().extend(own);
@@ -166,6 +187,7 @@ fn found_by_pages(process: &Process, lost_faults: bool) -> ByRegion {
         .baseline
         .as_ref()
         .map(|baseline| &baseline.by_region);
+    let settled = &settled.others;
     let regions = settled
         .groups
         .keys()
@@ -217,15 +239,18 @@ fn of_group(group: &Group, lost_faults: bool) -> Found {
     found
 }
 
+/// Bytes by the site, and whether they lie in a heap whose blocks are told by survivors.
+type BySite = HashMap<(SiteId, bool), u64>;
+
 /// By the mappings that were added, where faults are not watched: live bytes of each site, and of each region.
-fn found_by_mappings(process: &Process, state: &State) -> (Option<HashMap<SiteId, u64>>, ByRegion) {
+fn found_by_mappings(process: &Process, state: &State, heap_apart: bool) -> (Option<BySite>, ByRegion) {
     let regions = process
         .end
         .smaps
         .as_ref()
         .map(|smaps| RegionMap::new(&smaps.mappings));
     let mut by_region = ByRegion::new();
-    let mut live: HashMap<SiteId, u64> = HashMap::new();
+    let mut live = BySite::new();
     for owned in process.owned.iter().flatten() {
         let region = regions.as_ref().and_then(|map| map.at(owned.range.start));
         let found = by_region.entry(region).or_default();
@@ -235,21 +260,37 @@ fn found_by_mappings(process: &Process, state: &State) -> (Option<HashMap<SiteId
             None => found.add(Reason::Unseen, owned.bytes.cast_signed()),
         }
         if let Some(site) = owned.site {
-            *live.entry(site).or_default() += owned.bytes;
+            let in_heap = heap_apart && region.is_some_and(is_heap);
+            *live.entry((site, in_heap)).or_default() += owned.bytes;
         }
     }
     (process.owned.is_some().then_some(live), by_region)
 }
 
-/// Region by region where smaps was read at both ends, else as one sum; `None` where the growth is not known.
-fn account(process: &Process, grown: Option<i64>, found: ByRegion, rest: Rest) -> Option<Vec<Part>> {
+/// Region by region where smaps was read at both ends, else as one sum; `None` where the growth is not known. `heap`: what
+/// was found of all heaps by their blocks, and whether that is all there is to find.
+fn account(
+    process: &Process,
+    grown: Option<i64>,
+    found: ByRegion,
+    heap: Option<(Found, bool)>,
+    rest: Rest,
+) -> Option<Vec<Part>> {
     if let (Some(before), Some(after)) = (&process.start.smaps, &process.end.smaps) {
         let growth = growth(&before.mappings, &after.mappings);
-        let by_region = growth
+        let mut by_region: BTreeMap<Region, i64> = growth
             .regions
             .iter()
             .map(|(region, delta)| (*region, delta.anonymous_and_swap()))
             .collect();
+        let heap = heap.map(|(found, whole)| {
+            // Blocks are not told apart by where they lie.
+            let grown = by_region
+                .extract_if(.., |region, _| is_heap(*region))
+                .map(|(_, grown)| grown)
+                .sum();
+            heap_part(found, whole, grown)
+        });
         let mut known = BTreeMap::new();
         let mut elsewhere = Found::default();
         for (region, found) in found {
@@ -260,14 +301,30 @@ fn account(process: &Process, grown: Option<i64>, found: ByRegion, rest: Rest) -
             }
         }
         let mut own = parts(&by_region, &known, rest);
+        own.extend(heap);
         own.push(elsewhere.part(None, 0, rest));
         return Some(own);
     }
     let mut sum = Found::default();
-    for found in found.values() {
+    for found in found.values().chain(heap.as_ref().map(|(found, _)| found)) {
         sum.join(found);
     }
     Some(vec![sum.part(None, grown?, rest)])
+}
+
+/// The account of the heaps by their blocks. Where it is not known what of their memory is free and resident, that is what
+/// is left.
+fn heap_part(mut found: Found, whole: bool, grown: i64) -> Part {
+    if !whole {
+        let known = found
+            .known
+            .iter()
+            .fold(found.attributed.cast_signed(), |sum, (_, bytes)| {
+                sum.saturating_add(*bytes)
+            });
+        found.add(Reason::KeptFree, grown.saturating_sub(known));
+    }
+    found.part(Some(Region::Heap), grown, Rest::BetweenReadings)
 }
 
 impl State {

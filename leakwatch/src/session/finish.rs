@@ -1,10 +1,12 @@
 //! The end of the window: the last readings, and the recording made of all that was gathered.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Result;
 use leakwatch_ebpf::wire::Counter;
 
+use super::births::BirthWatch;
 use super::facts::{Facts, Names};
 use super::process::{Measure, anonymous_of, monotonic_ns};
 use super::sampling::Sampling;
@@ -27,6 +29,8 @@ pub(super) struct Recorded {
 
 /// Brings the ledgers to agree with the kernel's mappings, stops watching, and reads what the window's end has to tell.
 pub(super) fn close(watch: &mut Watch, options: &RecordOptions) -> Result<()> {
+    // While mappings are still watched: what the heap gains meanwhile has a call site as well.
+    watch.count_heap_at_end(options)?;
     watch.check();
     watch.check_again_after_losses();
     watch.state.note_clock_end();
@@ -47,7 +51,6 @@ pub(super) fn close(watch: &mut Watch, options: &RecordOptions) -> Result<()> {
         }
         watch.state.look_up(pid);
     }
-    watch.count_heap_at_end(options)?;
     // What is left to do may take a while, and the target's faults need not pay for it.
     watch.probe.detach();
     Ok(())
@@ -59,6 +62,7 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         probe,
         mut state,
         counts_before,
+        births,
         ..
     } = watch;
     let counts = probe.counts().map(|counts| counts.since(&counts_before)).ok();
@@ -67,10 +71,25 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
     let lost_faults = counts
         .as_ref()
         .map_or(0, |counts| counts.get(Counter::LostFaults));
+    let survivors = births.as_ref().and_then(|births| state.survivors(births));
     for process in state.processes.values() {
-        facts.add(process, &state, &mut names, lost_faults > 0);
+        let survivors = survivors.as_ref().filter(|_| process.pid == options.target.pid);
+        facts.add(process, &state, &mut names, lost_faults > 0, survivors);
     }
-    let losses = losses::losses(&state, counts.as_ref(), &facts, &names.symbolizer);
+    let allocations = births
+        .as_ref()
+        .zip(survivors.as_ref())
+        .map(|(births, survivors)| survivors.allocations(&state, &probe, births));
+    if let Some(births) = &births {
+        state.note_births(births, survivors.is_some());
+    }
+    let losses = losses::losses(
+        &state,
+        counts.as_ref(),
+        &facts,
+        &names.symbolizer,
+        births.as_ref().map_or(0, |births| births.cut),
+    );
     let seconds = recorded.duration.as_secs_f64();
     let ranked = rank(facts.sites, options.group_by, seconds);
     let target = state.processes.remove(&options.target.pid);
@@ -132,8 +151,8 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         correlations: None,
         heap,
         heap_not_taken: state.censuses.not_taken.take(),
-        allocations: None,
-        allocations_not_watched: None,
+        allocations,
+        allocations_not_watched: state.allocs_not_watched.take(),
         processes: options.follow_children.then_some(facts.processes),
         losses,
         cost: model::Cost {
@@ -245,6 +264,32 @@ fn notes(state: &State, start: &Measure, end: &Measure, missing: &[&str]) -> Vec
 }
 
 impl State {
+    /// Why there is nothing, or less than there might be, of births that were watched.
+    fn note_births(&mut self, births: &BirthWatch, told: bool) {
+        let why = if told {
+            births
+                .given_up
+                .clone()
+                .map(|why| format!("from some moment on: {why}"))
+        } else {
+            let heap = self.censuses.not_taken.as_deref();
+            births.given_up.clone().or_else(|| {
+                Some(format!(
+                    "the heap was not read {}",
+                    heap.unwrap_or("at the window's end")
+                ))
+            })
+        };
+        self.allocs_not_watched = self.allocs_not_watched.take().or(why);
+    }
+
+    /// Where the heaps lie whose blocks are told by survivors.
+    fn survivors_heap(&self, pid: u32) -> &[Range<u64>] {
+        let end = self.censuses.end.as_ref();
+        end.filter(|_| self.outcome.is_some() && pid == self.target)
+            .map_or(&[], |end| &end.census.extents)
+    }
+
     /// Finds out what is there of what was added.
     fn look_up(&mut self, pid: u32) {
         let Some(process) = self.processes.get(&pid).filter(|process| !process.gone) else {
@@ -253,7 +298,8 @@ impl State {
         let (mut owned, mut settled) = (None, None);
         if self.sampling.is_some() {
             let has_stack = |site| self.has_stack(site);
-            settled = process.settle(&self.root, &has_stack, self.paging.multi_size);
+            let heap = self.survivors_heap(pid);
+            settled = process.settle(&self.root, &has_stack, self.paging.multi_size, heap);
         } else {
             owned = process.look_up(&self.root);
         }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::RecordOptions;
+use super::survivors::fates;
 use super::watch::Watch;
+use crate::births::Cohorts;
 use crate::census::Limits;
 use crate::census::cost::{self, Earlier};
 use crate::census::reading::{self, Reading};
@@ -57,7 +59,7 @@ impl Censuses {
 impl Watch {
     /// The census at the window's start.
     pub fn count_heap_at_start(&mut self, options: &RecordOptions) -> anyhow::Result<()> {
-        let read = self.count_heap(options)?;
+        let read = self.count_heap(options, Vec::new())?;
         let censuses = &mut self.state.censuses;
         match read {
             Some(Ok(reading)) => censuses.start = Some(reading),
@@ -80,8 +82,21 @@ impl Watch {
                 .note("end", "the memory that was watched is gone");
             return Ok(());
         }
-        let read = self.count_heap(options)?;
+        let looks = self
+            .state
+            .cohorts
+            .as_ref()
+            .map(Cohorts::candidates)
+            .unwrap_or_default();
+        let watched = looks.iter().map(|look| look.address).collect();
+        let read = self.count_heap(options, watched)?;
         let exited = options.target.exited();
+        if let Some(Ok(reading)) = &read
+            && !exited
+        {
+            let fates = fates(options.target.pid, &looks, &reading.census.found);
+            self.state.close_births(&looks, &fates);
+        }
         let censuses = &mut self.state.censuses;
         match read {
             // Whatever was read under this number may be another process's.
@@ -93,7 +108,12 @@ impl Watch {
         Ok(())
     }
 
-    fn count_heap(&mut self, options: &RecordOptions) -> anyhow::Result<Option<Result<Reading, String>>> {
+    /// `watched`: addresses of blocks whose fate is asked for, ascending.
+    fn count_heap(
+        &mut self,
+        options: &RecordOptions,
+        watched: Vec<u64>,
+    ) -> anyhow::Result<Option<Result<Reading, String>>> {
         let (choice, window, pid) = (options.census, options.duration, options.target.pid);
         if choice == CensusChoice::Never {
             return Ok(None);
@@ -102,7 +122,7 @@ impl Watch {
         let earlier = self.state.censuses.earlier();
         let read = self.drain_while(move || {
             let limits = limits(&root, pid, choice, window, earlier)?;
-            reading::read(&root, pid, limits).map_err(|error| error.to_string())
+            reading::read(&root, pid, limits, &watched).map_err(|error| error.to_string())
         })?;
         Ok(Some(read))
     }

@@ -7,7 +7,7 @@ use super::process::{Process, page_bytes};
 use super::watch::State;
 use crate::diagnose::rank::{Evidence, SiteFacts, Via, sum_series};
 use crate::ledger::pages::Estimate;
-use crate::ledger::pages::settle::Kept;
+use crate::ledger::pages::settle::Settled;
 use crate::ledger::{Account, SiteId};
 use crate::report::build;
 use crate::unwind::StackId;
@@ -30,9 +30,19 @@ impl Live {
     }
 }
 
+/// What is live of a site, and what of it only says who extended the heap: `heap` is `None` where survivors do not tell
+/// whose the heap is.
+#[derive(Clone, Copy, Default)]
+pub(super) struct LiveAndHeap {
+    /// `None` where it is not known.
+    pub live: Option<Live>,
+    pub heap: Option<u64>,
+}
+
 /// What a child had when it exited was given back then.
 pub(super) fn went_with_its_process(site: &mut SiteFacts) {
     site.live = Some(0);
+    site.extended = None;
     site.live_variance = 0.0;
     site.held = 0;
     site.released = site.committed;
@@ -47,7 +57,7 @@ pub(super) fn mapping_sites(
     process: &Process,
     state: &State,
     names: &mut Names,
-    live: &dyn Fn(SiteId) -> Option<Live>,
+    live: &dyn Fn(SiteId) -> LiveAndHeap,
 ) -> (Vec<SiteFacts>, u64) {
     let mut sites: Vec<SiteFacts> = Vec::new();
     let mut known: HashMap<(StackId, Via), usize> = HashMap::new();
@@ -57,7 +67,7 @@ pub(super) fn mapping_sites(
     for (id, account) in process.ledger.accounts() {
         let Some(site) = state.sites.get(id) else { continue };
         let (frames, complete) = names.of(state, site.stack);
-        let live = live(id);
+        let LiveAndHeap { live, heap } = live(id);
         let facts = SiteFacts {
             via: site.via,
             frames,
@@ -72,6 +82,8 @@ pub(super) fn mapping_sites(
             live: live.map(|live| live.bytes),
             live_variance: live.map_or(0.0, |live| live.variance),
             touched: None,
+            extended: heap.filter(|bytes| *bytes > 0),
+            allocated: None,
             evidence: Evidence::Mappings,
             estimated: false,
             threads: threads(site),
@@ -95,6 +107,10 @@ pub(super) fn mapping_sites(
 
 /// One stack whose ranges were counted apart.
 fn join(site: &mut SiteFacts, other: &SiteFacts) {
+    site.extended = [site.extended, other.extended]
+        .into_iter()
+        .flatten()
+        .reduce(u64::saturating_add);
     site.committed = site.committed.saturating_add(other.committed);
     site.released = site.released.saturating_add(other.released);
     site.held = site.held.saturating_add(other.held);
@@ -144,8 +160,11 @@ pub(super) fn page_sites(process: &Process, state: &State, names: &mut Names) ->
     for (id, account) in process.pages.accounts() {
         let Some(site) = state.sites.get(id) else { continue };
         let (frames, complete) = names.of(state, site.stack);
+        let touched = |settled: &Settled<_>| Live::of(settled.sites.get(&id).map(|kept| kept.touched));
+        let heap = process.settled.as_ref().and_then(|settled| settled.heap.as_ref());
+        let extended = heap.map(|heap| touched(heap).bytes).filter(|bytes| *bytes > 0);
         let live = match &process.settled {
-            Some(settled) => Live::of(settled.sites.get(&id).map(|kept: &Kept| kept.touched)),
+            Some(settled) => touched(&settled.others),
             // The process is gone. What it had touched and not given up by then was there to the end.
             None => Live {
                 bytes: process.pages.owned_bytes(id),
@@ -153,7 +172,12 @@ pub(super) fn page_sites(process: &Process, state: &State, names: &mut Names) ->
             },
         };
         let mut series = account.series.until(now);
-        end_at(&mut series, live.bytes, process.pages.stands_for() > 1);
+        let there = live.bytes.saturating_add(extended.unwrap_or(0));
+        end_at(&mut series, there, process.pages.stands_for() > 1);
+        // A curve of pages that are others' by now.
+        if live.bytes == 0 && extended.is_some() {
+            series.clear();
+        }
         sites.push(SiteFacts {
             via: site.via,
             frames,
@@ -168,6 +192,8 @@ pub(super) fn page_sites(process: &Process, state: &State, names: &mut Names) ->
             live: Some(live.bytes),
             live_variance: live.variance,
             touched: Some(account.touched_pages.saturating_mul(page_bytes())),
+            extended,
+            allocated: None,
             evidence: Evidence::Pages,
             estimated: false,
             threads: threads(site),
@@ -194,7 +220,7 @@ fn end_at(series: &mut [(f64, u64)], live: u64, sampled: bool) {
     }
 }
 
-fn threads(site: &super::sites::Site) -> Vec<String> {
+pub(super) fn threads(site: &super::sites::Site) -> Vec<String> {
     site.threads
         .iter()
         .map(|name| build::text(name).to_string())
@@ -220,6 +246,8 @@ mod tests {
             live: Some(0),
             live_variance: 0.0,
             touched: None,
+            extended: None,
+            allocated: None,
             evidence: Evidence::Mappings,
             estimated: false,
             threads: Vec::new(),

@@ -20,6 +20,7 @@ pub(super) fn losses(
     counts: Option<&Counts>,
     facts: &Facts,
     symbolizer: &Symbolizer,
+    bursts_cut: u64,
 ) -> Losses {
     let unwinding = state.unwinder.losses();
     let mut counters: BTreeMap<String, u64> = BTreeMap::new();
@@ -41,10 +42,21 @@ pub(super) fn losses(
             ("children_over_limit", Counter::TargetsFull),
             ("events_without_scratch", Counter::NoScratch),
             ("lost_fault_events", Counter::LostFaults),
+            ("lost_births", Counter::LostAllocs),
+            ("births_unpaired", Counter::AllocUnmatched),
+            ("births_without_return", Counter::AllocReturnsMissed),
+            ("births_over_thread_limit", Counter::AllocThreadsOver),
+            ("births_on_other_stacks", Counter::AllocOffStack),
         ] {
             add(name, counts.get(counter));
         }
     }
+    if let Some(outcome) = &state.outcome {
+        add("births_out_of_sample", outcome.losses.out_of_sample);
+        add("births_evicted", outcome.losses.evicted);
+        add("births_with_unknown_fate", outcome.unknown);
+    }
+    add("bursts_cut", bursts_cut);
     add("events_of_unwatched_processes", state.stray_events);
     add("exited_children_forgotten", state.forgotten_children);
     add("stacks_over_limit", unwinding.stacks_over_cap);

@@ -1,9 +1,11 @@
 //! One recording, from attach to report: the only place that knows every stage.
 //!
 //! `watch` is the window, `process` one process in it, `pages` its pages, `lineage` how processes come and go,
-//! `translate` what events mean, `sampling` how many of them there are, `finish` what becomes of them: `keepers` is a
-//! process's call sites, `facts` all of them with their accounts.
+//! `translate` what events mean, `sampling` how many of them there are, `births` the blocks that the target takes,
+//! `finish` what becomes of them: `keepers` is a process's call sites, `survivors` those of the blocks that stayed,
+//! `facts` all of them with their accounts.
 
+mod births;
 mod dump;
 mod facts;
 mod faults;
@@ -18,6 +20,7 @@ mod recorder;
 mod sampling;
 mod series;
 mod sites;
+mod survivors;
 mod translate;
 mod watch;
 
@@ -36,6 +39,7 @@ use crate::unwind::{Ending, Snapshot, Unwinder};
 pub use crate::diagnose::rank::GroupBy;
 pub use crate::probe::FaultChoice;
 
+pub use births::AllocsChoice;
 pub use heap::CensusChoice;
 
 use process::{Measure, Process};
@@ -57,6 +61,9 @@ pub struct RecordOptions {
     pub sample_budget: u32,
     pub faults: FaultChoice,
     pub census: CensusChoice,
+    pub allocs: AllocsChoice,
+    /// What watching births may cost of the target's processor time, 0 to 1.
+    pub allocs_budget: f64,
     pub follow_children: bool,
     pub group_by: GroupBy,
     /// Where to write the ledger at the window's end, for comparison with the target's own mappings.
@@ -90,6 +97,11 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
     })?;
     verify(&probe.self_test(SELF_TEST_PATIENCE)?)?;
     let pid = options.target.pid;
+    // While nothing is watched: measuring a hit's cost drops what waits in the ring.
+    let births = match options.allocs {
+        AllocsChoice::Never => None,
+        AllocsChoice::Auto | AllocsChoice::Always => Some(births::prepare(&mut probe, options)),
+    };
     let mut watch = Watch::new(probe, State::new(options))?;
     watch.probe.watch(pid, options.follow_children)?;
     let root = watch.state.root().clone();
@@ -132,9 +144,15 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
         process.set_start(start);
     }
     watch.count_heap_at_start(options)?;
+    match births {
+        Some(Ok(prepared)) => watch.begin_births(prepared, options),
+        Some(Err(why)) => watch.state.allocs_not_watched = Some(why),
+        None => {}
+    }
     progress.attached(attached);
     let started_at = jiff::Timestamp::now();
     runtime.block_on(watch.run(options, &mut signals, progress))?;
+    watch.end_births();
     let recorded = finish::Recorded {
         started_at,
         duration: watch.state.began.elapsed(),

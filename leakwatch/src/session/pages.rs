@@ -124,6 +124,47 @@ impl HugeWatch {
     }
 }
 
+/// Whose the pages are that are there at the end.
+pub(super) struct SettledPages {
+    pub others: Settled<Option<Region>>,
+    /// Those of heaps whose blocks are told by survivors; `None` where none are.
+    pub heap: Option<Settled<Option<Region>>>,
+}
+
+/// The parts of a range in the heaps (by address) and outside. Where regions are told apart it is in one as a whole.
+fn split(region: Option<Region>, range: Range<u64>, heap: &[Range<u64>]) -> Vec<(Range<u64>, bool)> {
+    if heap.is_empty() {
+        return vec![(range, false)];
+    }
+    if let Some(region) = region {
+        return vec![(range, is_heap(region))];
+    }
+    let page = super::process::page_bytes();
+    let first = heap.partition_point(|it| it.end <= range.start);
+    let mut parts = Vec::new();
+    let mut at = range.start;
+    for own in heap.iter().skip(first).take_while(|own| own.start < range.end) {
+        // A heap's first page may be shared with what is in front of it.
+        let start = (own.start - own.start % page).clamp(at, range.end);
+        let end = own
+            .end
+            .checked_next_multiple_of(page)
+            .unwrap_or(range.end)
+            .clamp(start, range.end);
+        parts.push((at..start, false));
+        parts.push((start..end, true));
+        at = end;
+    }
+    parts.push((at..range.end, false));
+    parts.retain(|(part, _)| part.start < part.end);
+    parts
+}
+
+/// Whether the allocator has its arenas there.
+pub(super) fn is_heap(region: Region) -> bool {
+    matches!(region, Region::Heap | Region::Arena)
+}
+
 impl Process {
     /// Weighs the touches that turned out to have brought huge pages. Soon after the fault, since the kernel also
     /// collapses pages into huge ones that came one by one.
@@ -152,19 +193,30 @@ impl Process {
         }
     }
 
-    /// Gives the pages that are there to their owners; `None` where they cannot be looked up any more.
+    /// Gives the pages that are there to their owners; `None` where they cannot be looked up any more. `heap`: where the
+    /// allocator's heaps lie whose blocks are told by survivors, by address; their pages are settled apart.
     pub fn settle(
         &self,
         root: &ProcRoot,
         has_stack: &dyn Fn(SiteId) -> bool,
         multi_size: bool,
-    ) -> Option<Settled<Option<Region>>> {
-        let mut settlement = Settlement::new(&self.pages, &self.ledger, has_stack, multi_size);
+        heap: &[Range<u64>],
+    ) -> Option<SettledPages> {
+        let settlement = || Settlement::new(&self.pages, &self.ledger, has_stack, multi_size);
+        let (mut of_heap, mut others) = (settlement(), settlement());
+        let page = super::process::page_bytes();
         each_run(root, self.pid, &self.final_spans(), &mut |region, run| {
-            settlement.add(region, run.pages, run.huge);
+            let pages = run.pages.start.saturating_mul(page)..run.pages.end.saturating_mul(page);
+            for (part, in_heap) in split(region, pages, heap) {
+                let settlement = if in_heap { &mut of_heap } else { &mut others };
+                settlement.add(region, part.start / page..part.end.div_ceil(page), run.huge);
+            }
         })
         .ok()?;
-        Some(settlement.finish())
+        Some(SettledPages {
+            others: others.finish(),
+            heap: (!heap.is_empty()).then(|| of_heap.finish()),
+        })
     }
 
     /// All anonymous memory where that is known and was affordable, else what the window is known to have added.

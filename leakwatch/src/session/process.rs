@@ -4,16 +4,15 @@ use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::pages::{Baseline, HugeWatch, spans_of_maps, spans_of_smaps};
+use super::pages::{Baseline, HugeWatch, SettledPages, spans_of_maps, spans_of_smaps};
 use crate::ledger::pages::PageLedger;
-use crate::ledger::pages::settle::Settled;
 use crate::ledger::{Backing, Change, Ledger, Owner, Protection, Region, SiteId};
 use crate::report::build;
 use crate::sampler::maps::{self, Mapping};
 use crate::sampler::paging::{HugePages, Paging};
 use crate::sampler::smaps::{self, SmapsReading};
 use crate::sampler::totals::{self, Rollup, Totals};
-use crate::sampler::{ProcRoot, cost, region, resident};
+use crate::sampler::{ProcRoot, cost, resident};
 use crate::unwind::Unwinder;
 
 /// Code may change this often at most before it is read anew: a JIT maps memory all the time.
@@ -113,7 +112,7 @@ pub(super) struct Process {
     /// where it could not be looked up.
     pub owned: Option<Vec<Owned>>,
     /// The same by pages.
-    pub settled: Option<Settled<Option<region::Region>>>,
+    pub settled: Option<SettledPages>,
     /// The memory that was watched is gone: exit, or exec.
     pub gone: bool,
     /// Executable memory was mapped since the code was last read.

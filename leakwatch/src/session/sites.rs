@@ -20,6 +20,9 @@ pub(super) struct Site {
     pub small: bool,
     /// Names of the threads it was seen on: any bytes.
     pub threads: BTreeSet<Vec<u8>>,
+    /// Nanoseconds.
+    pub first_seen: u64,
+    pub last_seen: u64,
 }
 
 /// All call sites. Bounded by the table of stacks, times the kinds of calls.
@@ -30,8 +33,8 @@ pub(super) struct Sites {
 }
 
 impl Sites {
-    /// The site of an event; `comm` is the thread's name, NUL-padded.
-    pub fn intern(&mut self, stack: StackId, via: Via, small: bool, comm: &[u8]) -> SiteId {
+    /// The site of an event at `time` (nanoseconds); `comm` is the thread's name, NUL-padded.
+    pub fn intern(&mut self, stack: StackId, via: Via, small: bool, (comm, time): (&[u8], u64)) -> SiteId {
         let id = *self.known.entry((stack, via, small)).or_insert_with(|| {
             let id = SiteId(u32::try_from(self.sites.len()).unwrap_or(u32::MAX));
             self.sites.push(Site {
@@ -39,12 +42,16 @@ impl Sites {
                 via,
                 small,
                 threads: BTreeSet::new(),
+                first_seen: time,
+                last_seen: time,
             });
             id
         });
-        if let Some(site) = self.sites.get_mut(id.0 as usize)
-            && site.threads.len() < THREADS_MAX
-        {
+        if let Some(site) = self.sites.get_mut(id.0 as usize) {
+            site.last_seen = site.last_seen.max(time);
+            if site.threads.len() >= THREADS_MAX {
+                return id;
+            }
             let name = comm.split(|byte| *byte == 0).next().unwrap_or_default();
             // Looked up before it is copied: this runs for every event.
             if !site.threads.contains(name) {
@@ -67,6 +74,7 @@ pub(super) fn via(kind: Kind) -> Option<Via> {
         Kind::RemapTo => Via::Mremap,
         Kind::Protect => Via::Mprotect,
         Kind::Fault => Via::Fault,
+        Kind::Alloc => Via::Malloc,
         _ => return None,
     })
 }

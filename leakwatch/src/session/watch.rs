@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
+use super::births::{BirthWatch, Queue};
 use super::heap::Censuses;
 use super::process::{PageRules, Process, anonymous_of, monotonic_ns, regions};
 use super::recorder::Recorder;
@@ -19,6 +20,8 @@ use super::series::Series;
 use super::sites::{Sites, via};
 use super::translate::{changes, untagged};
 use super::{Progress, RecordOptions};
+use crate::births::Cohorts;
+use crate::births::cohorts::Outcome;
 use crate::ledger::SiteId;
 use crate::ledger::pages::{Fault, PAGES_MAX};
 use crate::probe::{Counts, Event, Probe, ProbeError};
@@ -68,6 +71,13 @@ pub(super) struct State {
     /// Why the kernel did not follow the rate.
     pub sampling_error: Option<String>,
     pub censuses: Censuses,
+    /// Blocks whose births were seen; `None` where they are not watched.
+    pub cohorts: Option<Cohorts>,
+    pub queue: Queue,
+    /// What became of them, once the heap was read at the window's end.
+    pub outcome: Option<Outcome>,
+    /// Why births are not watched.
+    pub allocs_not_watched: Option<String>,
     pub(super) window: Duration,
 }
 
@@ -94,6 +104,10 @@ impl State {
             faults_note: None,
             sampling_error: None,
             censuses: Censuses::default(),
+            cohorts: None,
+            queue: Queue::default(),
+            outcome: None,
+            allocs_not_watched: None,
             window: options.duration,
         }
     }
@@ -117,6 +131,14 @@ impl State {
         }
     }
 
+    /// From the window's start to its end, or to now.
+    pub(super) fn began_to_end(&self) -> Duration {
+        self.ended_ns.map_or_else(
+            || self.began.elapsed(),
+            |ended| Duration::from_nanos(ended.saturating_sub(self.began_ns())),
+        )
+    }
+
     /// The window's start, in the clock of the events.
     pub fn began_ns(&self) -> u64 {
         let since = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -134,6 +156,7 @@ impl State {
             Kind::Exec => self.executed(event),
             Kind::Exit => self.exited(event.header.tgid),
             Kind::Fault => self.fault(event),
+            Kind::Alloc => self.birth(event),
             _ => self.mapping(event),
         }
     }
@@ -216,6 +239,13 @@ impl State {
         Ok(())
     }
 
+    /// The memory that was watched is gone.
+    pub(super) fn target_gone(&self) -> bool {
+        self.processes
+            .get(&self.target)
+            .is_none_or(|process| process.gone)
+    }
+
     pub(super) fn end(&mut self, by: EndedBy) {
         self.ended_by.get_or_insert(by);
     }
@@ -240,7 +270,7 @@ impl State {
 }
 
 /// The process of an event. One that is gone has no account to keep any more; one that is not known is counted.
-fn living<'a>(
+pub(super) fn living<'a>(
     processes: &'a mut BTreeMap<u32, Process>,
     pid: u32,
     unknown: &mut u64,
@@ -283,7 +313,12 @@ fn is_small(event: &Event<'_>) -> bool {
     bytes.div_ceil(super::process::page_bytes()) <= THIN_PAGES_MAX
 }
 
-fn site(unwinder: &mut Unwinder, sites: &mut Sites, event: &Event<'_>, small: bool) -> Option<SiteId> {
+pub(super) fn site(
+    unwinder: &mut Unwinder,
+    sites: &mut Sites,
+    event: &Event<'_>,
+    small: bool,
+) -> Option<SiteId> {
     if event.header.flags & flags::THINNED != 0 {
         return Some(SiteId::THINNED);
     }
@@ -301,7 +336,7 @@ fn site(unwinder: &mut Unwinder, sites: &mut Sites, event: &Event<'_>, small: bo
         ),
         _ => unwinder.without_registers(),
     };
-    Some(sites.intern(stack, via, small, &header.comm))
+    Some(sites.intern(stack, via, small, (&header.comm, header.time)))
 }
 
 /// What ends the window from outside.
@@ -334,6 +369,8 @@ pub(super) struct Watch {
     pub state: State,
     /// The kernel's counters when the window began.
     pub counts_before: Counts,
+    /// `None` where births are not watched.
+    pub births: Option<BirthWatch>,
     lost_seen: u64,
 }
 
@@ -345,6 +382,7 @@ impl Watch {
             state,
             lost_seen: counts_before.lost(),
             counts_before,
+            births: None,
         })
     }
 
@@ -402,6 +440,8 @@ impl Watch {
         let deadline = tokio::time::sleep_until((self.state.began + options.duration).into());
         tokio::pin!(deadline);
         let mut next_tick = Instant::now() + TICK_EVERY;
+        // Where nothing is due it is the timer that wakes.
+        let far = options.duration + TICK_EVERY;
 
         while self.state.ended_by.is_none() {
             tokio::select! {
@@ -419,15 +459,22 @@ impl Watch {
                     self.drain(DRAIN_MAX);
                     ready?.clear_ready();
                 }
+                () = tokio::time::sleep_until((self.state.began + self.births_wake().unwrap_or(far)).into()) => {}
                 _ = timer.tick() => {}
             }
             self.drain(DRAIN_MAX);
+            self.step_births();
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK_EVERY;
                 self.tick(progress)?;
             }
         }
         Ok(())
+    }
+
+    fn births_wake(&self) -> Option<Duration> {
+        let now = self.state.began.elapsed();
+        self.births.as_ref().and_then(|births| births.wakes(now))
     }
 
     fn target_exited(&mut self) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::keys::Keys;
 use super::layout::{FASTBINS, FLAGS, HEADER, IS_MMAPPED, LEAST_CHUNK, Layout, Links, NON_MAIN_ARENA, link};
 use super::tcache;
 use crate::census::memory::{Memory, word_at};
@@ -26,6 +27,8 @@ struct List {
     to_user: u64,
     /// Whether the chunks' addresses are kept.
     by_address: bool,
+    /// What the tcache is to its thread, where it is one of a tcache's lists.
+    tcache: Option<u64>,
 }
 
 /// How a list ended.
@@ -41,14 +44,28 @@ const ADDRESSES_MAX: usize = 1 << 22;
 
 /// Chunks on lists.
 #[derive(Default)]
-pub struct Nodes {
+pub struct Nodes<'a> {
     /// By address once they are sorted, [`ADDRESSES_MAX`] at most.
     pub addresses: Vec<u64>,
     /// How many others, by (index of the arena, bytes of the chunk).
     pub counts: BTreeMap<(usize, u64), u64>,
+    /// Blocks that are told of, as their users were given them, by address.
+    watched: &'a [u64],
+    /// Those of them that were met, by their index.
+    pub met: Vec<usize>,
+    /// What the blocks in tcaches are marked with.
+    pub keys: Keys,
 }
 
-impl Nodes {
+impl<'a> Nodes<'a> {
+    /// None yet, and the blocks that are told of when they are met.
+    pub fn watching(watched: &'a [u64]) -> Self {
+        Self {
+            watched,
+            ..Self::default()
+        }
+    }
+
     fn count(&self) -> u64 {
         self.addresses.len() as u64 + self.counts.values().sum::<u64>()
     }
@@ -79,15 +96,15 @@ fn place(layout: &Layout, extents: &Extents, chunk: u64, size_word: u64) -> Opti
     (layout.mapped_unsized > 0 && arena.is_none()).then_some(Place::Mapping)
 }
 
-fn follow(
+fn follow<'a>(
     memory: &impl Memory,
     list: &List,
     mangled: bool,
     place: &impl Fn(u64, u64) -> Option<Place>,
     room: usize,
+    mut nodes: Nodes<'a>,
     budget: &Budget,
-) -> Result<(ListEnd, Nodes), NotTaken> {
-    let mut nodes = Nodes::default();
+) -> Result<(ListEnd, Nodes<'a>), NotTaken> {
     let mut chunk = list.chunk;
     // A node that is met again is in a circle (Brent's way: the one remembered changes at powers of two).
     let mut remembered = 0;
@@ -101,7 +118,7 @@ fn follow(
         if index % NODES_UNCHECKED == 0 {
             budget.check()?;
         }
-        let mut words = [0; 24];
+        let mut words = [0; 32];
         if !chunk.is_multiple_of(16) || memory.fill(chunk, &mut words).is_err() {
             return Ok((ListEnd::Broken, nodes));
         }
@@ -117,6 +134,12 @@ fn follow(
             } else {
                 *nodes.counts.entry((arena, bytes)).or_default() += 1;
             }
+        }
+        if let Ok(index) = nodes.watched.binary_search(&(chunk + HEADER)) {
+            nodes.met.push(index);
+        }
+        if let Some(tcache) = list.tcache {
+            nodes.keys.met(word(24), tcache);
         }
         let next = link(chunk + HEADER, word(16), mangled);
         if next == 0 {
@@ -138,7 +161,7 @@ fn add(
     list: &List,
     place: &impl Fn(u64, u64) -> Option<Place>,
     budget: &mut Budget,
-    nodes: &mut Nodes,
+    nodes: &mut Nodes<'_>,
 ) -> Result<(), NotTaken> {
     let ways: &[bool] = match layout.links {
         Links::Plain => &[false],
@@ -147,9 +170,17 @@ fn add(
     };
     // Of all lists together.
     let room = ADDRESSES_MAX.saturating_sub(nodes.addresses.len());
-    let (mut whole, mut longest) = (false, Nodes::default());
+    let (mut whole, mut longest) = (false, Nodes::watching(nodes.watched));
     for mangled in ways {
-        let (end, found) = follow(memory, list, *mangled, place, room, budget)?;
+        let (end, found) = follow(
+            memory,
+            list,
+            *mangled,
+            place,
+            room,
+            Nodes::watching(nodes.watched),
+            budget,
+        )?;
         whole = end == ListEnd::Whole;
         if whole {
             longest = found;
@@ -164,6 +195,8 @@ fn add(
         *nodes.counts.entry(key).or_default() += count;
     }
     nodes.addresses.append(&mut longest.addresses);
+    nodes.met.append(&mut longest.met);
+    nodes.keys.append(longest.keys);
     Ok(())
 }
 
@@ -174,7 +207,7 @@ pub fn fastbins(
     layout: &Layout,
     (index, state, main): (usize, u64, bool),
     budget: &mut Budget,
-    nodes: &mut Nodes,
+    nodes: &mut Nodes<'_>,
 ) -> Result<(), NotTaken> {
     let of_arena = |_: u64, size_word: u64| {
         let own = size_word & IS_MMAPPED == 0 && (size_word & NON_MAIN_ARENA == 0) == main;
@@ -197,6 +230,7 @@ pub fn fastbins(
             most: system / size,
             to_user: 0,
             by_address: true,
+            tcache: None,
         };
         add(memory, layout, &list, &of_arena, budget, nodes)?;
     }
@@ -211,7 +245,7 @@ pub fn tcache(
     extents: &Extents,
     address: u64,
     budget: &mut Budget,
-    nodes: &mut Nodes,
+    nodes: &mut Nodes<'_>,
 ) -> Result<(), NotTaken> {
     let by_extent = |chunk: u64, size_word: u64| place(layout, extents, chunk, size_word);
     for _ in 0..TCACHE_TRIES {
@@ -248,6 +282,7 @@ fn tcache_lists(memory: &impl Memory, layout: &Layout, extents: &Extents, addres
                         most: bin.most,
                         to_user: HEADER,
                         by_address: false,
+                        tcache: Some(address + HEADER),
                     })
                 })
                 .collect()

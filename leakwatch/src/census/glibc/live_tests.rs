@@ -141,7 +141,13 @@ impl Holder {
         let pid = self.child.id();
         let allocator = allocator::identify(&Proc::host(), pid).unwrap();
         let mappings = maps::read(&ProcRoot::default(), pid).unwrap().mappings;
-        take(&ProcessMemory::of(pid), &allocator, &mappings, Limits::default())
+        take(
+            &ProcessMemory::of(pid),
+            &allocator,
+            &mappings,
+            Limits::default(),
+            &[],
+        )
     }
 }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::counters;
 use super::layout::{FLAGS, HEADER, IS_MMAPPED, LEAST_CHUNK, Layout};
 use crate::census::memory::{Memory, word_at};
+use crate::census::watched::Found;
 use crate::census::{Amount, Budget, Census, NotTaken};
 use crate::sampler::maps::Mapping;
 
@@ -48,6 +49,57 @@ pub fn take(
     census.mmapped_unlocated = census.mmapped.count.saturating_sub(found.count);
     census.mmapped_classes = sizes;
     Ok(())
+}
+
+/// Fills in what is found at watched addresses outside of all heaps: a chunk with a mapping of its own, by its header
+/// alone. So it is found beside foreign mappings too, where [`find`] does not get to.
+pub fn watched(
+    memory: &impl Memory,
+    layout: &Layout,
+    mappings: &[Mapping],
+    watched: &[u64],
+    census: &mut Census,
+) {
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    let (extents, found) = (&census.extents, &mut census.found);
+    for (user, found) in watched.iter().zip(found) {
+        // A tcache may keep it.
+        let after = extents.partition_point(|heap| heap.start <= *user);
+        let in_heap = after
+            .checked_sub(1)
+            .and_then(|index| extents.get(index))
+            .is_some_and(|heap| heap.contains(user));
+        let Some(chunk) = user
+            .checked_sub(HEADER)
+            .filter(|_| !in_heap && *found == Found::Nothing)
+        else {
+            continue;
+        };
+        let before = mappings.partition_point(|mapping| mapping.range.end <= chunk);
+        let anonymous = |mapping: &&Mapping| mapping.range.contains(&chunk) && is_anonymous(mapping);
+        let mut words = [0; 16];
+        if let Some(mapping) = mappings.get(before).filter(anonymous)
+            && memory.fill(chunk, &mut words).is_ok()
+            && let Some(range) = chunk_at(layout, chunk, &words, page)
+            && mapping.range.start <= range.start
+            && range.end <= mapping.range.end
+        {
+            *found = Found::Mapped {
+                bytes: range.end - range.start,
+            };
+        }
+    }
+}
+
+/// The mapping of a chunk that is known to begin at `chunk`, by the words of its header: `None` where it says otherwise.
+pub fn chunk_at(layout: &Layout, chunk: u64, words: &[u8], page: u64) -> Option<Range<u64>> {
+    let huge = u64::from(layout.mapped_unsized > 0);
+    let lead = word_at(words, 0)? & !huge;
+    let start = chunk
+        .checked_sub(lead)
+        .filter(|start| start.is_multiple_of(page))?;
+    let end = chunk_end_with(layout, start, lead, words, u64::MAX, page)?;
+    Some(start..end)
 }
 
 /// How many there are of each size, which is that of their mappings, bytes.

@@ -3,6 +3,7 @@
 
 mod arena;
 mod counters;
+mod keys;
 pub mod layout;
 mod lists;
 mod mapped;
@@ -23,6 +24,7 @@ use std::ops::Range;
 use super::constants::Constants;
 use super::memory::Memory;
 use super::types::constant_ranges;
+use super::watched::{self, Found};
 use super::{Amount, Arena, Budget, Census, Free, Limits, NotTaken};
 use crate::sampler::maps::Mapping;
 use layout::Layout;
@@ -42,12 +44,13 @@ struct Walked {
     heaps: Vec<Range<u64>>,
 }
 
-/// Takes the census of a glibc heap that is laid out as `layout` says.
+/// Takes the census of a glibc heap that is laid out as `layout` says, and tells of the blocks at `watched`.
 pub fn take(
     memory: &impl Memory,
     layout: &Layout,
     mappings: &[Mapping],
     limits: Limits,
+    watched: &[u64],
 ) -> Result<Census, NotTaken> {
     let mut budget = Budget::new(limits);
     let constants = Constants::new(constant_ranges(mappings));
@@ -56,13 +59,13 @@ pub fn take(
     let layout = &arena::with_heap_alignment(memory, layout, main);
     let states = again(&mut budget, || arena::all(memory, layout, main))?;
     // Before the walk: in a fastbin a chunk looks in use, and parts free memory that a trim makes one.
-    let mut fast = Nodes::default();
+    let mut fast = Nodes::watching(watched);
     for (index, state) in states.iter().enumerate() {
         let arena = (index, *state, *state == main);
         lists::fastbins(memory, layout, arena, &mut budget, &mut fast)?;
     }
     fast.addresses.sort_unstable();
-    let mut walker = Walker::new(memory, layout, &constants, &fast.addresses);
+    let mut walker = Walker::new(memory, layout, &constants, &fast.addresses, watched);
 
     let mut census = Census::default();
     let mut sum = Tally::default();
@@ -80,9 +83,20 @@ pub fn take(
     }
     extents.sort_by_key(|(range, _)| range.start);
 
-    let mut cached = Nodes::default();
+    let mut cached = Nodes::watching(watched);
     for address in std::mem::take(&mut sum.tcaches) {
         lists::tcache(memory, layout, &extents, address, &mut budget, &mut cached)?;
+    }
+    let free = fast
+        .met
+        .iter()
+        .chain(&cached.met)
+        .map(|index| (*index, Found::Free));
+    census.found = vec![Found::Nothing; watched.len()];
+    for (index, found) in std::mem::take(&mut sum.watched).into_iter().chain(free) {
+        if let Some(at) = census.found.get_mut(index) {
+            *at = found;
+        }
     }
     for (nodes, fastbin) in [(fast.counts, true), (cached.counts, false)] {
         for ((owner, bytes), count) in nodes {
@@ -105,6 +119,20 @@ pub fn take(
 
     census.extents = extents.into_iter().map(|(range, _)| range).collect();
     mapped::take(memory, layout, mappings, &mut census, &budget)?;
+    mapped::watched(memory, layout, mappings, watched, &mut census);
+    let doubled = (1..watched.len()).filter(|index| watched.get(*index) == watched.get(index - 1));
+    for index in doubled {
+        census.found.copy_within(index - 1..index, index);
+    }
+    census.lists = Some(watched::Lists {
+        layout: *layout,
+        arenas: census
+            .arenas
+            .iter()
+            .map(|arena| (arena.address, arena.main))
+            .collect(),
+        tcache_keys: cached.keys.learned(layout),
+    });
     for arena in &census.arenas {
         census.in_use_bytes += arena.in_use.bytes;
         census.in_use_chunks += arena.in_use.count;
@@ -129,10 +157,11 @@ pub fn take_of_unknown_version(
     memory: &impl Memory,
     mappings: &[Mapping],
     limits: Limits,
+    watched: &[u64],
 ) -> Result<Census, NotTaken> {
     let mut failed = NotTaken::NoArena;
     for layout in layout::LAYOUTS.into_iter().filter_map(Layout::of) {
-        match take(memory, &layout, mappings, limits) {
+        match take(memory, &layout, mappings, limits, watched) {
             Ok(census) => {
                 let lists = if layout.tcaches.is_empty() {
                     census.free.fastbins
@@ -151,6 +180,28 @@ pub fn take_of_unknown_version(
         }
     }
     Err(failed)
+}
+
+/// The chunks in the fastbins of all arenas, by address.
+pub(super) fn in_fastbins(memory: &impl Memory, facts: &watched::Lists) -> Vec<u64> {
+    let mut budget = Budget::new(Limits::default());
+    let mut nodes = Nodes::default();
+    for (index, (state, main)) in facts.arenas.iter().enumerate() {
+        let arena = (index, *state, *main);
+        // What cannot be followed is left out: such a chunk looks in use.
+        if lists::fastbins(memory, &facts.layout, arena, &mut budget, &mut nodes).is_err() {
+            break;
+        }
+    }
+    nodes.addresses.sort_unstable();
+    nodes.addresses
+}
+
+/// The bytes of the mapping of a chunk that has one of its own, by the words of its header; `None` where they are no
+/// such header.
+pub(super) fn mapping_bytes(layout: &Layout, chunk: u64, words: &[u8]) -> Option<u64> {
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    mapped::chunk_at(layout, chunk, words, page).map(|range| range.end - range.start)
 }
 
 /// Until it is not torn, or too often.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::layout::LEAST_CHUNK;
+use crate::census::watched::Found;
 use crate::census::{Amount, Class, FreePages, LARGEST, What};
 
 /// Pairs of a size and a constant that are told apart: some 2 MiB.
@@ -25,6 +26,8 @@ pub struct Tally {
     pub constants_dropped: u64,
     /// In use, of the size of a `tcache_perthread_struct`, and not known to be anything else.
     pub tcaches: Vec<u64>,
+    /// What was found at watched addresses, by their index. It goes with the tally where a window is taken back.
+    pub watched: Vec<(usize, Found)>,
     small: Vec<Class>,
     large: BTreeMap<u64, Class>,
 }
@@ -104,6 +107,7 @@ impl Tally {
             self.content(of, count);
         }
         self.tcaches.append(&mut other.tcaches);
+        self.watched.append(&mut other.watched);
         for (bytes, class) in other.classes() {
             let sum = self.class(bytes);
             sum.in_use.add(class.in_use);

@@ -167,7 +167,7 @@ pub(super) fn limits() -> Limits {
 }
 
 pub(super) fn census(memory: &impl Memory, version: &str) -> Result<Census, NotTaken> {
-    take(memory, &glibc(version), &mappings(), limits())
+    take(memory, &glibc(version), &mappings(), limits(), &[])
 }
 
 pub(super) fn amount(count: u64, each: u64) -> Amount {
@@ -229,7 +229,7 @@ fn a_heap_of_another_release_is_not_read() {
 #[test]
 fn what_is_no_known_heap_is_named() {
     let memory = process("2.36");
-    let with = |allocator| take(&memory, &allocator, &mappings(), limits());
+    let with = |allocator| take(&memory, &allocator, &mappings(), limits(), &[]);
     assert_eq!(
         with(Allocator::Jemalloc),
         Err(NotTaken::OtherAllocator(Allocator::Jemalloc))
@@ -243,7 +243,7 @@ fn what_is_no_known_heap_is_named() {
         Err(NotTaken::UnsupportedVersion("2.99".to_owned()))
     );
     assert_eq!(
-        take(&memory, &glibc("2.36"), &[], limits()),
+        take(&memory, &glibc("2.36"), &[], limits(), &[]),
         Err(NotTaken::NoArena)
     );
 }
@@ -251,7 +251,7 @@ fn what_is_no_known_heap_is_named() {
 /// The heap tells its layout, or it is not read.
 #[test]
 fn an_unknown_version_is_proven_by_the_lists() {
-    let taken = |memory: &Pieces, allocator| take(memory, &allocator, &mappings(), limits());
+    let taken = |memory: &Pieces, allocator| take(memory, &allocator, &mappings(), limits(), &[]);
     for version in ["2.23", "2.26", "2.28", "2.31", "2.32", "2.36", "2.42", "2.43"] {
         let memory = process(version);
         let known = census(&memory, version).unwrap();
@@ -352,7 +352,7 @@ fn the_clock_ends_a_census() {
         time: Duration::ZERO,
         ..limits()
     };
-    let failed = take(&process("2.36"), &glibc("2.36"), &mappings(), limits);
+    let failed = take(&process("2.36"), &glibc("2.36"), &mappings(), limits, &[]);
     assert_eq!(failed, Err(NotTaken::TimedOut(Duration::ZERO)));
 }
 

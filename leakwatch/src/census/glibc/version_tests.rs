@@ -19,7 +19,7 @@ fn mapped(lines: &[&str]) -> Vec<Mapping> {
 }
 
 fn taken(memory: &impl Memory, minor: u32, mappings: &[Mapping]) -> Result<Census, NotTaken> {
-    super::take(memory, &of(minor), mappings, limits())
+    super::take(memory, &of(minor), mappings, limits(), &[])
 }
 
 #[track_caller]
@@ -171,7 +171,7 @@ fn heaps_of_huge_pages() {
         heap_alignments: of(34).heap_alignments,
         ..layout
     };
-    let failed = super::take(&memory, &fixed, &mappings(), limits());
+    let failed = super::take(&memory, &fixed, &mappings(), limits(), &[]);
     assert!(matches!(failed, Err(NotTaken::Inconsistent { .. })), "{failed:?}");
 }
 

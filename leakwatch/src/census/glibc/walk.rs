@@ -15,6 +15,7 @@ use super::tcache;
 use crate::census::constants::Constants;
 use crate::census::content::{Content, content};
 use crate::census::memory::{Memory, word_at};
+use crate::census::watched::Found;
 use crate::census::{Amount, Budget, NotTaken, What};
 
 /// Bytes that are read at once. Measured: larger ones are not faster.
@@ -72,25 +73,31 @@ impl Run {
 
 /// Sorted addresses, asked for in their order.
 struct Cursor<'a> {
-    rest: &'a [u64],
+    all: &'a [u64],
+    next: usize,
 }
 
 impl<'a> Cursor<'a> {
     fn new(all: &'a [u64], from: u64) -> Self {
-        let before = all.partition_point(|it| *it < from);
         Self {
-            rest: all.get(before..).unwrap_or_default(),
+            all,
+            next: all.partition_point(|it| *it < from),
         }
     }
 
-    fn contain(&mut self, address: u64) -> bool {
-        while let Some((first, rest)) = self.rest.split_first() {
-            if *first >= address {
-                return *first == address;
+    /// Where an address is among them, the first where it is there more than once.
+    fn index_of(&mut self, address: u64) -> Option<usize> {
+        while let Some(next) = self.all.get(self.next) {
+            if *next >= address {
+                return (*next == address).then_some(self.next);
             }
-            self.rest = rest;
+            self.next += 1;
         }
-        false
+        None
+    }
+
+    fn contain(&mut self, address: u64) -> bool {
+        self.index_of(address).is_some()
     }
 }
 
@@ -108,17 +115,27 @@ pub struct Walker<'a, M> {
     constants: &'a Constants,
     /// The chunks in fastbins, by address.
     fast: &'a [u64],
+    /// What the users of some chunks were given, by address.
+    watched: &'a [u64],
     buffer: Vec<u8>,
 }
 
 impl<'a, M: Memory> Walker<'a, M> {
-    /// `fast`: the chunks in fastbins, by address.
-    pub fn new(memory: &'a M, layout: &'a Layout, constants: &'a Constants, fast: &'a [u64]) -> Self {
+    /// `fast`: the chunks in fastbins, by address. `watched`: the blocks that are told of, as their users were given
+    /// them, by address.
+    pub fn new(
+        memory: &'a M,
+        layout: &'a Layout,
+        constants: &'a Constants,
+        fast: &'a [u64],
+        watched: &'a [u64],
+    ) -> Self {
         Self {
             memory,
             layout,
             constants,
             fast,
+            watched,
             buffer: vec![0; WINDOW],
         }
     }
@@ -203,6 +220,7 @@ impl<'a, M: Memory> Walker<'a, M> {
         let mut tally = Tally::default();
         let mut run = Run::default();
         let mut fast = Cursor::new(self.fast, start);
+        let mut watched = Cursor::new(self.watched, start.saturating_add(HEADER));
         let mut at = start;
         // Of the chunk at `at`.
         let (_, mut size_word) = head(at).ok_or(torn(at, "a header beyond the end"))?;
@@ -219,6 +237,9 @@ impl<'a, M: Memory> Walker<'a, M> {
                     };
                     run.end(at, &mut tally);
                     tally.free_pages.add(at..end, main);
+                    if let Some(index) = watched.index_of(at.saturating_add(HEADER)) {
+                        tally.watched.push((index, Found::Free));
+                    }
                     return Ok(Step {
                         tally,
                         next: end,
@@ -271,15 +292,25 @@ impl<'a, M: Memory> Walker<'a, M> {
             if free && prev_size != size {
                 return Err(torn(at, "neighbours that disagree"));
             }
-            if free {
+            let found = if free {
                 tally.free(size);
                 run.begin(at);
+                Found::Free
             } else if fast.contain(at) {
                 tally.fast(size);
                 run.begin(at);
+                Found::Free
             } else {
                 run.end(at, &mut tally);
-                tally.in_use(size, self.what(bytes, at - start, size));
+                let what = self.what(bytes, at - start, size);
+                tally.in_use(size, what);
+                Found::InUse {
+                    chunk_bytes: size,
+                    what,
+                }
+            };
+            if let Some(index) = watched.index_of(at + HEADER) {
+                tally.watched.push((index, found));
             }
             if !free && tally.tcaches.len() < TCACHES_MAX {
                 let offset = usize::try_from(at - start)

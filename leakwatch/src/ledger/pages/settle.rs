@@ -59,6 +59,18 @@ pub struct Settled<G> {
     pub sites: HashMap<SiteId, Kept>,
 }
 
+impl<G: Ord> Settled<G> {
+    /// With what was settled of other groups of the same process.
+    pub fn join(&mut self, other: Self) {
+        self.groups.extend(other.groups);
+        for (site, kept) in other.sites {
+            let sum = self.sites.entry(site).or_default();
+            sum.touched.join(kept.touched);
+            sum.mapped.join(kept.mapped);
+        }
+    }
+}
+
 /// Takes the runs, one after the other.
 pub struct Settlement<'a, G> {
     pages: &'a PageLedger,

@@ -49,6 +49,16 @@ pub enum AllocMethod {
 
 impl AllocMethod {
     const ALL: [Self; 3] = [Self::Session, Self::Multi, Self::Events];
+
+    /// The word of the recording.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Multi => "multi",
+            Self::Events => "events",
+        }
+    }
 }
 
 /// What a burst may do.

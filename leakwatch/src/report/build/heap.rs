@@ -8,6 +8,12 @@ use crate::census::{Amount, Arena, Census, Class, Free, What};
 use crate::report::escape::text_of;
 use crate::report::model::{Address, FreeKind, FreeKinds, Heap, HeapArena, HeapClass, HeapGrowth};
 
+/// The largest request that a chunk serves; of one with a mapping of its own, `chunk_bytes` is its mapping.
+#[must_use]
+pub const fn largest_request(chunk_bytes: u64, mapped: bool) -> u64 {
+    chunk_bytes.saturating_sub(if mapped { MAPPED_HEADER } else { HEADER })
+}
+
 /// Of a chunk's header, what no request can use.
 const HEADER: u64 = 8;
 /// The same of a chunk with a mapping of its own.
@@ -211,7 +217,7 @@ fn mapped_classes(start: Option<&Reading>, end: &Reading) -> Vec<HeapClass> {
     let row = |(size, count): (u64, u64)| {
         let growth = before.map(|before| difference(before.get(&size).copied().unwrap_or(0), count));
         HeapClass {
-            bytes: size.saturating_sub(MAPPED_HEADER),
+            bytes: largest_request(size, true),
             chunk_bytes: size,
             count,
             in_use_bytes: count.saturating_mul(size),
@@ -232,7 +238,7 @@ fn class(end: &Reading, chunk_bytes: u64, told: Told, count: u64, growth: Option
             .map_or(0, |class| class.free.count)
     });
     let mut class = HeapClass {
-        bytes: chunk_bytes.saturating_sub(HEADER),
+        bytes: largest_request(chunk_bytes, false),
         chunk_bytes,
         count,
         in_use_bytes: count.saturating_mul(chunk_bytes),

@@ -1,5 +1,6 @@
 //! Parts of the recording from what the stages measured. Names become text here, once.
 
+pub mod allocations;
 pub mod heap;
 pub mod origin;
 
@@ -75,8 +76,8 @@ fn call_site(site: &RankedSite) -> CallSite {
         evidence: site.evidence.name().to_owned(),
         standard_error_bytes: site.standard_error.and_then(finite),
         estimated: site.estimated,
-        extended_bytes: None,
-        allocations: None,
+        extended_bytes: site.extended,
+        allocations: site.allocated.as_ref().map(allocations::of_site),
         trend: None,
         first_seen_seconds: finite(site.first_seen),
         last_seen_seconds: finite(site.last_seen),

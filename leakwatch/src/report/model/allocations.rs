@@ -42,6 +42,7 @@ pub struct UnnamedClass {
     /// The largest request that such a chunk serves.
     pub bytes: u64,
     pub chunk_bytes: u64,
+    /// As `&name`: blocks that begin with the address of this constant, which is no class's.
     #[serde(rename = "type")]
     pub type_name: Option<String>,
     pub growth_count: i64,
@@ -83,6 +84,7 @@ pub struct SiteClass {
     /// The largest request that such a chunk serves.
     pub bytes: u64,
     pub chunk_bytes: u64,
+    /// As `&name`: blocks that begin with the address of this constant, which is no class's.
     #[serde(rename = "type")]
     pub type_name: Option<String>,
     /// Each has a mapping of its own: these bytes are in the site's live bytes by the mappings, not by survivors.

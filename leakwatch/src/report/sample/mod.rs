@@ -51,6 +51,8 @@ fn touched(frames: Vec<SymbolizedFrame>, live: u64, touched: u64, one_in: u64) -
         live: Some(live),
         live_variance: 4096.0 * live as f64 * (one_in - 1) as f64,
         touched: Some(touched),
+        extended: None,
+        allocated: None,
         evidence: Evidence::Pages,
         estimated: false,
         threads: vec!["worker-1".into()],

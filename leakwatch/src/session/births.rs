@@ -1,0 +1,697 @@
+//! Births of the target's blocks, watched in bursts over the window, and what was born looked at again.
+//!
+//! A stretch is from when the probes are put into the target's text to when they are taken out. What was born in it is
+//! looked at near its end, while a later birth at the same address would still be seen; what was born just before is
+//! left out, since it may be gone at once. Two checks over the window tell young blocks from those that stay, and the
+//! census at its end has the last word (`survivors`).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use leakwatch_ebpf::wire::alloc::cut;
+use leakwatch_ebpf::wire::{Counter, Header, Kind, SAMPLE_ALL, SAMPLE_MIN, block_in_sample, flags};
+
+use super::RecordOptions;
+use super::process::monotonic_ns;
+use super::translate::untagged;
+use super::watch::{State, Watch, living, site};
+use crate::births::cohorts::Look;
+use crate::births::{LEEWAY, Bursts, Cohorts, Facts, HitCost, Hits, Plan, Seen, Spent, Step};
+use crate::census::memory::ProcessMemory;
+use crate::census::watched::{Glimpse, Lists, glimpse};
+use crate::probe::allocs::{AllocLinks, AllocMethod, BurstLimits};
+use crate::probe::{Event, Probe, ProbeError};
+use crate::sampler::{ProcRoot, stat};
+use crate::target::entry_points::{EntryPoints, safe_to_probe};
+use crate::target::{Proc, allocator};
+
+/// When births are watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AllocsChoice {
+    /// Where it is safe and its deaths can be read, within the budget.
+    #[default]
+    Auto,
+    /// Where it is safe and its deaths can be read: for the whole window, whatever it costs.
+    Always,
+    Never,
+}
+
+/// Of a stretch, or what of it was not looked at yet: births in its last part are too young to be followed.
+const TOO_YOUNG: u32 = 6;
+/// Of a burst's time, or of its hits, so much is spent when the look begins, which is a part of it too.
+const LOOK_AT: f64 = 0.6;
+/// The checks between the window's ends, as parts of it.
+const CHECKS: [f64; 2] = [1.0 / 3.0, 2.0 / 3.0];
+/// Births that wait hold so many bytes at most.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// In a stretch that is longer than this, births are unwound while it lasts, for so long at once.
+const LONG: Duration = Duration::from_millis(200);
+const SLICE: Duration = Duration::from_millis(1);
+/// A budget that nothing exceeds.
+const NO_BUDGET: f64 = 1e6;
+
+/// What is known before the window, while nothing is watched yet.
+pub(super) struct Prepared {
+    points: EntryPoints,
+    method: AllocMethod,
+    cost: HitCost,
+}
+
+/// Finds the target's allocator functions, loads the programs and measures what a hit costs. What waits in the ring is
+/// dropped.
+///
+/// # Errors
+///
+/// Why births are not to be watched, in words.
+pub(super) fn prepare(probe: &mut Probe, options: &RecordOptions) -> Result<Prepared, String> {
+    let pid = options.target.pid;
+    if options.census == super::CensusChoice::Never {
+        return Err("deaths are told by the heap, which is not read (--census never)".to_owned());
+    }
+    let allocator = allocator::identify(&Proc::host(), pid).map_err(|error| error.to_string())?;
+    let points = safe_to_probe(&Proc::host(), pid, &allocator).map_err(|why| why.to_string())?;
+    let method = probe.load_allocs().map_err(|error| error.to_string())?;
+    if method == AllocMethod::Events && options.allocs == AllocsChoice::Auto {
+        return Err(
+            "kernels before 6.6 take more than a second to take the probes out of the text (--allocs always does it)"
+                .to_owned(),
+        );
+    }
+    let cost = probe.calibrate_allocs().map_err(|error| error.to_string())?;
+    Ok(Prepared { points, method, cost })
+}
+
+/// Births in the window.
+pub(super) struct BirthWatch {
+    target: u32,
+    points: EntryPoints,
+    pub method: AllocMethod,
+    pub bursts: Bursts,
+    window: Duration,
+    lists: Arc<Lists>,
+    phase: Phase,
+    /// The target's processor time when the window began.
+    processor_before: Duration,
+    processor: Duration,
+    /// The kernel's counters when the window began, and up to where the bursts were told of them.
+    hits_before: Hits,
+    told: Hits,
+    lost_before: u64,
+    /// Births in so much of the window could be followed.
+    pub followed: Duration,
+    /// Bursts that had spent what they might before all was looked at.
+    pub cut: u64,
+    /// Checks that are still to come, the next one last.
+    checks: Vec<Duration>,
+    check: Option<Looking>,
+    /// A look that has ended, and was not told to the cohorts yet.
+    looked: Option<Looking>,
+    /// Why births are watched no longer.
+    pub given_up: Option<String>,
+}
+
+enum Phase {
+    Waiting { until: Duration },
+    Watching(Stretch),
+    Over,
+}
+
+/// The probes are in the target's text. Times are of the window.
+struct Stretch {
+    links: AllocLinks,
+    since: Duration,
+    /// What is not told to the bursts yet began then.
+    began: Duration,
+    /// What is not looked at yet began then.
+    unlooked: Duration,
+    /// When it is to be looked at.
+    until: Duration,
+    /// Hits of the whole stretch after which it is, whatever the time.
+    hits: u64,
+    looking: Option<Looking>,
+}
+
+/// A look at blocks, on a thread of its own.
+struct Looking {
+    looks: Vec<Look>,
+    /// When it began, nanoseconds.
+    time: u64,
+    thread: JoinHandle<Vec<Seen>>,
+}
+
+impl Looking {
+    fn start(pid: u32, lists: &Arc<Lists>, looks: Vec<Look>) -> Option<Self> {
+        let addresses: Vec<u64> = looks.iter().map(|look| look.address).collect();
+        let lists = Arc::clone(lists);
+        let time = monotonic_ns();
+        let thread = std::thread::Builder::new()
+            .spawn(move || {
+                let found = glimpse(&ProcessMemory::of(pid), &lists, &addresses);
+                found.into_iter().map(seen).collect()
+            })
+            .ok()?;
+        Some(Self { looks, time, thread })
+    }
+
+    fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// What was seen, one for each look. A look that failed saw nothing.
+    fn finish(self) -> (Vec<Look>, u64, Vec<Seen>) {
+        let mut seen = self.thread.join().unwrap_or_default();
+        seen.resize(self.looks.len(), Seen::Unknown);
+        (self.looks, self.time, seen)
+    }
+}
+
+fn seen(glimpse: Glimpse) -> Seen {
+    match glimpse {
+        Glimpse::NotInUse => Seen::NotInUse,
+        Glimpse::InUse {
+            chunk_bytes,
+            mapped,
+            words,
+        } => Seen::InUse {
+            chunk_bytes,
+            mapped,
+            words,
+        },
+    }
+}
+
+/// Births that wait for their stacks to be unwound. That takes longer than a burst may: it is done when the probes are out.
+#[derive(Default)]
+pub(super) struct Queue {
+    births: VecDeque<Queued>,
+    bytes: usize,
+    /// When the newest was born, nanoseconds.
+    latest: u64,
+}
+
+struct Queued {
+    header: Header,
+    registers: Option<Box<[u8]>>,
+    stack: Box<[u8]>,
+}
+
+impl Queue {
+    /// Whether there is room for more.
+    fn has_room(&self) -> bool {
+        self.bytes < QUEUE_BYTES_MAX
+    }
+
+    fn push(&mut self, event: &Event<'_>) {
+        let queued = Queued {
+            header: event.header,
+            registers: event.registers.map(Box::from),
+            stack: Box::from(event.stack),
+        };
+        self.bytes += size_of::<Queued>() + queued.stack.len();
+        self.latest = self.latest.max(queued.header.time);
+        self.births.push_back(queued);
+    }
+
+    fn pop(&mut self) -> Option<Queued> {
+        let queued = self.births.pop_front()?;
+        self.bytes = self
+            .bytes
+            .saturating_sub(size_of::<Queued>() + queued.stack.len());
+        Some(queued)
+    }
+
+    /// The blocks that stand at their addresses when all of it is done, born at `until` or before.
+    fn standing(&self, threshold: u64, until: u64) -> BTreeMap<u64, u64> {
+        let mut standing = BTreeMap::new();
+        for Queued { header, .. } in &self.births {
+            standing.remove(&untagged(header.old_address));
+            let address = untagged(header.address);
+            if block_in_sample(address, threshold) {
+                standing.insert(address, header.time);
+            }
+        }
+        standing.retain(|_, born| *born <= until);
+        standing
+    }
+}
+
+impl State {
+    /// A block was born, or realloc gave one up: to be told to the cohorts by [`Self::work_off`].
+    pub(super) fn birth(&mut self, event: &Event<'_>) {
+        if event.header.tgid != self.target || self.cohorts.is_none() {
+            self.stray_events += 1;
+            return;
+        }
+        if !self.queue.has_room() {
+            self.work_off(Duration::MAX);
+        }
+        self.queue.push(event);
+    }
+
+    /// Unwinds what waits, for so long at most.
+    pub(super) fn work_off(&mut self, most: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < most
+            && let Some(queued) = self.queue.pop()
+        {
+            self.unwind_birth(&queued);
+        }
+    }
+
+    /// Unwinds what waits and was born by `time`, nanoseconds.
+    fn work_off_until(&mut self, time: u64) {
+        while self.queue.births.front().is_some_and(|next| next.header.time <= time)
+            && let Some(queued) = self.queue.pop()
+        {
+            self.unwind_birth(&queued);
+        }
+    }
+
+    fn unwind_birth(&mut self, queued: &Queued) {
+        let header = &queued.header;
+        let Some(cohorts) = &mut self.cohorts else { return };
+        let (address, old) = (untagged(header.address), untagged(header.old_address));
+        let began = header.old_length;
+        if header.flags & flags::THINNED != 0 {
+            cohorts.left(old, began);
+            return;
+        }
+        if let Some(process) = living(&mut self.processes, header.tgid, &mut self.stray_events) {
+            process.refresh_code(&self.root, &mut self.unwinder);
+        }
+        let event = Event {
+            kind: Kind::Alloc,
+            header: *header,
+            registers: queued.registers.as_deref(),
+            stack: &queued.stack,
+        };
+        let Some(site) = site(&mut self.unwinder, &mut self.sites, &event, false) else {
+            return;
+        };
+        let facts = Facts {
+            site,
+            size: header.length,
+            time: header.time,
+            thread: header.tid,
+            function: header.protection,
+        };
+        if old == 0 {
+            cohorts.born(address, facts);
+        } else {
+            cohorts.moved(old, address, facts, began);
+        }
+    }
+}
+
+impl BirthWatch {
+    /// When there is something to do next, as time of the window.
+    pub fn wakes(&self, now: Duration) -> Option<Duration> {
+        /// The probes are not to stay longer than it takes to look.
+        const SOON: Duration = Duration::from_millis(1);
+        let phase = match &self.phase {
+            Phase::Waiting { until } => Some(*until),
+            Phase::Watching(stretch) if stretch.looking.is_none() => Some(stretch.until),
+            Phase::Watching(_) => Some(now + SOON),
+            Phase::Over => None,
+        };
+        let check = self.checks.last().copied().filter(|_| self.check.is_none());
+        [phase, check].into_iter().flatten().min()
+    }
+
+    /// All hits of the window.
+    pub fn hits(&self, probe: &Probe) -> Hits {
+        probe
+            .counts()
+            .map_or(self.told, |counts| counts.hits())
+            .since(&self.hits_before)
+    }
+
+    /// The processor time that the target has used in the window so far.
+    pub fn processor(&self) -> Duration {
+        self.processor
+    }
+}
+
+impl Watch {
+    /// Births are watched from now on, if the heap was read.
+    pub fn begin_births(&mut self, prepared: Prepared, options: &RecordOptions) {
+        let Some(start) = &self.state.censuses.start else {
+            let why = self.state.censuses.not_taken.as_deref();
+            self.state.allocs_not_watched = Some(format!(
+                "the heap was not read {}",
+                why.unwrap_or("at the window's start")
+            ));
+            return;
+        };
+        let Some(lists) = start.census.lists.clone() else {
+            self.state.allocs_not_watched = Some("the heap's free lists were not found".to_owned());
+            return;
+        };
+        let Prepared { points, method, cost } = prepared;
+        let counts = self.probe.counts().unwrap_or_default();
+        let processor = processor(&self.state.root, options.target.pid).unwrap_or_default();
+        let fraction = match options.allocs {
+            AllocsChoice::Always => NO_BUDGET,
+            AllocsChoice::Auto | AllocsChoice::Never => options.allocs_budget,
+        };
+        let bursts = Bursts::new(Plan {
+            window: options.duration,
+            fraction,
+            cost,
+            seed: monotonic_ns(),
+        });
+        let mut checks: Vec<Duration> = CHECKS
+            .iter()
+            .map(|part| options.duration.mul_f64(*part))
+            .collect();
+        checks.reverse();
+        self.state.cohorts = Some(Cohorts::new(SAMPLE_ALL));
+        self.births = Some(BirthWatch {
+            target: options.target.pid,
+            points,
+            method,
+            bursts,
+            window: options.duration,
+            lists: Arc::new(lists),
+            phase: Phase::Waiting {
+                until: Duration::ZERO,
+            },
+            processor_before: processor,
+            processor: Duration::ZERO,
+            hits_before: counts.hits(),
+            told: counts.hits(),
+            lost_before: counts.get(Counter::LostAllocs),
+            followed: Duration::ZERO,
+            cut: 0,
+            checks,
+            check: None,
+            looked: None,
+            given_up: None,
+        });
+    }
+
+    /// Does what is due. What fails ends the watching of births, not the recording.
+    pub fn step_births(&mut self) {
+        let Some(mut births) = self.births.take() else {
+            return;
+        };
+        self.check_births(&mut births);
+        let now = self.state.began.elapsed();
+        match &births.phase {
+            Phase::Watching(stretch) if now < stretch.since + LONG => {}
+            _ => self.state.work_off(SLICE),
+        }
+        if let Err(error) = self.step_stretch(&mut births) {
+            births.given_up.get_or_insert_with(|| error.to_string());
+            self.end_stretch(&mut births);
+        }
+        self.births = Some(births);
+    }
+
+    /// The window has ended: the last look, and the probes go.
+    pub fn end_births(&mut self) {
+        let Some(mut births) = self.births.take() else {
+            return;
+        };
+        births.checks.clear();
+        if let Some(check) = births.check.take() {
+            self.finish_check(check);
+        }
+        let gone = self.state.target_gone();
+        if let Phase::Watching(stretch) = &mut births.phase
+            && !gone
+        {
+            let looking = stretch.looking.take().or_else(|| {
+                self.drain_births(monotonic_ns());
+                self.start_look(births.target, &births.lists, births.window, stretch)
+            });
+            births.looked = looking;
+        }
+        self.tell(&mut births);
+        self.end_stretch(&mut births);
+        births.phase = Phase::Over;
+        self.births = Some(births);
+    }
+
+    fn step_stretch(&mut self, births: &mut BirthWatch) -> Result<(), ProbeError> {
+        if self.state.target_gone() {
+            self.end_stretch(births);
+            births.phase = Phase::Over;
+            return Ok(());
+        }
+        let now = self.state.began.elapsed();
+        match &mut births.phase {
+            Phase::Waiting { until } if now >= *until => self.ask(births),
+            Phase::Waiting { .. } | Phase::Over => Ok(()),
+            Phase::Watching(stretch) => {
+                let state = self.probe.burst_state()?;
+                if state.cut & cut::OFF_STACK != 0 {
+                    self.found_other_stacks(births);
+                    return Ok(());
+                }
+                if state.cut != 0 {
+                    // Births went unseen since, and a block that is there may be one of these.
+                    births.cut += 1;
+                    self.tell(births);
+                    self.end_stretch(births);
+                    births.phase = Phase::Waiting { until: now };
+                    return self.ask(births);
+                }
+                match stretch.looking.take() {
+                    None if now >= stretch.until || state.hits >= stretch.hits => {
+                        self.drain_births(monotonic_ns());
+                        stretch.looking = self.start_look(births.target, &births.lists, now, stretch);
+                        Ok(())
+                    }
+                    Some(looking) if looking.is_finished() => {
+                        // The probes go first, if they go: to say whose blocks these are takes longer.
+                        births.looked = Some(looking);
+                        self.tell(births);
+                        let asked = self.ask(births);
+                        set_urgent(false);
+                        self.finish_look(births);
+                        asked
+                    }
+                    looking => {
+                        stretch.looking = looking;
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes from the ring what was born by `time`, nanoseconds: while the probes are there it is never empty for long.
+    fn drain_births(&mut self, time: u64) {
+        const AT_ONCE: usize = 256;
+        while self.drain(AT_ONCE) == AT_ONCE && self.state.queue.latest <= time {}
+    }
+
+    /// What was born so far and is not too young.
+    fn start_look(
+        &mut self,
+        pid: u32,
+        lists: &Arc<Lists>,
+        now: Duration,
+        stretch: &mut Stretch,
+    ) -> Option<Looking> {
+        let age = now.saturating_sub(stretch.unlooked) / TOO_YOUNG;
+        let until = monotonic_ns().saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+        let cohorts = self.state.cohorts.as_ref()?;
+        let mut standing = self.state.queue.standing(cohorts.threshold(), until);
+        for look in cohorts.to_look_at(until) {
+            standing.entry(look.address).or_insert(look.born);
+        }
+        let looks = standing.into_iter().map(|(address, born)| Look { address, born });
+        Looking::start(pid, lists, looks.collect())
+    }
+
+    /// Tells the cohorts what the last look saw.
+    fn finish_look(&mut self, births: &mut BirthWatch) {
+        let Some(looking) = births.looked.take() else { return };
+        let (looks, time, seen) = looking.finish();
+        // A birth at one of the addresses since then is in the ring: it ends what was seen.
+        self.drain_rest();
+        self.state.work_off_until(time);
+        if let Some(cohorts) = &mut self.state.cohorts {
+            cohorts.looked(time, &looks, &seen);
+        }
+    }
+
+    /// Tells the bursts what the stretch has come to since it was told last.
+    fn tell(&mut self, births: &mut BirthWatch) {
+        let Phase::Watching(stretch) = &mut births.phase else {
+            return;
+        };
+        let now = self.state.began.elapsed();
+        let Ok(counts) = self.probe.counts() else { return };
+        let hits = counts.hits();
+        births.bursts.ended(&Spent {
+            length: now.saturating_sub(stretch.began),
+            hits: hits.since(&births.told),
+        });
+        births.told = hits;
+        stretch.began = now;
+        if let Some(looked) = &births.looked {
+            let looked_at = Duration::from_nanos(looked.time.saturating_sub(self.state.began_ns()));
+            let whole = looked_at.saturating_sub(stretch.unlooked);
+            let old_enough = whole - whole / TOO_YOUNG;
+            births.followed += old_enough;
+            stretch.unlooked += old_enough;
+        }
+        // The sample was more than the ring could take.
+        let lost = counts.get(Counter::LostAllocs);
+        if lost > births.lost_before {
+            births.lost_before = lost;
+            if let Some(cohorts) = &mut self.state.cohorts {
+                cohorts.lower((cohorts.threshold() / 2).max(SAMPLE_MIN));
+            }
+        }
+    }
+
+    /// What the bursts say is next.
+    fn ask(&mut self, births: &mut BirthWatch) -> Result<(), ProbeError> {
+        let now = self.state.began.elapsed();
+        if let Some(processor) = processor(&self.state.root, births.target) {
+            births.processor = processor.saturating_sub(births.processor_before);
+        }
+        match births.bursts.next(now, births.processor) {
+            Step::Watch { length, hits_max } => self.watch_births(births, length, hits_max),
+            Step::Wait { until } => {
+                self.end_stretch(births);
+                births.phase = Phase::Waiting { until };
+                Ok(())
+            }
+            Step::Done => {
+                self.end_stretch(births);
+                births.phase = Phase::Over;
+                Ok(())
+            }
+        }
+    }
+
+    fn watch_births(
+        &mut self,
+        births: &mut BirthWatch,
+        length: Duration,
+        hits_max: u64,
+    ) -> Result<(), ProbeError> {
+        let threshold = self.state.cohorts.as_ref().map_or(0, Cohorts::threshold);
+        let mut limits = BurstLimits {
+            threshold,
+            hits_max,
+            stack_bytes_max: births.points.stack_bytes_max,
+        };
+        if let Phase::Watching(stretch) = &mut births.phase {
+            let before = self.probe.burst_state()?.hits;
+            limits.hits_max = hits_max.saturating_add(before);
+            self.probe.set_burst_limits(&limits)?;
+            stretch.until = self.state.began.elapsed() + length;
+            stretch.hits = before.saturating_add(part(hits_max));
+            return Ok(());
+        }
+        // On a machine that is busy nothing else would end the burst in time.
+        set_urgent(true);
+        // While the probes are put in some births would go unseen, and every hit would cost as much as one that is seen.
+        let links = self.probe.attach_allocs(births.target, &births.points)?;
+        self.probe.begin_burst(&limits)?;
+        let began = self.state.began.elapsed();
+        births.phase = Phase::Watching(Stretch {
+            links,
+            since: began,
+            began,
+            unlooked: began,
+            until: began + length.mul_f64(LOOK_AT),
+            hits: part(hits_max),
+            looking: None,
+        });
+        Ok(())
+    }
+
+    /// User-space threads: what a probe does to their stacks is not known.
+    fn found_other_stacks(&mut self, births: &mut BirthWatch) {
+        births.given_up = Some(
+            "a call of the allocator came on a stack that is not its thread's own (user-space threads)".to_owned(),
+        );
+        self.tell(births);
+        self.end_stretch(births);
+        births.phase = Phase::Over;
+    }
+
+    /// Takes the probes out, if they are there.
+    fn end_stretch(&mut self, births: &mut BirthWatch) {
+        let Phase::Watching(stretch) = std::mem::replace(&mut births.phase, Phase::Over) else {
+            return;
+        };
+        // The programs must be told before they go; that they were not is told by what follows as well.
+        if let Err(error) = self.probe.end_burst() {
+            births.given_up.get_or_insert_with(|| error.to_string());
+        }
+        let Stretch { links, looking, .. } = stretch;
+        if self.drain_while(move || drop(links)).is_err() {
+            births
+                .given_up
+                .get_or_insert_with(|| "the probes could not be taken out in order".to_owned());
+        }
+        set_urgent(false);
+        self.drain_rest();
+        self.finish_look(births);
+        self.state.work_off(Duration::MAX);
+        // One that is under way was not in time.
+        drop(looking);
+        if let Some(cohorts) = &mut self.state.cohorts {
+            cohorts.end_stretch();
+        }
+    }
+
+    /// Begins a check that is due, and takes the result of one that has ended.
+    fn check_births(&mut self, births: &mut BirthWatch) {
+        match births.check.take() {
+            Some(check) if check.is_finished() => self.finish_check(check),
+            running => births.check = running,
+        }
+        let now = self.state.began.elapsed();
+        if births.check.is_some() || births.checks.last().is_none_or(|next| *next > now) {
+            return;
+        }
+        births.checks.pop();
+        if let Some(cohorts) = &self.state.cohorts {
+            births.check = Looking::start(births.target, &births.lists, cohorts.candidates());
+        }
+    }
+
+    fn finish_check(&mut self, check: Looking) {
+        let (looks, time, seen) = check.finish();
+        self.drain_rest();
+        self.state.work_off(Duration::MAX);
+        if let Some(cohorts) = &mut self.state.cohorts {
+            cohorts.checked(time, &looks, &seen);
+        }
+    }
+}
+
+/// Whether this thread is to run before others: while a burst is on, which it costs the target more to prolong. Without
+/// the privilege it goes on as it is.
+fn set_urgent(urgent: bool) {
+    let nice = if urgent { -20 } else { 0 };
+    // An error means that the priority stays.
+    let _: Result<(), rustix::io::Errno> = rustix::process::setpriority_process(None, nice);
+}
+
+/// Of the most hits, those at which a look is due.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a cast from float saturates, and a few hits more or less do not matter"
+)]
+fn part(hits_max: u64) -> u64 {
+    (hits_max as f64 / LEEWAY * LOOK_AT) as u64
+}
+
+/// The processor time of a process, all of its threads.
+fn processor(root: &ProcRoot, pid: u32) -> Option<Duration> {
+    stat::read(root, pid).ok().map(|stat| stat.processor)
+}

@@ -1,0 +1,370 @@
+//! Who allocated what the heap has gained: the cohorts joined with the two readings of the heap.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::births::BirthWatch;
+use super::facts::Names;
+use super::keepers::threads;
+use super::process::monotonic_ns;
+use super::watch::State;
+use crate::births::cohorts::{Class, Fate, Look, Outcome};
+use crate::census::memory::ProcessMemory;
+use crate::census::reading::Reading;
+use crate::census::watched::{Found as FoundThere, WORDS, words};
+use crate::census::types::TypeName;
+use crate::census::{Census, What};
+use crate::diagnose::rank::{Allocated, AllocatedClass, Evidence, SiteFacts, Via};
+use crate::diagnose::reconcile::{Found, Reason};
+use crate::diagnose::survivors::{ClassGrowth, Estimate, Facts, SiteEstimate, estimate};
+use crate::ledger::SiteId;
+use crate::probe::Probe;
+use crate::report::build;
+use crate::report::model::Allocations;
+use crate::target::entry_points;
+
+/// What the census found of the blocks that it was asked for, in the same order.
+pub(super) fn fates(pid: u32, looks: &[Look], found: &[FoundThere]) -> Vec<Fate> {
+    let in_use: Vec<(u64, u64)> = looks
+        .iter()
+        .zip(found)
+        .filter_map(|(look, found)| match found {
+            FoundThere::InUse { chunk_bytes, .. } => Some((look.address, *chunk_bytes)),
+            FoundThere::Mapped { bytes } => Some((look.address, *bytes)),
+            FoundThere::Nothing | FoundThere::Free => None,
+        })
+        .collect();
+    let mut contents = words(&ProcessMemory::of(pid), &in_use).into_iter();
+    found
+        .iter()
+        .map(|found| {
+            let (chunk_bytes, constant, mapped) = match *found {
+                FoundThere::Nothing | FoundThere::Free => return Fate::Gone,
+                FoundThere::InUse { chunk_bytes, what } => (chunk_bytes, constant(what), false),
+                FoundThere::Mapped { bytes } => (bytes, None, true),
+            };
+            let class = Class {
+                chunk_bytes,
+                constant,
+                mapped,
+            };
+            // What vanished since was there when the heap was walked.
+            let words = contents.next().flatten().unwrap_or([0; WORDS]);
+            Fate::InUse { class, words }
+        })
+        .collect()
+}
+
+fn constant(what: Option<What>) -> Option<u64> {
+    match what {
+        Some(What::Constant(address)) => Some(address),
+        // A block's first text is soon another.
+        Some(What::Zero | What::Text) | None => None,
+    }
+}
+
+/// What the blocks of one process came to.
+pub(super) struct Survivors {
+    pub estimate: Estimate,
+    /// Resident bytes of the heap that are not in use, end minus start; `None` where residence is not known.
+    kept: Option<i64>,
+}
+
+impl State {
+    /// The end's census has told of the candidates.
+    pub(super) fn close_births(&mut self, looks: &[Look], fates: &[Fate]) {
+        if let Some(cohorts) = self.cohorts.take() {
+            self.outcome = Some(cohorts.close(monotonic_ns(), looks, fates));
+        }
+    }
+
+    /// Splits the heap's growth over the sites of blocks that survived.
+    pub(super) fn survivors(&self, births: &BirthWatch) -> Option<Survivors> {
+        let outcome = self.outcome.as_ref()?;
+        let (start, end) = (self.censuses.start.as_ref()?, self.censuses.end.as_ref()?);
+        let window = self.began_to_end().as_secs_f64();
+        let growth = class_growth(&start.census, &end.census);
+        let estimate = estimate(&Facts {
+            outcome,
+            growth: &growth,
+            watched: (births.followed.as_secs_f64() / window.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0),
+        });
+        Some(Survivors {
+            estimate,
+            kept: kept(start, end),
+        })
+    }
+}
+
+fn kept(start: &Reading, end: &Reading) -> Option<i64> {
+    let not_in_use = |reading: &Reading| {
+        let resident = reading.kept?.heap_bytes;
+        Some(
+            resident
+                .cast_signed()
+                .saturating_sub(reading.census.in_use_bytes.cast_signed()),
+        )
+    };
+    Some(not_in_use(end)?.saturating_sub(not_in_use(start)?))
+}
+
+/// By how much each class of blocks grew, those included that stayed as they are.
+fn class_growth(start: &Census, end: &Census) -> Vec<ClassGrowth> {
+    let (before, after) = (counts(start), counts(end));
+    let classes: BTreeSet<Class> = before.keys().chain(after.keys()).copied().collect();
+    classes
+        .into_iter()
+        .map(|class| {
+            let count = |of: &BTreeMap<Class, u64>| of.get(&class).copied().unwrap_or(0).cast_signed();
+            let count = count(&after).saturating_sub(count(&before));
+            ClassGrowth {
+                class,
+                count,
+                bytes: count.saturating_mul(class.chunk_bytes.cast_signed()),
+            }
+        })
+        .collect()
+}
+
+/// How many of each class are in use.
+fn counts(census: &Census) -> BTreeMap<Class, u64> {
+    let mut counts = BTreeMap::new();
+    let mut told: BTreeMap<u64, u64> = BTreeMap::new();
+    for ((chunk_bytes, what), count) in &census.contents {
+        if let Some(address) = constant(Some(*what)) {
+            let class = Class {
+                chunk_bytes: *chunk_bytes,
+                constant: Some(address),
+                mapped: false,
+            };
+            counts.insert(class, *count);
+            *told.entry(*chunk_bytes).or_default() += count;
+        }
+    }
+    let plain = |chunk_bytes, mapped| Class {
+        chunk_bytes,
+        constant: None,
+        mapped,
+    };
+    for (chunk_bytes, class) in &census.classes {
+        let rest = class
+            .in_use
+            .count
+            .saturating_sub(told.get(chunk_bytes).copied().unwrap_or(0));
+        counts.insert(plain(*chunk_bytes, false), rest);
+    }
+    for (bytes, count) in &census.mmapped_classes {
+        counts.insert(plain(*bytes, true), *count);
+    }
+    counts
+}
+
+impl Survivors {
+    /// What the account has of the heap.
+    pub fn found(&self, state: &State) -> Found {
+        let mut found = Found::default();
+        let mut no_stack = 0_u64;
+        for site in &self.estimate.sites {
+            if state.has_stack(site.site) {
+                found.attributed = found.attributed.saturating_add(site.bytes);
+                found.variance += site.variance;
+            } else {
+                no_stack = no_stack.saturating_add(site.bytes);
+            }
+        }
+        found.add(Reason::NoStack, no_stack.cast_signed());
+        found.add(Reason::UnnamedGrowth, self.estimate.unnamed_bytes);
+        found.add(Reason::FreedBlocks, self.estimate.shrunk_bytes);
+        if let Some(kept) = self.kept {
+            found.add(Reason::KeptFree, kept);
+        }
+        found
+    }
+
+    /// Whether all of the heap's growth is told: what is left came between the readings.
+    pub fn is_whole(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// The sites of the blocks that survived.
+    pub fn sites(&self, process: u32, state: &State, names: &mut Names) -> Vec<SiteFacts> {
+        let functions = functions(state.outcome.as_ref());
+        self.estimate
+            .sites
+            .iter()
+            .filter_map(|estimate| {
+                let site = state.sites.get(estimate.site)?;
+                let (frames, complete) = names.of(state, site.stack);
+                Some(SiteFacts {
+                    via: Via::Malloc,
+                    frames,
+                    complete,
+                    committed: 0,
+                    released: 0,
+                    held: 0,
+                    events: estimate.seen,
+                    first_seen: state.seconds_at(site.first_seen),
+                    last_seen: state.seconds_at(site.last_seen),
+                    series: Vec::new(),
+                    live: Some(estimate.bytes),
+                    live_variance: estimate.variance,
+                    touched: None,
+                    extended: None,
+                    allocated: Some(allocated(estimate, state, functions.get(&estimate.site))),
+                    evidence: Evidence::Survivors,
+                    estimated: false,
+                    threads: threads(site),
+                    process,
+                })
+            })
+            .collect()
+    }
+}
+
+/// The functions that made the survivors of each site.
+fn functions(outcome: Option<&Outcome>) -> BTreeMap<SiteId, BTreeSet<&'static str>> {
+    let mut functions: BTreeMap<SiteId, BTreeSet<&'static str>> = BTreeMap::new();
+    for survivor in outcome.into_iter().flat_map(|outcome| &outcome.survivors) {
+        if let Some(function) = entry_points::function(survivor.function) {
+            functions.entry(survivor.site).or_default().insert(function.name);
+        }
+    }
+    functions
+}
+
+fn allocated(
+    estimate: &SiteEstimate,
+    state: &State,
+    functions: Option<&BTreeSet<&'static str>>,
+) -> Allocated {
+    let aged = estimate.survived > 0;
+    Allocated {
+        blocks: estimate.blocks,
+        births: estimate.seen,
+        born_blocks: estimate.born,
+        born_bytes: estimate.born_bytes,
+        followed: estimate.followed,
+        survived: estimate.survived,
+        young: estimate.young,
+        doubtful: estimate.doubtful,
+        median_age: aged.then_some(estimate.median_age),
+        oldest_age: aged.then_some(estimate.oldest_age),
+        classes: estimate
+            .classes
+            .iter()
+            .map(|share| AllocatedClass {
+                request: build::heap::largest_request(share.class.chunk_bytes, share.class.mapped),
+                chunk_bytes: share.class.chunk_bytes,
+                type_name: type_name(state, &share.class),
+                mapped: share.class.mapped,
+                blocks: share.blocks,
+                bytes: share.bytes,
+                survivors: share.survivors,
+            })
+            .collect(),
+        functions: functions.into_iter().flatten().copied().collect(),
+    }
+}
+
+/// Of the constants that blocks begin with.
+fn type_names(state: &State) -> &BTreeMap<u64, TypeName> {
+    static NONE: BTreeMap<u64, TypeName> = BTreeMap::new();
+    state.censuses.end.as_ref().map_or(&NONE, |end| &end.names)
+}
+
+fn type_name(state: &State, class: &Class) -> Option<String> {
+    type_names(state)
+        .get(&class.constant?)
+        .map(build::allocations::type_name)
+}
+
+impl Survivors {
+    /// How births were watched, and what nobody is known for.
+    pub fn allocations(&self, state: &State, probe: &Probe, births: &BirthWatch) -> Allocations {
+        let outcome = state.outcome.as_ref();
+        let followed = |outcome: &Outcome| {
+            outcome
+                .courses
+                .values()
+                .flat_map(|course| &course.alive)
+                .filter_map(|alive| alive.first())
+                .sum()
+        };
+        let now = state.began_to_end();
+        let births_seen = outcome.map_or(0, |outcome| {
+            outcome.courses.values().map(|course| course.seen).sum()
+        });
+        Allocations {
+            method: births.method.name().to_owned(),
+            bursts: births.bursts.count(),
+            watched_seconds: births.bursts.watched(),
+            hits: births.hits(probe).burst,
+            births: births_seen,
+            sampling_rate: outcome.map_or(1.0, |outcome| 1.0 / outcome.stands_for.max(1) as f64),
+            followed: outcome.map_or(0, followed),
+            checks: outcome.map_or(0, |outcome| {
+                u32::try_from(outcome.checks.len()).unwrap_or(u32::MAX)
+            }),
+            cost_seconds: births.bursts.spent(),
+            budget_seconds: births.bursts.budget(now, births.processor()),
+            target_cpu_seconds: Some(births.processor().as_secs_f64()),
+            unnamed_bytes: self.estimate.unnamed_bytes,
+            shrunk_bytes: self.estimate.shrunk_bytes,
+            unnamed: build::allocations::unnamed(&self.estimate.unnamed, type_names(state)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::census::{Amount, Class as CensusClass};
+
+    fn census(classes: &[(u64, u64)], contents: &[((u64, What), u64)], mapped: &[(u64, u64)]) -> Census {
+        Census {
+            classes: classes
+                .iter()
+                .map(|&(bytes, count)| {
+                    let in_use = Amount {
+                        count,
+                        bytes: bytes * count,
+                    };
+                    let class = CensusClass {
+                        in_use,
+                        ..CensusClass::default()
+                    };
+                    (bytes, class)
+                })
+                .collect(),
+            contents: contents.iter().copied().collect(),
+            mmapped_classes: mapped.iter().copied().collect(),
+            ..Census::default()
+        }
+    }
+
+    #[test]
+    fn classes_are_told_apart_by_size_constant_and_mapping() {
+        let start = census(&[(64, 10), (96, 5)], &[((64, What::Constant(7)), 4)], &[]);
+        let end = census(
+            &[(64, 30)],
+            &[((64, What::Constant(7)), 20), ((64, What::Text), 3)],
+            &[(8192, 2)],
+        );
+        let growth = class_growth(&start, &end);
+        let of = |chunk_bytes, constant, mapped| {
+            let class = Class {
+                chunk_bytes,
+                constant,
+                mapped,
+            };
+            growth
+                .iter()
+                .find(|it| it.class == class)
+                .map(|it| (it.count, it.bytes))
+        };
+        assert_eq!(of(64, Some(7), false), Some((16, 1024)));
+        assert_eq!(of(64, None, false), Some((4, 256)));
+        assert_eq!(of(96, None, false), Some((-5, -480)));
+        assert_eq!(of(8192, None, true), Some((2, 16384)));
+        assert_eq!(growth.len(), 4);
+    }
+}
