@@ -114,20 +114,6 @@ struct head {
     uint32_t number, length;
 };
 
-<<<<<<< HEAD
-/* At most PROSE_BYTES / 2 of it are text, the rest is as the allocator gave it out. */
-static inline void write_record(void *block, size_t bytes, void *link, uint64_t number) {
-    struct head head = {link, (uint32_t)number, (uint32_t)bytes};
-    if (bytes < sizeof head) {
-        memset(block, (int)number, bytes);
-        return;
-    }
-    memcpy(block, &head, sizeof head);
-    size_t text = bytes - sizeof head;
-    if (text > PROSE_BYTES / 2) text = PROSE_BYTES / 2;
-    memcpy((char *)block + sizeof head, prose + number % (PROSE_BYTES / 2), text);
-}
-=======
 /* At most PROSE_BYTES / 2 of it are text, the rest is as the allocator gave it out. No function of its own: who touches
  * a block first is to be who asked for it. */
 #define write_record(block, size, next, name)                                                                      \
@@ -142,7 +128,6 @@ static inline void write_record(void *block, size_t bytes, void *link, uint64_t 
             memcpy((char *)(block) + sizeof head_, prose + (uint64_t)(name) % (PROSE_BYTES / 2), text_);           \
         }                                                                                                          \
     } while (0)
->>>>>>> base5
 
 /* Is what was written still there? */
 static inline int reads_back(const void *block, size_t bytes, uint64_t number) {
