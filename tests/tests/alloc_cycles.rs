@@ -1,0 +1,114 @@
+//! Probes come and go hundreds of times in a server under load: it keeps serving, what it answers is right, and nothing
+//! is left in its text, however leakwatch ends.
+
+use std::time::{Duration, Instant};
+
+use leakwatch_tests::programs::Program;
+use leakwatch_tests::record::Record;
+use leakwatch_tests::target::Target;
+use leakwatch_tests::{kernel, text};
+use rustix::process::Signal;
+
+const BURSTS: u64 = 500;
+const KILLS: u32 = 100;
+
+/// A server that has answered more than before, all of it right.
+fn serves(server: &mut Target, before: u64) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let truth = server.count();
+        assert_eq!(truth.number("wrong"), 0, "{truth:?}");
+        if truth.number("answers") > before {
+            return truth.number("answers");
+        }
+        assert!(Instant::now() < deadline, "it does not serve any more: {truth:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn server() -> Target {
+    let mut server = Target::start(&Program::cpp("cohort_server"), &["--cache", "full", "--fixed"]);
+    server.go();
+    server
+}
+
+#[test]
+fn five_hundred_bursts() {
+    if !kernel::required() {
+        return;
+    }
+    let mut server = server();
+    let (mut bursts, mut answers, mut windows) = (0, serves(&mut server, 0), 0);
+    while bursts < BURSTS {
+        let record = Record::of(server.pid())
+            .duration("4s")
+            .arg("--census")
+            .arg("always");
+        let outcome = record.arg("--allocs-budget").arg("3").start().finish();
+        let recording = outcome.recording();
+        let allocations = recording.allocations.unwrap_or_else(|| {
+            panic!(
+                "births were not watched: {:?}\n{outcome}",
+                recording.allocations_not_watched
+            )
+        });
+        // Not one burst without an end: they come and go.
+        assert!(
+            allocations.watched_seconds < recording.window.duration_seconds / 2.0,
+            "{allocations:?}"
+        );
+        bursts += allocations.bursts;
+        windows += 1;
+        assert!(
+            bursts >= windows,
+            "a window without a burst: {allocations:?}\n{outcome}"
+        );
+        assert!(server.is_well(), "{outcome}");
+        answers = serves(&mut server, answers);
+        text::wait_clean(server.pid());
+    }
+    eprintln!("{bursts} bursts in {windows} windows, {answers} answers");
+}
+
+/// The kernel takes out what a process put in, whatever end it comes to.
+#[test]
+fn killed_in_a_hundred_bursts() {
+    if !kernel::required() {
+        return;
+    }
+    let mut server = server();
+    let pid = server.pid();
+    let mut answers = serves(&mut server, 0);
+    let mut random: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mut found = 0;
+    for kill in 0..KILLS {
+        // Probes that stay, and probes that come and go.
+        let mode: &[&str] = if kill % 2 == 0 {
+            &["--allocs", "always"]
+        } else {
+            &["--allocs-budget", "50"]
+        };
+        let mut record = Record::of(pid).duration("5s").arg("--census").arg("always");
+        for argument in mode {
+            record = record.arg(argument);
+        }
+        let running = record.start();
+        running.wait_attached();
+        random ^= random >> 12;
+        random ^= random << 25;
+        random ^= random >> 27;
+        std::thread::sleep(Duration::from_millis(100 + random % 500));
+        // It is looked before it is killed, whether this one tests anything.
+        found += u32::from(!text::compare(pid).differences.is_empty());
+        running.signal(Signal::KILL);
+        drop(running);
+        answers = serves(&mut server, answers);
+        text::wait_clean(pid);
+        assert!(server.is_well());
+    }
+    eprintln!("{found} of {KILLS} were killed with probes in the text, {answers} answers");
+    assert!(
+        found >= KILLS / 3,
+        "only {found} of {KILLS} were killed with probes in the text"
+    );
+}
