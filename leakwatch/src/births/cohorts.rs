@@ -59,7 +59,10 @@ pub struct Class {
 /// What the census at the window's end found at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    InUse { class: Class, words: Words },
+    InUse {
+        class: Class,
+        words: Words,
+    },
     /// It is free, or no chunk begins there.
     Gone,
     Unknown,
@@ -285,7 +288,9 @@ impl Cohorts {
     /// A check of all candidates, at `time` (nanoseconds), in the same order.
     pub fn checked(&mut self, time: u64, looks: &[Look], seen: &[Seen]) {
         for (look, seen) in looks.iter().zip(seen) {
-            let Some(candidate) = self.candidate(look) else { continue };
+            let Some(candidate) = self.candidate(look) else {
+                continue;
+            };
             match *seen {
                 Seen::InUse {
                     chunk_bytes, mapped, ..
@@ -306,10 +311,17 @@ impl Cohorts {
         let common = Common::of(self.candidates.values());
         let mut contents = Vec::new();
         for (look, fate) in looks.iter().zip(fates) {
-            let Some(candidate) = self.candidate(look) else { continue };
+            let Some(candidate) = self.candidate(look) else {
+                continue;
+            };
             match fate {
                 Fate::InUse { class, words }
-                    if fits(candidate.size, candidate.function, class.chunk_bytes, class.mapped) =>
+                    if fits(
+                        candidate.size,
+                        candidate.function,
+                        class.chunk_bytes,
+                        class.mapped,
+                    ) =>
                 {
                     candidate.seen = time;
                     if candidate.stretch != stretch {
@@ -482,7 +494,9 @@ fn compare(survivors: &mut [Survivor], mut contents: Vec<Content>, common: &Comm
     let mut matches: BTreeMap<(SiteId, u64), Matches> = BTreeMap::new();
     for alike in contents.chunk_by(|one, next| one.size == next.size) {
         for (index, content) in alike.iter().enumerate() {
-            let Some(survivor) = survivors.get_mut(content.survivor) else { continue };
+            let Some(survivor) = survivors.get_mut(content.survivor) else {
+                continue;
+            };
             let own = matches.entry((survivor.site, content.size)).or_default();
             survivor.doubtful = !common.is_same(content.size, &content.before, &content.after);
             own.all += 1.0;
@@ -496,7 +510,9 @@ fn compare(survivors: &mut [Survivor], mut contents: Vec<Content>, common: &Comm
         }
     }
     for content in contents {
-        let Some(survivor) = survivors.get_mut(content.survivor) else { continue };
+        let Some(survivor) = survivors.get_mut(content.survivor) else {
+            continue;
+        };
         if let Some(own) = matches.get(&(survivor.site, content.size))
             && own.compared > 0.0
             && own.same > 0.0

@@ -115,8 +115,14 @@ impl Staying {
         let mut chain = vec![passed];
         for check in 1..=checks {
             // Blocks of the last interval are at their first check as young as can be: older ones tell better.
-            let last = course.alive.get(checks.saturating_sub(1)).filter(|_| check == 1 && checks > 1);
-            let young = |at: usize| last.and_then(|counts| counts.get(at)).map_or(0.0, |count| *count as f64);
+            let last = course
+                .alive
+                .get(checks.saturating_sub(1))
+                .filter(|_| check == 1 && checks > 1);
+            let young = |at: usize| {
+                last.and_then(|counts| counts.get(at))
+                    .map_or(0.0, |count| *count as f64)
+            };
             let (exposed, alive) = (sum(check, check + 1), sum(check + 1, check + 1));
             let (exposed, alive) = if exposed > young(1) {
                 (exposed - young(1), alive - young(2))
@@ -261,8 +267,7 @@ struct Shares {
 
 impl Shares {
     fn split(&mut self, facts: &Facts<'_>, growth: &ClassGrowth, sites: &BTreeMap<SiteId, Kept>) {
-        let expected =
-            growth.count.max(0) as f64 * facts.watched / facts.outcome.stands_for.max(1) as f64;
+        let expected = growth.count.max(0) as f64 * facts.watched / facts.outcome.stands_for.max(1) as f64;
         let sure: f64 = sites.values().map(|kept| kept.sure).sum();
         let doubtful: f64 = sites.values().map(|kept| kept.doubtful).sum();
         let believed = believed(expected, sure, doubtful);
@@ -339,7 +344,8 @@ impl Shares {
 
     fn list_mapped(&mut self, facts: &Facts<'_>, class: Class, sites: &BTreeMap<SiteId, Kept>) {
         for (site, kept) in sites {
-            let blocks = (kept.sure + kept.doubtful) * facts.outcome.stands_for as f64 / facts.watched.max(1e-6);
+            let blocks =
+                (kept.sure + kept.doubtful) * facts.outcome.stands_for as f64 / facts.watched.max(1e-6);
             self.sites.entry(*site).or_default().0.push(Share {
                 class,
                 bytes: blocks * class.chunk_bytes as f64,

@@ -160,10 +160,7 @@ fn growth_without_evidence_is_unnamed_and_noise_nets_out() {
     assert_eq!(estimate.unnamed_bytes, 6400 - 2880 + 2016);
     assert_eq!(estimate.unnamed[0].class, class(64));
     let estimate = split(&outcome, &[growth(64, 10), growth(96, -30)], 0.01);
-    assert_eq!(
-        (estimate.unnamed_bytes, estimate.shrunk_bytes),
-        (0, 640 - 2880)
-    );
+    assert_eq!((estimate.unnamed_bytes, estimate.shrunk_bytes), (0, 640 - 2880));
     assert!(estimate.unnamed.is_empty());
 }
 

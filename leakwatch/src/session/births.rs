@@ -18,7 +18,7 @@ use super::process::monotonic_ns;
 use super::translate::untagged;
 use super::watch::{State, Watch, living, site};
 use crate::births::cohorts::Look;
-use crate::births::{LEEWAY, Bursts, Cohorts, Facts, HitCost, Hits, Plan, Seen, Spent, Step};
+use crate::births::{Bursts, Cohorts, Facts, HitCost, Hits, LEEWAY, Plan, Seen, Spent, Step};
 use crate::census::memory::ProcessMemory;
 use crate::census::watched::{Glimpse, Lists, glimpse};
 use crate::probe::allocs::{AllocLinks, AllocMethod, BurstLimits};
@@ -262,7 +262,11 @@ impl State {
 
     /// Unwinds what waits and was born by `time`, nanoseconds.
     fn work_off_until(&mut self, time: u64) {
-        while self.queue.births.front().is_some_and(|next| next.header.time <= time)
+        while self
+            .queue
+            .births
+            .front()
+            .is_some_and(|next| next.header.time <= time)
             && let Some(queued) = self.queue.pop()
         {
             self.unwind_birth(&queued);
@@ -326,6 +330,13 @@ impl BirthWatch {
             .counts()
             .map_or(self.told, |counts| counts.hits())
             .since(&self.hits_before)
+    }
+
+    fn look_at_clock(&mut self, root: &ProcRoot) {
+        // Of a target that is gone the last look stands.
+        if let Some(processor) = processor(root, self.target) {
+            self.processor = processor.saturating_sub(self.processor_before);
+        }
     }
 
     /// The processor time that the target has used in the window so far.
@@ -416,6 +427,7 @@ impl Watch {
             return;
         };
         births.checks.clear();
+        births.look_at_clock(&self.state.root);
         if let Some(check) = births.check.take() {
             self.finish_check(check);
         }
@@ -510,7 +522,9 @@ impl Watch {
 
     /// Tells the cohorts what the last look saw.
     fn finish_look(&mut self, births: &mut BirthWatch) {
-        let Some(looking) = births.looked.take() else { return };
+        let Some(looking) = births.looked.take() else {
+            return;
+        };
         let (looks, time, seen) = looking.finish();
         // A birth at one of the addresses since then is in the ring: it ends what was seen.
         self.drain_rest();
@@ -554,9 +568,7 @@ impl Watch {
     /// What the bursts say is next.
     fn ask(&mut self, births: &mut BirthWatch) -> Result<(), ProbeError> {
         let now = self.state.began.elapsed();
-        if let Some(processor) = processor(&self.state.root, births.target) {
-            births.processor = processor.saturating_sub(births.processor_before);
-        }
+        births.look_at_clock(&self.state.root);
         match births.bursts.next(now, births.processor) {
             Step::Watch { length, hits_max } => self.watch_births(births, length, hits_max),
             Step::Wait { until } => {
@@ -613,7 +625,8 @@ impl Watch {
     /// User-space threads: what a probe does to their stacks is not known.
     fn found_other_stacks(&mut self, births: &mut BirthWatch) {
         births.given_up = Some(
-            "a call of the allocator came on a stack that is not its thread's own (user-space threads)".to_owned(),
+            "a call of the allocator came on a stack that is not its thread's own (user-space threads)"
+                .to_owned(),
         );
         self.tell(births);
         self.end_stretch(births);
@@ -636,6 +649,11 @@ impl Watch {
                 .get_or_insert_with(|| "the probes could not be taken out in order".to_owned());
         }
         set_urgent(false);
+        if let Ok(counts) = self.probe.counts() {
+            let hits = counts.hits();
+            births.bursts.detached(&hits.since(&births.told));
+            births.told = hits;
+        }
         self.drain_rest();
         self.finish_look(births);
         self.state.work_off(Duration::MAX);
