@@ -502,7 +502,13 @@ fn compare(survivors: &mut [Survivor], mut contents: Vec<Content>, common: &Comm
             && own.same > 0.0
         {
             let by_chance = own.all * own.by_chance / own.compared;
-            survivor.certainty = (1.0 - by_chance / own.same).max(0.0);
+            // Of a site most of whose blocks are others by now the few that are not are chance, up to its scatter.
+            let scatter = if own.same < own.all / 2.0 {
+                2.0 * (by_chance + 1.0).sqrt()
+            } else {
+                0.0
+            };
+            survivor.certainty = (1.0 - (by_chance + scatter) / own.same).max(0.0);
         }
     }
 }

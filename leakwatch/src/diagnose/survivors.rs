@@ -67,7 +67,7 @@ pub struct SiteEstimate {
 /// byte.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Estimate {
-    /// The most bytes first. A site with no bytes is in it where it has survivors.
+    /// The most bytes first. A site with no bytes is in it where it has survivors, or many births.
     pub sites: Vec<SiteEstimate>,
     /// Classes that grew, or what part of their growth, and nobody is known for; the most bytes first.
     pub unnamed: Vec<ClassGrowth>,
@@ -81,6 +81,10 @@ pub struct Estimate {
 const KEEPERS_LEAST: f64 = 0.75;
 /// How many standard deviations the keepers may be short of what their class's growth lets expect.
 const SHORT: f64 = 2.0;
+/// And by what factor: while it is watched a target is slower, and what it does by the clock comes late.
+const SLOWER: f64 = 4.0;
+/// Sites that keep nothing are told of where they have one in so many births.
+const BUSY: u64 = 100;
 /// A site of whose old blocks fewer died than this is not extrapolated.
 const DEATHS_LEAST: f64 = 4.0;
 
@@ -110,8 +114,17 @@ impl Staying {
         let mut passed = if members > 0.0 { sum(1, 1) / members } else { 1.0 };
         let mut chain = vec![passed];
         for check in 1..=checks {
+            // Blocks of the last interval are at their first check as young as can be: older ones tell better.
+            let last = course.alive.get(checks.saturating_sub(1)).filter(|_| check == 1 && checks > 1);
+            let young = |at: usize| last.and_then(|counts| counts.get(at)).map_or(0.0, |count| *count as f64);
+            let (exposed, alive) = (sum(check, check + 1), sum(check + 1, check + 1));
+            let (exposed, alive) = if exposed > young(1) {
+                (exposed - young(1), alive - young(2))
+            } else {
+                (exposed, alive)
+            };
             // As if one more had fared as at the check before: nothing is known of a site with no older blocks but that.
-            passed = (sum(check + 1, check + 1) + passed) / (sum(check, check + 1) + 1.0);
+            passed = (alive + passed) / (exposed + 1.0);
             chain.push(passed);
         }
         let limit = course.alive.first().map_or(1.0, |counts| limit(counts));
@@ -214,7 +227,13 @@ pub fn estimate(facts: &Facts<'_>) -> Estimate {
     for (class, sites) in kept.iter().filter(|(class, _)| class.mapped) {
         shares.list_mapped(facts, *class, sites);
     }
+    shares.name_by_neighbours(facts.watched / outcome.stands_for.max(1) as f64);
     shares.finish(outcome, &staying)
+}
+
+/// Whether there are fewer keepers than can be by chance, and by the target's being slower.
+fn is_short(keepers: f64, expected: f64) -> bool {
+    SLOWER * (keepers + SHORT * keepers.sqrt() + 1.0) < expected
 }
 
 /// How far survivors that may be other blocks are believed. An address that was watched, freed and given to a block of
@@ -222,11 +241,10 @@ pub fn estimate(facts: &Facts<'_>) -> Estimate {
 /// many more than survivors. So they are believed only where the others are too few for what the class has grown by, and
 /// no further than up to that.
 fn believed(expected: f64, sure: f64, doubtful: f64) -> f64 {
-    let missing = expected - sure;
-    if doubtful <= 0.0 || sure > 0.0 && missing <= SHORT * expected.sqrt() + 1.0 {
+    if doubtful <= 0.0 || sure > 0.0 && !is_short(sure, expected) {
         return 0.0;
     }
-    (missing / doubtful).clamp(0.0, 1.0)
+    ((expected - sure) / doubtful).clamp(0.0, 1.0)
 }
 
 /// The growth that is split so far.
@@ -234,6 +252,8 @@ fn believed(expected: f64, sure: f64, doubtful: f64) -> f64 {
 struct Shares {
     sites: BTreeMap<SiteId, (Vec<Share>, u64, f64)>,
     unnamed: Vec<ClassGrowth>,
+    /// Classes that are named as a whole: size, growth in bytes, and the weight of each site.
+    named: Vec<(u64, f64, BTreeMap<SiteId, f64>)>,
     /// Of classes that nobody is known for, whether they grew or not.
     nameless_bytes: i64,
     shrunk_bytes: i64,
@@ -261,8 +281,8 @@ impl Shares {
         }
         let bytes = growth.bytes as f64;
         // So much is there to name where the keepers are as many as chance allows.
-        let named = if weight + SHORT * weight.sqrt() + 1.0 < expected {
-            (weight / expected).min(1.0)
+        let named = if is_short(weight, expected) {
+            (SLOWER * weight / expected).min(1.0)
         } else {
             1.0
         };
@@ -273,6 +293,11 @@ impl Shares {
         } else {
             0.0
         };
+        if named >= 1.0 && growth.class.constant.is_none() {
+            let weights = sites.iter().map(|(site, kept)| (*site, weight_of(kept)));
+            self.named
+                .push((growth.class.chunk_bytes, bytes, weights.collect()));
+        }
         let mut left = (bytes * named).round() as i64;
         let rest = growth.bytes.saturating_sub(left);
         if rest > 0 {
@@ -324,6 +349,42 @@ impl Shares {
         }
     }
 
+    /// Gives a class that nobody is known for to the sites that have the classes of about its size, where these are many
+    /// and it is one more like them: text and buffers come in all sizes, and of each size few are seen.
+    fn name_by_neighbours(&mut self, watched: f64) {
+        let (mut known, mut bytes_named) = (Vec::new(), 0_i64);
+        self.unnamed.retain(|growth| {
+            let Some(weights) = neighbours(&self.named, growth, watched) else {
+                return true;
+            };
+            bytes_named += growth.bytes;
+            known.push((*growth, weights));
+            false
+        });
+        self.nameless_bytes -= bytes_named;
+        for (growth, weights) in known {
+            let all: f64 = weights.values().sum();
+            let (mut left, mut before) = (growth.bytes, 0.0);
+            for (site, weight) in weights.iter().filter(|(_, weight)| **weight > 0.0) {
+                before += weight;
+                let until = (growth.bytes as f64 * (before / all)).round() as i64;
+                let own = until.saturating_sub(growth.bytes - left).clamp(0, left);
+                left -= own;
+                let entry = self.sites.entry(*site).or_default();
+                entry.0.push(Share {
+                    class: growth.class,
+                    bytes: own as f64,
+                    blocks: own as f64 / growth.class.chunk_bytes.max(1) as f64,
+                    survivors: 0,
+                });
+                entry.1 = entry.1.saturating_add(own.cast_unsigned());
+                // It was not seen: a quarter of it may be anybody's.
+                entry.2 += (own as f64 / 4.0).powi(2);
+            }
+            self.nameless_bytes += left;
+        }
+    }
+
     fn finish(mut self, outcome: &Outcome, staying: &BTreeMap<SiteId, Staying>) -> Estimate {
         // What is in flight makes some classes grow and others shrink: together they are what nobody is known for.
         let unnamed_bytes = self.nameless_bytes.max(0);
@@ -334,7 +395,13 @@ impl Shares {
             survivors.entry(survivor.site).or_default().push(survivor);
         }
         let none = Vec::new();
-        for site in survivors.keys() {
+        let births: u64 = outcome.courses.values().map(|course| course.seen).sum();
+        let busy = outcome
+            .courses
+            .iter()
+            .filter(|(_, course)| course.seen * BUSY >= births && course.seen > 0)
+            .map(|(site, _)| site);
+        for site in survivors.keys().chain(busy) {
             self.sites.entry(*site).or_default();
         }
         let mut sites: Vec<SiteEstimate> = self
@@ -380,6 +447,36 @@ impl Shares {
     }
 }
 
+/// Classes of about one size, and keepers in them, that speak for one more.
+const NEIGHBOURS_LEAST: usize = 4;
+const NEIGHBOUR_KEEPERS_LEAST: f64 = 8.0;
+
+/// The weights of the sites that have the classes of about the same size: `None` where they do not speak for this one.
+fn neighbours(
+    named: &[(u64, f64, BTreeMap<SiteId, f64>)],
+    growth: &ClassGrowth,
+    watched: f64,
+) -> Option<BTreeMap<SiteId, f64>> {
+    // Of so many some would have been seen.
+    if growth.class.constant.is_some() || growth.count as f64 * watched > 3.0 {
+        return None;
+    }
+    let size = growth.class.chunk_bytes;
+    let about = size - size / 5..=size + size / 4;
+    let (mut weights, mut bytes, mut count) = (BTreeMap::new(), 0.0, 0_usize);
+    for (_, grown, sites) in named.iter().filter(|(size, ..)| about.contains(size)) {
+        count += 1;
+        bytes += grown;
+        for (site, weight) in sites {
+            *weights.entry(*site).or_default() += weight;
+        }
+    }
+    let keepers: f64 = weights.values().sum();
+    let usual = bytes / count.max(1) as f64;
+    let alike = growth.bytes as f64 <= 2.0 * usual;
+    (count >= NEIGHBOURS_LEAST && keepers >= NEIGHBOUR_KEEPERS_LEAST && alike).then_some(weights)
+}
+
 /// The greatest first, down to a sum of `bytes`: what goes beyond is noise that other classes make up for.
 fn trim(unnamed: &mut Vec<ClassGrowth>, bytes: i64) {
     unnamed.sort_by_key(|growth| (std::cmp::Reverse(growth.bytes), growth.class));
@@ -403,3 +500,7 @@ fn trim(unnamed: &mut Vec<ClassGrowth>, bytes: i64) {
 fn seconds(nanoseconds: Option<&u64>) -> f64 {
     nanoseconds.map_or(0.0, |nanoseconds| *nanoseconds as f64 / 1e9)
 }
+
+#[cfg(test)]
+#[path = "survivors_tests.rs"]
+mod tests;

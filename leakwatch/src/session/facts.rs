@@ -80,7 +80,7 @@ impl Facts {
         let dropped = process.huge.as_ref().map_or(0, |huge| huge.dropped);
         self.huge_lookups_dropped = self.huge_lookups_dropped.saturating_add(dropped);
         let by_pages = state.sampling.is_some();
-        let (mut sites, mut found) = if by_pages {
+        let (mut sites, found) = if by_pages {
             let kept = process.settled.as_ref();
             let mapped = |settled: &Settled<_>, id| Live::of(settled.sites.get(&id).map(|kept| kept.mapped));
             let (mut sites, unshared) = mapping_sites(process, state, names, &|id| LiveAndHeap {
@@ -116,7 +116,6 @@ impl Facts {
         };
         if let Some(survivors) = survivors {
             sites.extend(survivors.sites(process.pid, state, names));
-            found.retain(|region, _| !region.is_some_and(is_heap));
         }
         if process.gone && process.parent.is_some() {
             sites.iter_mut().for_each(went_with_its_process);
@@ -140,7 +139,7 @@ impl Facts {
         } else {
             Rest::Before
         };
-        let heap = survivors.map(|survivors| (survivors.found(state), survivors.is_whole()));
+        let heap = survivors.map(|survivors| (survivors.found(state), survivors.resident_growth()));
         let own = account(process, grown, found, heap, rest);
         let closed = own.as_deref().map(reconcile);
         if let Some(own) = own {
@@ -182,11 +181,17 @@ fn found_by_pages(process: &Process, lost_faults: bool) -> ByRegion {
     let Some(settled) = &process.settled else {
         return ByRegion::new();
     };
-    let start = process
+    let mut start = process
         .start
         .baseline
         .as_ref()
-        .map(|baseline| &baseline.by_region);
+        .map(|baseline| baseline.by_region.clone());
+    if settled.heap.is_some()
+        && let Some(start) = &mut start
+    {
+        without_heap(start, process.heap_before);
+    }
+    let start = start.as_ref();
     let settled = &settled.others;
     let regions = settled
         .groups
@@ -213,6 +218,23 @@ fn found_by_pages(process: &Process, lost_faults: bool) -> ByRegion {
             (*region, found)
         })
         .collect()
+}
+
+/// Takes the heaps' pages out of those that were there, by region: from where heaps are first, then from what the kernel
+/// may have merged them with.
+fn without_heap(had: &mut BTreeMap<Option<Region>, u64>, mut heap: u64) {
+    for region in [
+        Some(Region::Heap),
+        Some(Region::Arena),
+        Some(Region::Anonymous),
+        None,
+    ] {
+        if let Some(pages) = had.get_mut(&region) {
+            let own = heap.min(*pages);
+            *pages -= own;
+            heap -= own;
+        }
+    }
 }
 
 fn of_group(group: &Group, lost_faults: bool) -> Found {
@@ -253,15 +275,19 @@ fn found_by_mappings(process: &Process, state: &State, heap_apart: bool) -> (Opt
     let mut live = BySite::new();
     for owned in process.owned.iter().flatten() {
         let region = regions.as_ref().and_then(|map| map.at(owned.range.start));
+        let in_heap = heap_apart && region.is_some_and(is_heap);
+        if let Some(site) = owned.site {
+            *live.entry((site, in_heap)).or_default() += owned.bytes;
+        }
+        // Its blocks tell more.
+        if in_heap {
+            continue;
+        }
         let found = by_region.entry(region).or_default();
         match owned.site {
             Some(site) if state.has_stack(site) => found.attributed += owned.bytes,
             Some(_) => found.add(Reason::NoStack, owned.bytes.cast_signed()),
             None => found.add(Reason::Unseen, owned.bytes.cast_signed()),
-        }
-        if let Some(site) = owned.site {
-            let in_heap = heap_apart && region.is_some_and(is_heap);
-            *live.entry((site, in_heap)).or_default() += owned.bytes;
         }
     }
     (process.owned.is_some().then_some(live), by_region)
@@ -273,7 +299,7 @@ fn account(
     process: &Process,
     grown: Option<i64>,
     found: ByRegion,
-    heap: Option<(Found, bool)>,
+    heap: Option<(Found, Option<i64>)>,
     rest: Rest,
 ) -> Option<Vec<Part>> {
     if let (Some(before), Some(after)) = (&process.start.smaps, &process.end.smaps) {
@@ -283,19 +309,29 @@ fn account(
             .iter()
             .map(|(region, delta)| (*region, delta.anonymous_and_swap()))
             .collect();
-        let heap = heap.map(|(found, whole)| {
+        let heap = heap.map(|(found, grown)| {
             // Blocks are not told apart by where they lie.
-            let grown = by_region
+            let told: i64 = by_region
                 .extract_if(.., |region, _| is_heap(*region))
                 .map(|(_, grown)| grown)
                 .sum();
-            heap_part(found, whole, grown)
+            let grown_there = grown.unwrap_or(told);
+            // The kernel merges heaps with what else is mapped beside them.
+            *by_region.entry(Region::Anonymous).or_default() += told - grown_there;
+            heap_part(found, grown.is_some(), grown_there)
         });
-        let mut known = BTreeMap::new();
+        let mut known: BTreeMap<Region, Found> = BTreeMap::new();
         let mut elsewhere = Found::default();
         for (region, found) in found {
             match region {
-                Some(region) => drop(known.insert(region, found)),
+                Some(region) => known
+                    .entry(if heap.is_some() && is_heap(region) {
+                        Region::Anonymous
+                    } else {
+                        region
+                    })
+                    .or_insert_with(Found::default)
+                    .join(&found),
                 // Gone between the reading of smaps and the look-up, or come since.
                 None => elsewhere = found,
             }

@@ -8,6 +8,7 @@ use leakwatch_ebpf::wire::Counter;
 
 use super::births::BirthWatch;
 use super::facts::{Facts, Names};
+use super::pages::union;
 use super::process::{Measure, anonymous_of, monotonic_ns};
 use super::sampling::Sampling;
 use super::watch::{State, Watch};
@@ -283,11 +284,15 @@ impl State {
         self.allocs_not_watched = self.allocs_not_watched.take().or(why);
     }
 
-    /// Where the heaps lie whose blocks are told by survivors.
-    fn survivors_heap(&self, pid: u32) -> &[Range<u64>] {
-        let end = self.censuses.end.as_ref();
-        end.filter(|_| self.outcome.is_some() && pid == self.target)
-            .map_or(&[], |end| &end.census.extents)
+    /// Where the heaps lie, or lay, whose blocks are told by survivors.
+    fn survivors_heap(&self, pid: u32) -> Vec<Range<u64>> {
+        let (Some(start), Some(end)) = (&self.censuses.start, &self.censuses.end) else {
+            return Vec::new();
+        };
+        if self.outcome.is_none() || pid != self.target {
+            return Vec::new();
+        }
+        union(&start.census.extents, &end.census.extents)
     }
 
     /// Finds out what is there of what was added.
@@ -299,7 +304,7 @@ impl State {
         if self.sampling.is_some() {
             let has_stack = |site| self.has_stack(site);
             let heap = self.survivors_heap(pid);
-            settled = process.settle(&self.root, &has_stack, self.paging.multi_size, heap);
+            settled = process.settle(&self.root, &has_stack, self.paging.multi_size, &heap);
         } else {
             owned = process.look_up(&self.root);
         }

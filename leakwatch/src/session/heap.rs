@@ -60,6 +60,11 @@ impl Watch {
     /// The census at the window's start.
     pub fn count_heap_at_start(&mut self, options: &RecordOptions) -> anyhow::Result<()> {
         let read = self.count_heap(options, Vec::new())?;
+        if let Some(Ok(reading)) = &read
+            && let Some(process) = self.state.processes.get_mut(&options.target.pid)
+        {
+            process.note_heap_before(&reading.census.extents);
+        }
         let censuses = &mut self.state.censuses;
         match read {
             Some(Ok(reading)) => censuses.start = Some(reading),

@@ -131,14 +131,9 @@ pub(super) struct SettledPages {
     pub heap: Option<Settled<Option<Region>>>,
 }
 
-/// The parts of a range in the heaps (by address) and outside. Where regions are told apart it is in one as a whole.
-fn split(region: Option<Region>, range: Range<u64>, heap: &[Range<u64>]) -> Vec<(Range<u64>, bool)> {
-    if heap.is_empty() {
-        return vec![(range, false)];
-    }
-    if let Some(region) = region {
-        return vec![(range, is_heap(region))];
-    }
+/// The parts of a range in the heaps (by address, apart from each other) and outside. Not by region: the kernel merges a
+/// heap with what else is mapped beside it.
+fn split(range: Range<u64>, heap: &[Range<u64>]) -> Vec<(Range<u64>, bool)> {
     let page = super::process::page_bytes();
     let first = heap.partition_point(|it| it.end <= range.start);
     let mut parts = Vec::new();
@@ -160,7 +155,21 @@ fn split(region: Option<Region>, range: Range<u64>, heap: &[Range<u64>]) -> Vec<
     parts
 }
 
-/// Whether the allocator has its arenas there.
+/// Address ranges of two lists in one, by address and apart from each other.
+pub(super) fn union(one: &[Range<u64>], next: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut all: Vec<Range<u64>> = one.iter().chain(next).cloned().collect();
+    all.sort_unstable_by_key(|range| range.start);
+    let mut apart: Vec<Range<u64>> = Vec::new();
+    for range in all {
+        match apart.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => apart.push(range),
+        }
+    }
+    apart
+}
+
+/// Whether the allocator has its arenas there, and little else.
 pub(super) fn is_heap(region: Region) -> bool {
     matches!(region, Region::Heap | Region::Arena)
 }
@@ -207,7 +216,7 @@ impl Process {
         let page = super::process::page_bytes();
         each_run(root, self.pid, &self.final_spans(), &mut |region, run| {
             let pages = run.pages.start.saturating_mul(page)..run.pages.end.saturating_mul(page);
-            for (part, in_heap) in split(region, pages, heap) {
+            for (part, in_heap) in split(pages, heap) {
                 let settlement = if in_heap { &mut of_heap } else { &mut others };
                 settlement.add(region, part.start / page..part.end.div_ceil(page), run.huge);
             }
@@ -217,6 +226,15 @@ impl Process {
             others: others.finish(),
             heap: (!heap.is_empty()).then(|| of_heap.finish()),
         })
+    }
+
+    /// How many pages of the heaps were there when the window began.
+    pub fn note_heap_before(&mut self, heap: &[Range<u64>]) {
+        let page = super::process::page_bytes();
+        self.heap_before = heap
+            .iter()
+            .map(|range| self.pages.before_in(range.start / page..range.end.div_ceil(page)))
+            .sum();
     }
 
     /// All anonymous memory where that is known and was affordable, else what the window is known to have added.

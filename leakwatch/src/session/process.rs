@@ -113,6 +113,8 @@ pub(super) struct Process {
     pub owned: Option<Vec<Owned>>,
     /// The same by pages.
     pub settled: Option<SettledPages>,
+    /// Pages of the allocator's heaps that were there at the start; 0 where the heap was not read.
+    pub heap_before: u64,
     /// The memory that was watched is gone: exit, or exec.
     pub gone: bool,
     /// Executable memory was mapped since the code was last read.
@@ -195,6 +197,7 @@ impl Process {
             end: Measure::default(),
             owned: None,
             settled: None,
+            heap_before: 0,
             gone: false,
             code_changed: false,
             library_loaded: false,

@@ -65,8 +65,8 @@ fn constant(what: Option<What>) -> Option<u64> {
 /// What the blocks of one process came to.
 pub(super) struct Survivors {
     pub estimate: Estimate,
-    /// Resident bytes of the heap that are not in use, end minus start; `None` where residence is not known.
-    kept: Option<i64>,
+    /// Resident bytes of the heap, and those that are not in use, end minus start; `None` where residence is not known.
+    resident: Option<(i64, i64)>,
 }
 
 impl State {
@@ -90,21 +90,16 @@ impl State {
         });
         Some(Survivors {
             estimate,
-            kept: kept(start, end),
+            resident: resident(start, end),
         })
     }
 }
 
-fn kept(start: &Reading, end: &Reading) -> Option<i64> {
-    let not_in_use = |reading: &Reading| {
-        let resident = reading.kept?.heap_bytes;
-        Some(
-            resident
-                .cast_signed()
-                .saturating_sub(reading.census.in_use_bytes.cast_signed()),
-        )
-    };
-    Some(not_in_use(end)?.saturating_sub(not_in_use(start)?))
+fn resident(start: &Reading, end: &Reading) -> Option<(i64, i64)> {
+    let grown = |before: u64, after: u64| after.cast_signed().saturating_sub(before.cast_signed());
+    let resident = grown(start.kept?.heap_bytes, end.kept?.heap_bytes);
+    let in_use = grown(start.census.in_use_bytes, end.census.in_use_bytes);
+    Some((resident, resident.saturating_sub(in_use)))
 }
 
 /// By how much each class of blocks grew, those included that stayed as they are.
@@ -174,15 +169,15 @@ impl Survivors {
         found.add(Reason::NoStack, no_stack.cast_signed());
         found.add(Reason::UnnamedGrowth, self.estimate.unnamed_bytes);
         found.add(Reason::FreedBlocks, self.estimate.shrunk_bytes);
-        if let Some(kept) = self.kept {
+        if let Some((_, kept)) = self.resident {
             found.add(Reason::KeptFree, kept);
         }
         found
     }
 
-    /// Whether all of the heap's growth is told: what is left came between the readings.
-    pub fn is_whole(&self) -> bool {
-        self.kept.is_some()
+    /// By how many resident bytes the heaps grew, where that is known: what was found of them adds up to it.
+    pub fn resident_growth(&self) -> Option<i64> {
+        self.resident.map(|(resident, _)| resident)
     }
 
     /// The sites of the blocks that survived.

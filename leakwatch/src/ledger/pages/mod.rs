@@ -359,6 +359,13 @@ impl PageLedger {
         owned.saturating_mul(self.stands_for() << self.page_shift)
     }
 
+    /// How many of these pages (numbers) were there when the window began, and were not given up since.
+    #[must_use]
+    pub fn before_in(&self, pages: Range<u64>) -> u64 {
+        let runs = self.before.runs(pages);
+        runs.iter().map(|run| run.end - run.start).sum()
+    }
+
     /// Whether it is known what was there when the window began.
     #[must_use]
     pub fn before_known(&self) -> bool {
