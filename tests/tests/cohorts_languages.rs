@@ -7,8 +7,7 @@ use leakwatch_tests::target::Target;
 
 fn record(program: &Program, arguments: &[&str], seconds: u32) -> Watched {
     let mut target = Target::start(program, arguments);
-    // They use a tenth of a processor: of one percent of that a test would have to last a minute.
-    watch(&mut target, seconds, &["--allocs-budget", "8"])
+    watch(&mut target, seconds, &["--allocs-budget", "3"])
 }
 
 /// No function of the standard library is blamed, by its name or by its file.

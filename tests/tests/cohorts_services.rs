@@ -79,12 +79,14 @@ fn statements_of_a_postgres_backend() {
     let running = Record::of(backend)
         .arg("--census")
         .arg("always")
+        .arg("--allocs-budget")
+        .arg("10")
         .duration("12s")
         .start();
     running.wait_attached();
     for round in 0..20 {
         prepare(&mut session, 101 + round * 100, 200 + round * 100);
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(300));
     }
     let outcome = running.finish();
     let grown = resident_bytes(backend) - before;
