@@ -241,11 +241,10 @@ impl Cohorts {
                 } if fits(born.facts.size, born.facts.function, chunk_bytes, mapped) => Some(words),
                 Seen::InUse { .. } | Seen::NotInUse => None,
             };
-            let alive_then = self.courses.entry(born.facts.site).or_default();
-            let counts = counts_of(alive_then, interval);
-            add(counts, 0);
+            let course = self.courses.entry(born.facts.site).or_default();
+            course.count(interval, 0);
             let Some(words) = alive else { continue };
-            add(counts, 1);
+            course.count(interval, 1);
             self.candidates.insert(
                 look.address,
                 Candidate {
@@ -432,20 +431,20 @@ impl Cohorts {
     }
 }
 
-fn counts_of(course: &mut Course, interval: usize) -> &mut Vec<u64> {
-    while course.alive.len() <= interval {
-        course.alive.push(Vec::new());
-    }
-    let last = course.alive.len() - 1;
-    &mut course.alive[last.min(interval)]
-}
-
-fn add(counts: &mut Vec<u64>, index: usize) {
-    if counts.len() < 2 {
-        counts.resize(2, 0);
-    }
-    if let Some(count) = counts.get_mut(index) {
-        *count += 1;
+impl Course {
+    /// One more of an interval: 0 a member of the cohort, 1 one that was in use at its look.
+    fn count(&mut self, interval: usize, stage: usize) {
+        if self.alive.len() <= interval {
+            self.alive.resize(interval + 1, Vec::new());
+        }
+        if let Some(counts) = self.alive.get_mut(interval) {
+            if counts.len() < 2 {
+                counts.resize(2, 0);
+            }
+            if let Some(count) = counts.get_mut(stage) {
+                *count += 1;
+            }
+        }
     }
 }
 
