@@ -271,6 +271,8 @@ impl Process {
 pub(super) fn regions(mappings: &[Mapping]) -> Vec<Region> {
     mappings
         .iter()
+        // The kernel's own, for the probes.
+        .filter(|mapping| mapping.path_bytes() != b"[uprobes]")
         .map(|mapping| Region {
             range: mapping.range.clone(),
             protection: protection(mapping),

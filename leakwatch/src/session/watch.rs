@@ -38,6 +38,8 @@ const DRAIN_MAX: usize = 16 * 1024;
 /// The last drain is bounded too: a target that was not told to stop may outrun it.
 const LAST_DRAIN_MAX: usize = 4 * 1024 * 1024;
 const TICK_EVERY: Duration = Duration::from_secs(1);
+/// Where the kernel puts a page for the probes in a process's text, above all else (x86-64, four levels of page tables).
+const UPROBES: u64 = 0x7fff_ffff_e000;
 const PROT_WRITE: u32 = 2;
 const PROT_EXEC: u32 = 4;
 
@@ -200,6 +202,10 @@ impl State {
             return;
         };
         let address = untagged(header.address);
+        // The kernel's page for the probes on the allocator: no memory of the target's.
+        if self.cohorts.is_some() && address >= UPROBES {
+            return;
+        }
         // Sampled before the rate fell.
         if !process.pages.samples(address) {
             return;
