@@ -40,30 +40,33 @@ fn five_hundred_bursts() {
     let mut server = server();
     let (mut bursts, mut answers, mut windows) = (0, serves(&mut server, 0), 0);
     while bursts < BURSTS {
-        let record = Record::of(server.pid())
-            .duration("4s")
-            .arg("--census")
-            .arg("always");
-        let outcome = record.arg("--allocs-budget").arg("3").start().finish();
-        let recording = outcome.recording();
-        let allocations = recording.allocations.unwrap_or_else(|| {
-            panic!(
-                "births were not watched: {:?}\n{outcome}",
-                recording.allocations_not_watched
-            )
-        });
-        // Not one burst without an end: they come and go.
-        assert!(
-            allocations.watched_seconds < recording.window.duration_seconds / 2.0,
-            "{allocations:?}"
-        );
-        bursts += allocations.bursts;
-        windows += 1;
-        assert!(
-            bursts >= windows,
-            "a window without a burst: {allocations:?}\n{outcome}"
-        );
-        assert!(server.is_well(), "{outcome}");
+        // Three at a time: theirs come and go while another's are there.
+        let start = || {
+            let record = Record::of(server.pid())
+                .duration("8s")
+                .arg("--census")
+                .arg("always");
+            record.arg("--allocs-budget").arg("3").start()
+        };
+        for running in [start(), start(), start()] {
+            let outcome = running.finish();
+            let recording = outcome.recording();
+            let allocations = recording.allocations.unwrap_or_else(|| {
+                panic!(
+                    "births were not watched: {:?}\n{outcome}",
+                    recording.allocations_not_watched
+                )
+            });
+            // Not one burst without an end: they come and go.
+            assert!(
+                allocations.watched_seconds < recording.window.duration_seconds / 2.0,
+                "{allocations:?}"
+            );
+            assert!(allocations.bursts > 0, "{allocations:?}\n{outcome}");
+            bursts += allocations.bursts;
+            windows += 1;
+            assert!(server.is_well(), "{outcome}");
+        }
         answers = serves(&mut server, answers);
         text::wait_clean(server.pid());
     }
@@ -81,27 +84,26 @@ fn killed_in_a_hundred_bursts() {
     let mut answers = serves(&mut server, 0);
     let mut random: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut found = 0;
-    for kill in 0..KILLS {
+    for _ in 0..KILLS / 2 {
         // Probes that stay, and probes that come and go.
-        let mode: &[&str] = if kill % 2 == 0 {
-            &["--allocs", "always"]
-        } else {
-            &["--allocs-budget", "50"]
+        let start = |mode: [&str; 2]| {
+            let record = Record::of(pid).duration("5s").arg("--census").arg("always");
+            record.arg(mode[0]).arg(mode[1]).start()
         };
-        let mut record = Record::of(pid).duration("5s").arg("--census").arg("always");
-        for argument in mode {
-            record = record.arg(argument);
+        let both = [start(["--allocs", "always"]), start(["--allocs-budget", "50"])];
+        for running in &both {
+            running.wait_attached();
         }
-        let running = record.start();
-        running.wait_attached();
         random ^= random >> 12;
         random ^= random << 25;
         random ^= random >> 27;
         std::thread::sleep(Duration::from_millis(100 + random % 500));
-        // It is looked before it is killed, whether this one tests anything.
-        found += u32::from(!text::compare(pid).differences.is_empty());
-        running.signal(Signal::KILL);
-        drop(running);
+        for running in both {
+            // It is looked before each is killed, whether this one tests anything.
+            found += u32::from(!text::compare(pid).differences.is_empty());
+            running.signal(Signal::KILL);
+            drop(running);
+        }
         answers = serves(&mut server, answers);
         text::wait_clean(pid);
         assert!(server.is_well());
