@@ -3,14 +3,16 @@
 
 use std::time::{Duration, Instant};
 
+use leakwatch_tests::kernel;
 use leakwatch_tests::programs::Program;
 use leakwatch_tests::record::Record;
 use leakwatch_tests::target::Target;
-use leakwatch_tests::{kernel, text};
+use leakwatch_tests::text::{self, Places};
 use rustix::process::Signal;
 
 const BURSTS: u64 = 500;
 const KILLS: u32 = 100;
+const MOMENTS: u32 = 20;
 
 /// A server that has answered more than before, all of it right.
 fn serves(server: &mut Target, before: u64) -> u64 {
@@ -112,5 +114,56 @@ fn killed_in_a_hundred_bursts() {
     assert!(
         found >= KILLS / 3,
         "only {found} of {KILLS} were killed with probes in the text"
+    );
+}
+
+/// Killed in the very moment in which some of the probes are in the text and others are not yet, or not any more. The
+/// kernel does not write to another's text on behalf of a process that is being killed: it says "failed to unregister,
+/// leaking uprobe" in its log and leaves the breakpoints. So nobody who can be killed may be the one who puts them in.
+#[test]
+fn killed_while_probes_come_and_go() {
+    if !kernel::required() {
+        return;
+    }
+    let mut server = server();
+    let pid = server.pid();
+    let start = |mode: [&str; 2]| {
+        let record = Record::of(pid).duration("20s").arg("--census").arg("always");
+        record.arg(mode[0]).arg(mode[1]).start()
+    };
+    let places = {
+        let running = start(["--allocs", "always"]);
+        running.wait_attached();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while text::compare(pid).differences.is_empty() {
+            assert!(Instant::now() < deadline, "no probe was put in");
+        }
+        // All of them, by now.
+        std::thread::sleep(Duration::from_millis(200));
+        Places::of(pid)
+    };
+    text::wait_clean(pid);
+    let mut answers = serves(&mut server, 0);
+    let mut halfway = 0;
+    for _ in 0..MOMENTS {
+        let running = start(["--allocs-budget", "20"]);
+        running.wait_attached();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            let taken = places.taken();
+            if taken > 0 && taken < places.all() {
+                halfway += 1;
+                break;
+            }
+        }
+        running.signal(Signal::KILL);
+        drop(running);
+        answers = serves(&mut server, answers);
+        text::wait_clean(pid);
+    }
+    eprintln!("{halfway} of {MOMENTS} were killed halfway, {answers} answers");
+    assert!(
+        halfway >= MOMENTS / 3,
+        "only {halfway} of {MOMENTS} were killed halfway"
     );
 }
