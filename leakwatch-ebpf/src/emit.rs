@@ -13,6 +13,7 @@ use leakwatch_ebpf::wire::{
     THIN_PAGES_MAX, flags, page_in_sample,
 };
 
+use crate::programs::alloc::restore_return_address;
 use crate::{EVENTS, FAULT_SCRATCH, SAMPLE, SCRATCH, Scratch, TARGETS, counters, setting, snapshot};
 
 /// Sixteenths of the ring that may wait before the sample is thinned.
@@ -138,6 +139,9 @@ fn send_through(slots: &Array<Scratch>, header: Header, registers: u64, lost: Co
     // SAFETY: the slot is larger than a header, and aligned: it starts a map value.
     unsafe { scratch.cast::<Header>().write(header) };
     let length = snapshot::take(scratch, registers, 0);
+    if length > HEADER_BYTES {
+        restore_return_address(scratch);
+    }
     if length > RECORD_BYTES_MAX {
         return;
     }

@@ -24,7 +24,7 @@ use aya_ebpf::{
 use leakwatch_ebpf::wire::alloc::{Burst, Call, Cookie, HITS_STEP, SLOTS_SPARE, cut};
 use leakwatch_ebpf::wire::{
     Counter, FUNCTION_ARGUMENTS, HEADER_BYTES, Header, Kind, RECORD_BYTES_MAX, RETURN_ON_STACK,
-    block_in_sample, flags,
+    STACK_BYTES_MAX, block_in_sample, flags,
 };
 
 use crate::{
@@ -182,6 +182,12 @@ fn entered<C: aya_ebpf::EbpfContext>(context: &C, registers: u64, entry: u64) ->
         } else {
             0
         },
+        return_address: if setting!(link_register_offset) == RETURN_ON_STACK {
+            // SAFETY: the helper checks the address.
+            unsafe { bpf_probe_read_user(stack_pointer as *const u64) }.unwrap_or(0)
+        } else {
+            0
+        },
     };
     match known {
         // SAFETY: as above.
@@ -262,6 +268,43 @@ fn returned<C: aya_ebpf::EbpfContext>(context: &C, registers: u64) {
         return;
     }
     send_from_slot(&header, registers, &call, popped);
+}
+
+/// Puts the true return address into the copy of a stack on which a call of the allocator is under way: memory is mapped
+/// and touched from within it, and what the return probe has put there leads nowhere.
+#[inline(always)]
+pub fn restore_return_address(scratch: *mut u8) {
+    let Some((number, _)) = burst() else { return };
+    let thread = bpf_get_current_pid_tgid() as u32;
+    let Some(known) = ALLOC_CALLS.get_ptr(thread) else {
+        return;
+    };
+    // SAFETY: a value of the map, which only its own thread writes: it is in this program now.
+    let call = unsafe { known.read_volatile() };
+    if call.burst != number || call.return_address == 0 {
+        return;
+    }
+    let header: *mut Header = scratch.cast();
+    // SAFETY: the slot begins with a header, which is initialised.
+    let (start, length) = unsafe {
+        (
+            (&raw const (*header).stack_pointer).read_volatile(),
+            u64::from((&raw const (*header).stack_length).read_volatile()),
+        )
+    };
+    let offset = call.stack_pointer.wrapping_sub(start);
+    if offset >= length || length - offset < 8 {
+        return;
+    }
+    // The mask is for the verifier: the copy is no longer.
+    let place = snapshot::STACK_AT + (offset as usize & (STACK_BYTES_MAX - 8));
+    // SAFETY: inside the slot, which has a page to spare, and aligned as stack pointers are.
+    unsafe {
+        scratch
+            .add(place)
+            .cast::<u64>()
+            .write_volatile(call.return_address)
+    };
 }
 
 /// Argument `index` of the function that is being entered; 0 where it has none.

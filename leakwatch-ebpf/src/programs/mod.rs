@@ -2,7 +2,7 @@
 //! the order of ownership: once a release has taken effect another thread may be handed the range, and its event must
 //! come later. A release that then fails is corrected by its exit program.
 
-mod alloc;
+pub mod alloc;
 mod brk;
 mod fault;
 mod madvise;

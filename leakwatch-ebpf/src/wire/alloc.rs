@@ -63,9 +63,11 @@ pub struct Call {
     pub cookie: u64,
     /// `CLOCK_MONOTONIC`, nanoseconds, when a function was entered that gives up a block; else 0.
     pub began: u64,
+    /// What lay on the stack at the entry, where the return probe puts its own; 0 where it is not on the stack.
+    pub return_address: u64,
 }
 
-const _: () = assert!(size_of::<Burst>() == 32 && size_of::<BurstState>() == 16 && size_of::<Call>() == 56);
+const _: () = assert!(size_of::<Burst>() == 32 && size_of::<BurstState>() == 16 && size_of::<Call>() == 64);
 
 /// What a program must know of the function that it is attached to. Travels as the attach cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -128,7 +128,9 @@ impl Bursts {
         if now >= self.plan.window {
             return Step::Done;
         }
-        let look = (self.plan.window / LOOKS).clamp(LOOK.0, LOOK.1).min(self.plan.window / 10);
+        let look = (self.plan.window / LOOKS)
+            .clamp(LOOK.0, LOOK.1)
+            .min(self.plan.window / 10);
         if now < look {
             return Step::Wait { until: look };
         }
@@ -179,12 +181,18 @@ impl Bursts {
             if start > now {
                 return Step::Wait { until: start };
             }
-            return self.watch(Duration::from_secs_f64(length), (LEEWAY * (share - fixed)).min(funds));
+            return self.watch(
+                Duration::from_secs_f64(length),
+                (LEEWAY * (share - fixed)).min(funds),
+            );
         };
         if start > now {
             return Step::Wait { until: start };
         }
-        self.watch(Duration::from_secs_f64(length), (LEEWAY * (share - fixed)).min(funds))
+        self.watch(
+            Duration::from_secs_f64(length),
+            (LEEWAY * (share - fixed)).min(funds),
+        )
     }
 
     /// What a [`Step::Watch`] came to.
@@ -195,6 +203,13 @@ impl Bursts {
         self.cost += self.plan.cost.of_burst(&spent.hits);
         self.idle += self.plan.cost.of_idle(&spent.hits);
         self.hits = self.hits.saturating_add(spent.hits.burst);
+    }
+
+    /// What taking the probes out came to, once they are: hits since the last time that something was told.
+    pub fn detached(&mut self, hits: &Hits) {
+        self.cost += self.plan.cost.of_burst(hits);
+        self.idle += self.plan.cost.of_idle(hits);
+        self.hits = self.hits.saturating_add(hits.burst);
     }
 
     /// Seconds of processor time for one second of watching, by all that was seen.

@@ -59,7 +59,10 @@ pub struct Class {
 /// What the census at the window's end found at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    InUse { class: Class, words: Words },
+    InUse {
+        class: Class,
+        words: Words,
+    },
     /// It is free, or no chunk begins there.
     Gone,
     Unknown,
@@ -238,11 +241,10 @@ impl Cohorts {
                 } if fits(born.facts.size, born.facts.function, chunk_bytes, mapped) => Some(words),
                 Seen::InUse { .. } | Seen::NotInUse => None,
             };
-            let alive_then = self.courses.entry(born.facts.site).or_default();
-            let counts = counts_of(alive_then, interval);
-            add(counts, 0);
+            let course = self.courses.entry(born.facts.site).or_default();
+            course.count(interval, 0);
             let Some(words) = alive else { continue };
-            add(counts, 1);
+            course.count(interval, 1);
             self.candidates.insert(
                 look.address,
                 Candidate {
@@ -285,7 +287,9 @@ impl Cohorts {
     /// A check of all candidates, at `time` (nanoseconds), in the same order.
     pub fn checked(&mut self, time: u64, looks: &[Look], seen: &[Seen]) {
         for (look, seen) in looks.iter().zip(seen) {
-            let Some(candidate) = self.candidate(look) else { continue };
+            let Some(candidate) = self.candidate(look) else {
+                continue;
+            };
             match *seen {
                 Seen::InUse {
                     chunk_bytes, mapped, ..
@@ -306,10 +310,17 @@ impl Cohorts {
         let common = Common::of(self.candidates.values());
         let mut contents = Vec::new();
         for (look, fate) in looks.iter().zip(fates) {
-            let Some(candidate) = self.candidate(look) else { continue };
+            let Some(candidate) = self.candidate(look) else {
+                continue;
+            };
             match fate {
                 Fate::InUse { class, words }
-                    if fits(candidate.size, candidate.function, class.chunk_bytes, class.mapped) =>
+                    if fits(
+                        candidate.size,
+                        candidate.function,
+                        class.chunk_bytes,
+                        class.mapped,
+                    ) =>
                 {
                     candidate.seen = time;
                     if candidate.stretch != stretch {
@@ -420,20 +431,20 @@ impl Cohorts {
     }
 }
 
-fn counts_of(course: &mut Course, interval: usize) -> &mut Vec<u64> {
-    while course.alive.len() <= interval {
-        course.alive.push(Vec::new());
-    }
-    let last = course.alive.len() - 1;
-    &mut course.alive[last.min(interval)]
-}
-
-fn add(counts: &mut Vec<u64>, index: usize) {
-    if counts.len() < 2 {
-        counts.resize(2, 0);
-    }
-    if let Some(count) = counts.get_mut(index) {
-        *count += 1;
+impl Course {
+    /// One more of an interval: 0 a member of the cohort, 1 one that was in use at its look.
+    fn count(&mut self, interval: usize, stage: usize) {
+        if self.alive.len() <= interval {
+            self.alive.resize(interval + 1, Vec::new());
+        }
+        if let Some(counts) = self.alive.get_mut(interval) {
+            if counts.len() < 2 {
+                counts.resize(2, 0);
+            }
+            if let Some(count) = counts.get_mut(stage) {
+                *count += 1;
+            }
+        }
     }
 }
 
@@ -482,7 +493,9 @@ fn compare(survivors: &mut [Survivor], mut contents: Vec<Content>, common: &Comm
     let mut matches: BTreeMap<(SiteId, u64), Matches> = BTreeMap::new();
     for alike in contents.chunk_by(|one, next| one.size == next.size) {
         for (index, content) in alike.iter().enumerate() {
-            let Some(survivor) = survivors.get_mut(content.survivor) else { continue };
+            let Some(survivor) = survivors.get_mut(content.survivor) else {
+                continue;
+            };
             let own = matches.entry((survivor.site, content.size)).or_default();
             survivor.doubtful = !common.is_same(content.size, &content.before, &content.after);
             own.all += 1.0;
@@ -496,7 +509,9 @@ fn compare(survivors: &mut [Survivor], mut contents: Vec<Content>, common: &Comm
         }
     }
     for content in contents {
-        let Some(survivor) = survivors.get_mut(content.survivor) else { continue };
+        let Some(survivor) = survivors.get_mut(content.survivor) else {
+            continue;
+        };
         if let Some(own) = matches.get(&(survivor.site, content.size))
             && own.compared > 0.0
             && own.same > 0.0

@@ -93,7 +93,9 @@ impl Memory for ProcessMemory {
 impl ProcessMemory {
     /// How many of the first addresses could be read as wholes.
     fn read_each(self, addresses: &[u64], length: usize, into: &mut [u8]) -> usize {
-        let Ok(pid) = i32::try_from(self.pid) else { return 0 };
+        let Ok(pid) = i32::try_from(self.pid) else {
+            return 0;
+        };
         let local = libc::iovec {
             iov_base: into.as_mut_ptr().cast(),
             iov_len: into.len(),

@@ -58,12 +58,16 @@ pub fn glimpse(memory: &impl Memory, lists: &Lists, addresses: &[u64]) -> Vec<Gl
     const HEAD: usize = 16 + 8 * WORDS;
     let fast = glibc::in_fastbins(memory, lists);
     let mut heads = vec![0; HEAD * addresses.len()];
-    let places: Vec<u64> = addresses.iter().map(|address| address.saturating_sub(16)).collect();
+    let places: Vec<u64> = addresses
+        .iter()
+        .map(|address| address.saturating_sub(16))
+        .collect();
     let there = memory.fill_each(&places, HEAD, &mut heads);
     let mut found: Vec<Glimpse> = Vec::with_capacity(addresses.len());
     // Whether a chunk of an arena is in use stands in the header after it.
     let (mut waiting, mut nexts) = (Vec::new(), Vec::new());
-    for (index, ((chunk, head), there)) in places.iter().zip(heads.chunks_exact(HEAD)).zip(there).enumerate() {
+    for (index, ((chunk, head), there)) in places.iter().zip(heads.chunks_exact(HEAD)).zip(there).enumerate()
+    {
         let seen = there.then(|| head_of(lists, *chunk, head)).flatten();
         let free = seen.is_some_and(|seen| is_on_a_list(lists, &fast, *chunk, &seen));
         match seen.filter(|_| !free) {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{
-    AllocsArgument, Arguments, CensusArgument, CommandArguments, DemoArguments, FaultsArgument, GroupByArgument,
-    HeapArguments, OutputArguments, RecordArguments, SelectorArguments,
+    AllocsArgument, Arguments, CensusArgument, CommandArguments, DemoArguments, FaultsArgument,
+    GroupByArgument, HeapArguments, OutputArguments, RecordArguments, SelectorArguments,
 };
 use super::exit::UsageError;
 use crate::session::{AllocsChoice, CensusChoice, FaultChoice, GroupBy, RecordOptions};

@@ -5,5 +5,6 @@ pub mod culprit;
 pub mod figures;
 pub mod rank;
 pub mod reconcile;
+mod staying;
 pub mod survivors;
 pub mod verdict;

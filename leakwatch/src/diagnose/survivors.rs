@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::births::cohorts::{Class, Course, Outcome, Survivor};
+use super::staying::Staying;
+use crate::births::cohorts::{Class, Outcome, Survivor};
 use crate::ledger::SiteId;
 
 /// By how much the blocks of one class grew in the window; negative where they became fewer.
@@ -85,96 +86,6 @@ const SHORT: f64 = 2.0;
 const SLOWER: f64 = 4.0;
 /// Sites that keep nothing are told of where they have one in so many births.
 const BUSY: u64 = 100;
-/// A site of whose old blocks fewer died than this is not extrapolated.
-const DEATHS_LEAST: f64 = 4.0;
-
-/// How likely a block of one site is to stay.
-struct Staying {
-    /// By the interval in which it was born: the chance that what is in use at the end is there for good.
-    weights: Vec<f64>,
-    /// That a block which may be another is the one that was born.
-    trust: f64,
-    oldest_death: u64,
-    followed: u64,
-}
-
-impl Staying {
-    /// `checks`: how many there were, the end's census included.
-    fn of(course: &Course, survived: u64, checks: usize) -> Self {
-        // What share was alive at the j-th check of what was at the one before; the look is the first.
-        let sum = |at: usize, needed: usize| -> f64 {
-            course
-                .alive
-                .iter()
-                .filter(|counts| counts.len() > needed)
-                .filter_map(|counts| counts.get(at))
-                .sum::<u64>() as f64
-        };
-        let members = sum(0, 1);
-        let mut passed = if members > 0.0 { sum(1, 1) / members } else { 1.0 };
-        let mut chain = vec![passed];
-        for check in 1..=checks {
-            // Blocks of the last interval are at their first check as young as can be: older ones tell better.
-            let last = course.alive.get(checks.saturating_sub(1)).filter(|_| check == 1 && checks > 1);
-            let young = |at: usize| last.and_then(|counts| counts.get(at)).map_or(0.0, |count| *count as f64);
-            let (exposed, alive) = (sum(check, check + 1), sum(check + 1, check + 1));
-            let (exposed, alive) = if exposed > young(1) {
-                (exposed - young(1), alive - young(2))
-            } else {
-                (exposed, alive)
-            };
-            // As if one more had fared as at the check before: nothing is known of a site with no older blocks but that.
-            passed = (alive + passed) / (exposed + 1.0);
-            chain.push(passed);
-        }
-        let limit = course.alive.first().map_or(1.0, |counts| limit(counts));
-        let weights = (0..checks.max(1))
-            .map(|interval| {
-                let passed = checks - interval.min(checks);
-                limit * chain.iter().skip(passed + 1).product::<f64>()
-            })
-            .collect();
-        let followed: u64 = course.alive.iter().filter_map(|counts| counts.first()).sum();
-        let candidates: u64 = course.alive.iter().filter_map(|counts| counts.get(1)).sum();
-        Self {
-            weights,
-            trust: if candidates > 0 {
-                survived as f64 / candidates as f64
-            } else {
-                0.0
-            },
-            oldest_death: course.oldest_death,
-            followed,
-        }
-    }
-
-    fn weight(&self, survivor: &Survivor) -> f64 {
-        let last = self.weights.last().copied().unwrap_or(1.0);
-        let weight = self.weights.get(survivor.interval).copied().unwrap_or(last);
-        weight * if survivor.doubtful { self.trust } else { 1.0 }
-    }
-}
-
-/// What share of a cohort's last count will stay, if it goes on to decay as it did: blocks of long requests go down to
-/// nothing, a leak's are all there, a mix has a rest (Aitken's extrapolation).
-fn limit(counts: &[u64]) -> f64 {
-    let [.., first, second, third] = counts else {
-        return 1.0;
-    };
-    let (first, second, third) = (*first as f64, *second as f64, *third as f64);
-    if first - third < DEATHS_LEAST || third <= 0.0 {
-        return 1.0;
-    }
-    let bend = first + third - 2.0 * second;
-    let limit = if bend > 0.0 {
-        (first * third - second * second) / bend
-    } else {
-        // It decays no slower than before: the next step as the last.
-        third * third / second.max(1.0)
-    };
-    (limit / third).clamp(0.0, 1.0)
-}
-
 /// The survivors of one site in one class.
 #[derive(Clone, Copy, Default)]
 struct Kept {
@@ -261,8 +172,7 @@ struct Shares {
 
 impl Shares {
     fn split(&mut self, facts: &Facts<'_>, growth: &ClassGrowth, sites: &BTreeMap<SiteId, Kept>) {
-        let expected =
-            growth.count.max(0) as f64 * facts.watched / facts.outcome.stands_for.max(1) as f64;
+        let expected = growth.count.max(0) as f64 * facts.watched / facts.outcome.stands_for.max(1) as f64;
         let sure: f64 = sites.values().map(|kept| kept.sure).sum();
         let doubtful: f64 = sites.values().map(|kept| kept.doubtful).sum();
         let believed = believed(expected, sure, doubtful);
@@ -298,24 +208,25 @@ impl Shares {
             self.named
                 .push((growth.class.chunk_bytes, bytes, weights.collect()));
         }
-        let mut left = (bytes * named).round() as i64;
+        let mut left = whole(bytes * named);
         let rest = growth.bytes.saturating_sub(left);
         if rest > 0 {
             self.nameless_bytes = self.nameless_bytes.saturating_add(rest);
             self.unnamed.push(ClassGrowth {
                 class: growth.class,
-                count: (growth.count as f64 * (1.0 - named)).round() as i64,
+                count: whole(growth.count as f64 * (1.0 - named)),
                 bytes: rest,
             });
         }
+        let all = left;
         let named_bytes = left as f64;
         let mut before = 0.0;
         for (site, kept) in sites.iter().filter(|(_, kept)| weight_of(kept) > 0.0) {
             let own_weight = weight_of(kept);
             before += own_weight;
             // Cut where the running sums round to, so that the parts sum to the whole.
-            let until = (named_bytes * (before / weight)).round() as i64;
-            let own = until.saturating_sub(named_bytes as i64 - left).clamp(0, left);
+            let until = whole(named_bytes * (before / weight));
+            let own = until.saturating_sub(all - left).clamp(0, left);
             left -= own;
             let share = own_weight / weight;
             let posterior = (own_weight + 0.5) / (weight + 1.0);
@@ -339,7 +250,8 @@ impl Shares {
 
     fn list_mapped(&mut self, facts: &Facts<'_>, class: Class, sites: &BTreeMap<SiteId, Kept>) {
         for (site, kept) in sites {
-            let blocks = (kept.sure + kept.doubtful) * facts.outcome.stands_for as f64 / facts.watched.max(1e-6);
+            let blocks =
+                (kept.sure + kept.doubtful) * facts.outcome.stands_for as f64 / facts.watched.max(1e-6);
             self.sites.entry(*site).or_default().0.push(Share {
                 class,
                 bytes: blocks * class.chunk_bytes as f64,
@@ -367,7 +279,7 @@ impl Shares {
             let (mut left, mut before) = (growth.bytes, 0.0);
             for (site, weight) in weights.iter().filter(|(_, weight)| **weight > 0.0) {
                 before += weight;
-                let until = (growth.bytes as f64 * (before / all)).round() as i64;
+                let until = whole(growth.bytes as f64 * (before / all));
                 let own = until.saturating_sub(growth.bytes - left).clamp(0, left);
                 left -= own;
                 let entry = self.sites.entry(*site).or_default();
@@ -484,7 +396,7 @@ fn trim(unnamed: &mut Vec<ClassGrowth>, bytes: i64) {
     for growth in unnamed.iter_mut() {
         let own = growth.bytes.min(left);
         if own < growth.bytes {
-            growth.count = (growth.count as f64 * (own as f64 / growth.bytes as f64)).round() as i64;
+            growth.count = whole(growth.count as f64 * (own as f64 / growth.bytes as f64));
             growth.bytes = own;
         }
         left -= own;
@@ -495,6 +407,11 @@ fn trim(unnamed: &mut Vec<ClassGrowth>, bytes: i64) {
     {
         first.bytes += left;
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a cast from float saturates")]
+fn whole(amount: f64) -> i64 {
+    amount.round() as i64
 }
 
 fn seconds(nanoseconds: Option<&u64>) -> f64 {

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::births::cohorts::Course;
 
 fn class(chunk_bytes: u64) -> Class {
     Class {
@@ -114,17 +115,6 @@ fn what_is_young_and_would_die_has_nothing() {
     assert!(share(&estimate, 2) > 0.97, "{estimate:?}");
 }
 
-#[test]
-fn what_still_decays_is_extrapolated() {
-    assert_eq!(limit(&[100, 100, 100, 100, 100]), 1.0);
-    // To nothing, and to a rest of twenty.
-    assert!(limit(&[1000, 1000, 400, 160, 64]) < 0.01);
-    assert!((limit(&[1000, 1000, 100, 60, 40]) - 0.5).abs() < 0.01);
-    // Too few to tell.
-    assert_eq!(limit(&[4, 4, 4, 3, 2]), 1.0);
-    assert_eq!(limit(&[4]), 1.0);
-}
-
 /// What a leak takes of the addresses that churn has just freed looks like churn's survivors, and is many times as much.
 #[test]
 fn addresses_that_others_took_are_not_believed_where_the_sure_ones_are_enough() {
@@ -139,13 +129,13 @@ fn addresses_that_others_took_are_not_believed_where_the_sure_ones_are_enough() 
         own.extend(survivors(1, 1008, 290, interval, true));
         own.extend(survivors(2, 1008, 6, interval, false));
     }
-    let outcome = outcome(&[(1, churn), (2, leak)], own);
-    let estimate = split(&outcome, &[growth(1008, 8000)], expected);
+    let both = outcome(&[(1, churn), (2, leak)], own);
+    let estimate = split(&both, &[growth(1008, 8000)], expected);
     assert!(share(&estimate, 2) > 0.99, "{estimate:?}");
     // Alone, and no more than the class has grown by, they are believed: a block may well have changed.
     let cache = course(&[&[6, 6, 6, 6, 6], &[6, 6, 6, 6], &[6, 6, 6]]);
-    let outcome = super::tests::outcome(&[(3, cache)], survivors(3, 1008, 18, 0, true));
-    let estimate = split(&outcome, &[growth(1008, 8000)], expected);
+    let alone = outcome(&[(3, cache)], survivors(3, 1008, 18, 0, true));
+    let estimate = split(&alone, &[growth(1008, 8000)], expected);
     assert_eq!(estimate.sites[0].bytes, 8000 * 1008);
 }
 
@@ -160,10 +150,7 @@ fn growth_without_evidence_is_unnamed_and_noise_nets_out() {
     assert_eq!(estimate.unnamed_bytes, 6400 - 2880 + 2016);
     assert_eq!(estimate.unnamed[0].class, class(64));
     let estimate = split(&outcome, &[growth(64, 10), growth(96, -30)], 0.01);
-    assert_eq!(
-        (estimate.unnamed_bytes, estimate.shrunk_bytes),
-        (0, 640 - 2880)
-    );
+    assert_eq!((estimate.unnamed_bytes, estimate.shrunk_bytes), (0, 640 - 2880));
     assert!(estimate.unnamed.is_empty());
 }
 
@@ -206,7 +193,7 @@ proptest! {
         kept in prop::collection::vec((0u32..6, 0usize..12, 0usize..30, 0usize..3, any::<bool>()), 0..20),
         watched in 0.0001f64..1.0,
     ) {
-        let sizes: std::collections::BTreeMap<u64, i64> =
+        let sizes: BTreeMap<u64, i64> =
             classes.iter().map(|(size, count)| (size * 16, *count)).collect();
         let growth: Vec<ClassGrowth> = sizes.iter().map(|(size, count)| growth(*size, *count)).collect();
         let mut all = Vec::new();

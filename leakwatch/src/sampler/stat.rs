@@ -51,7 +51,8 @@ pub fn parse(text: &[u8]) -> io::Result<Stat> {
     Ok(Stat {
         start_time_ticks: stat.starttime,
         processor: Duration::from_secs_f64(
-            stat.utime.saturating_add(stat.stime) as f64 / rustix::param::clock_ticks_per_second().max(1) as f64,
+            stat.utime.saturating_add(stat.stime) as f64
+                / rustix::param::clock_ticks_per_second().max(1) as f64,
         ),
         start_brk: stat.start_brk.and_then(known),
         start_stack: known(stat.startstack),

@@ -311,10 +311,11 @@ fn account(
             .collect();
         let heap = heap.map(|(found, grown)| {
             // Blocks are not told apart by where they lie.
-            let told: i64 = by_region
-                .extract_if(.., |region, _| is_heap(*region))
-                .map(|(_, grown)| grown)
-                .sum();
+            let mut told = 0_i64;
+            by_region.retain(|region, grown| {
+                told += if is_heap(*region) { *grown } else { 0 };
+                !is_heap(*region)
+            });
             let grown_there = grown.unwrap_or(told);
             // The kernel merges heaps with what else is mapped beside them.
             *by_region.entry(Region::Anonymous).or_default() += told - grown_there;
@@ -330,7 +331,7 @@ fn account(
                     } else {
                         region
                     })
-                    .or_insert_with(Found::default)
+                    .or_default()
                     .join(&found),
                 // Gone between the reading of smaps and the look-up, or come since.
                 None => elsewhere = found,

@@ -150,7 +150,11 @@ mod tests {
             .collect();
         assert_eq!(
             told,
-            [(40, Some("Session"), 96), (4104, None, 8224), (24, Some("&kOps"), 64)]
+            [
+                (40, Some("Session"), 96),
+                (4104, None, 8224),
+                (24, Some("&kOps"), 64)
+            ]
         );
     }
 }

@@ -1,8 +1,10 @@
 //! Recordings for the tests: one with mappings and every page, one of a sample of pages, one of mappings alone, one with
 //! nothing, one with hostile names. And pictures of a heap.
 
+mod births;
 mod heap;
 
+pub use births::survivors;
 pub use heap::{heap_alone, heap_grown, hostile_picture, picture};
 
 use super::build;
@@ -380,6 +382,7 @@ pub fn hostile() -> Recording {
     recording.call_sites = build::call_sites(&rank(vec![facts], GroupBy::Stack, 10.0));
     recording.heap = Some(heap::hostile(heap_grown()));
     recording.heap_not_taken = Some(evil.into());
+    births::hostile(&mut recording, evil);
     recording.mappings = Some(build::mappings(&mappings.mappings));
     recording.libraries = Some(build::libraries(&mappings.libraries));
     recording.losses.counters = [(evil.to_owned(), 1)].into();

@@ -19,10 +19,13 @@ const REASONS: &[(&str, &str)] = &[
     ("touched_by_others", "came without a fault (io_uring, ptrace...)"),
     ("freed_lazily", "freed (MADV_FREE), not yet taken back"),
     ("lost_faults", "touched, but the fault was lost"),
+    ("unnamed_growth", "blocks in use whose birth was not seen"),
+    ("freed_blocks_from_before", "blocks from before the window, freed"),
+    ("kept_free_in_heap", "free, but kept by the allocator"),
 ];
 
 const REGIONS: &[(&str, &str)] = &[
-    ("heap", "heap (brk)"),
+    ("heap", "heap"),
     ("anonymous", "anonymous mappings"),
     ("arena", "thread arenas"),
     ("stack", "stacks"),

@@ -2,6 +2,7 @@
 //! lost and what it cost. And the picture of a heap alone.
 
 mod account;
+mod births;
 mod columns;
 mod heap;
 mod layout;
@@ -53,6 +54,7 @@ pub fn render(recording: &Recording, options: &Options) -> String {
     // Before the call sites: whether what grew is in use decides how they are to be read.
     heap::section(&mut page, recording, options);
     sites::section(&mut page, recording, options);
+    births::section(&mut page, recording, options);
     mappings::section(&mut page, recording, options);
     tail::processes(&mut page, recording, options);
     tail::losses(&mut page, &recording.losses, recording.losses.events.is_some());

@@ -3,6 +3,7 @@
 use unicode_width::UnicodeWidthStr;
 
 use super::Options;
+use super::births;
 use super::columns::{Columns, space};
 use super::layout::{BLAMED, DIM, PLAIN, Page, STRONG, bytes, left, seconds};
 use crate::report::folded::frame_name;
@@ -14,6 +15,11 @@ const OUTSIDE: usize = 3;
 
 /// What each evidence can and cannot say.
 const EVIDENCE: &[(&str, &str)] = &[
+    (
+        "survivors",
+        "Evidence is survivors: births of blocks were watched in short bursts, and the site has its part of what the heap \
+         grew by, size by size, by the blocks of its that are still in use.",
+    ),
     (
         "pages",
         "Evidence is pages: live is resident memory that the site was the first to touch in the window; kept is how \
@@ -140,7 +146,13 @@ fn one(page: &mut Page, site: &CallSite, mixed: bool, options: &Options) {
         page.paint(DIM, &about)
     ));
 
-    stack(page, site, options.verbose);
+    if let Some(blocks) = births::of_site(page, site, options.verbose) {
+        page.paragraph(7, &blocks, PLAIN);
+    }
+    // How it came to keep nothing is of interest to few.
+    if weight(site) > 0 || site.allocations.is_none() || options.verbose {
+        stack(page, site, options.verbose);
+    }
     if options.verbose {
         page.paragraph(7, &history(site), DIM);
     }

@@ -5,27 +5,29 @@
 //! left out, since it may be gone at once. Two checks over the window tell young blocks from those that stay, and the
 //! census at its end has the last word (`survivors`).
 
-use std::collections::{BTreeMap, VecDeque};
+mod look;
+mod queue;
+
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use leakwatch_ebpf::wire::alloc::cut;
-use leakwatch_ebpf::wire::{Counter, Header, Kind, SAMPLE_ALL, SAMPLE_MIN, block_in_sample, flags};
+use leakwatch_ebpf::wire::{Counter, SAMPLE_ALL, SAMPLE_MIN};
 
 use super::RecordOptions;
 use super::process::monotonic_ns;
-use super::translate::untagged;
-use super::watch::{State, Watch, living, site};
+use super::watch::Watch;
 use crate::births::cohorts::Look;
-use crate::births::{LEEWAY, Bursts, Cohorts, Facts, HitCost, Hits, Plan, Seen, Spent, Step};
-use crate::census::memory::ProcessMemory;
-use crate::census::watched::{Glimpse, Lists, glimpse};
+use crate::births::{Bursts, Cohorts, HitCost, Hits, LEEWAY, Plan, Spent, Step};
+use crate::census::watched::Lists;
 use crate::probe::allocs::{AllocLinks, AllocMethod, BurstLimits};
-use crate::probe::{Event, Probe, ProbeError};
+use crate::probe::{Probe, ProbeError};
 use crate::sampler::{ProcRoot, stat};
 use crate::target::entry_points::{EntryPoints, safe_to_probe};
 use crate::target::{Proc, allocator};
+
+use look::Looking;
+pub(super) use queue::Queue;
 
 /// When births are watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,8 +46,6 @@ const TOO_YOUNG: u32 = 6;
 const LOOK_AT: f64 = 0.6;
 /// The checks between the window's ends, as parts of it.
 const CHECKS: [f64; 2] = [1.0 / 3.0, 2.0 / 3.0];
-/// Births that wait hold so many bytes at most.
-const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// In a stretch that is longer than this, births are unwound while it lasts, for so long at once.
 const LONG: Duration = Duration::from_millis(200);
 const SLICE: Duration = Duration::from_millis(1);
@@ -133,178 +133,6 @@ struct Stretch {
     looking: Option<Looking>,
 }
 
-/// A look at blocks, on a thread of its own.
-struct Looking {
-    looks: Vec<Look>,
-    /// When it began, nanoseconds.
-    time: u64,
-    thread: JoinHandle<Vec<Seen>>,
-}
-
-impl Looking {
-    fn start(pid: u32, lists: &Arc<Lists>, looks: Vec<Look>) -> Option<Self> {
-        let addresses: Vec<u64> = looks.iter().map(|look| look.address).collect();
-        let lists = Arc::clone(lists);
-        let time = monotonic_ns();
-        let thread = std::thread::Builder::new()
-            .spawn(move || {
-                let found = glimpse(&ProcessMemory::of(pid), &lists, &addresses);
-                found.into_iter().map(seen).collect()
-            })
-            .ok()?;
-        Some(Self { looks, time, thread })
-    }
-
-    fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// What was seen, one for each look. A look that failed saw nothing.
-    fn finish(self) -> (Vec<Look>, u64, Vec<Seen>) {
-        let mut seen = self.thread.join().unwrap_or_default();
-        seen.resize(self.looks.len(), Seen::Unknown);
-        (self.looks, self.time, seen)
-    }
-}
-
-fn seen(glimpse: Glimpse) -> Seen {
-    match glimpse {
-        Glimpse::NotInUse => Seen::NotInUse,
-        Glimpse::InUse {
-            chunk_bytes,
-            mapped,
-            words,
-        } => Seen::InUse {
-            chunk_bytes,
-            mapped,
-            words,
-        },
-    }
-}
-
-/// Births that wait for their stacks to be unwound. That takes longer than a burst may: it is done when the probes are out.
-#[derive(Default)]
-pub(super) struct Queue {
-    births: VecDeque<Queued>,
-    bytes: usize,
-    /// When the newest was born, nanoseconds.
-    latest: u64,
-}
-
-struct Queued {
-    header: Header,
-    registers: Option<Box<[u8]>>,
-    stack: Box<[u8]>,
-}
-
-impl Queue {
-    /// Whether there is room for more.
-    fn has_room(&self) -> bool {
-        self.bytes < QUEUE_BYTES_MAX
-    }
-
-    fn push(&mut self, event: &Event<'_>) {
-        let queued = Queued {
-            header: event.header,
-            registers: event.registers.map(Box::from),
-            stack: Box::from(event.stack),
-        };
-        self.bytes += size_of::<Queued>() + queued.stack.len();
-        self.latest = self.latest.max(queued.header.time);
-        self.births.push_back(queued);
-    }
-
-    fn pop(&mut self) -> Option<Queued> {
-        let queued = self.births.pop_front()?;
-        self.bytes = self
-            .bytes
-            .saturating_sub(size_of::<Queued>() + queued.stack.len());
-        Some(queued)
-    }
-
-    /// The blocks that stand at their addresses when all of it is done, born at `until` or before.
-    fn standing(&self, threshold: u64, until: u64) -> BTreeMap<u64, u64> {
-        let mut standing = BTreeMap::new();
-        for Queued { header, .. } in &self.births {
-            standing.remove(&untagged(header.old_address));
-            let address = untagged(header.address);
-            if block_in_sample(address, threshold) {
-                standing.insert(address, header.time);
-            }
-        }
-        standing.retain(|_, born| *born <= until);
-        standing
-    }
-}
-
-impl State {
-    /// A block was born, or realloc gave one up: to be told to the cohorts by [`Self::work_off`].
-    pub(super) fn birth(&mut self, event: &Event<'_>) {
-        if event.header.tgid != self.target || self.cohorts.is_none() {
-            self.stray_events += 1;
-            return;
-        }
-        if !self.queue.has_room() {
-            self.work_off(Duration::MAX);
-        }
-        self.queue.push(event);
-    }
-
-    /// Unwinds what waits, for so long at most.
-    pub(super) fn work_off(&mut self, most: Duration) {
-        let began = Instant::now();
-        while began.elapsed() < most
-            && let Some(queued) = self.queue.pop()
-        {
-            self.unwind_birth(&queued);
-        }
-    }
-
-    /// Unwinds what waits and was born by `time`, nanoseconds.
-    fn work_off_until(&mut self, time: u64) {
-        while self.queue.births.front().is_some_and(|next| next.header.time <= time)
-            && let Some(queued) = self.queue.pop()
-        {
-            self.unwind_birth(&queued);
-        }
-    }
-
-    fn unwind_birth(&mut self, queued: &Queued) {
-        let header = &queued.header;
-        let Some(cohorts) = &mut self.cohorts else { return };
-        let (address, old) = (untagged(header.address), untagged(header.old_address));
-        let began = header.old_length;
-        if header.flags & flags::THINNED != 0 {
-            cohorts.left(old, began);
-            return;
-        }
-        if let Some(process) = living(&mut self.processes, header.tgid, &mut self.stray_events) {
-            process.refresh_code(&self.root, &mut self.unwinder);
-        }
-        let event = Event {
-            kind: Kind::Alloc,
-            header: *header,
-            registers: queued.registers.as_deref(),
-            stack: &queued.stack,
-        };
-        let Some(site) = site(&mut self.unwinder, &mut self.sites, &event, false) else {
-            return;
-        };
-        let facts = Facts {
-            site,
-            size: header.length,
-            time: header.time,
-            thread: header.tid,
-            function: header.protection,
-        };
-        if old == 0 {
-            cohorts.born(address, facts);
-        } else {
-            cohorts.moved(old, address, facts, began);
-        }
-    }
-}
-
 impl BirthWatch {
     /// When there is something to do next, as time of the window.
     pub fn wakes(&self, now: Duration) -> Option<Duration> {
@@ -326,6 +154,13 @@ impl BirthWatch {
             .counts()
             .map_or(self.told, |counts| counts.hits())
             .since(&self.hits_before)
+    }
+
+    fn look_at_clock(&mut self, root: &ProcRoot) {
+        // Of a target that is gone the last look stands.
+        if let Some(processor) = processor(root, self.target) {
+            self.processor = processor.saturating_sub(self.processor_before);
+        }
     }
 
     /// The processor time that the target has used in the window so far.
@@ -416,6 +251,7 @@ impl Watch {
             return;
         };
         births.checks.clear();
+        births.look_at_clock(&self.state.root);
         if let Some(check) = births.check.take() {
             self.finish_check(check);
         }
@@ -510,7 +346,9 @@ impl Watch {
 
     /// Tells the cohorts what the last look saw.
     fn finish_look(&mut self, births: &mut BirthWatch) {
-        let Some(looking) = births.looked.take() else { return };
+        let Some(looking) = births.looked.take() else {
+            return;
+        };
         let (looks, time, seen) = looking.finish();
         // A birth at one of the addresses since then is in the ring: it ends what was seen.
         self.drain_rest();
@@ -554,9 +392,7 @@ impl Watch {
     /// What the bursts say is next.
     fn ask(&mut self, births: &mut BirthWatch) -> Result<(), ProbeError> {
         let now = self.state.began.elapsed();
-        if let Some(processor) = processor(&self.state.root, births.target) {
-            births.processor = processor.saturating_sub(births.processor_before);
-        }
+        births.look_at_clock(&self.state.root);
         match births.bursts.next(now, births.processor) {
             Step::Watch { length, hits_max } => self.watch_births(births, length, hits_max),
             Step::Wait { until } => {
@@ -613,7 +449,8 @@ impl Watch {
     /// User-space threads: what a probe does to their stacks is not known.
     fn found_other_stacks(&mut self, births: &mut BirthWatch) {
         births.given_up = Some(
-            "a call of the allocator came on a stack that is not its thread's own (user-space threads)".to_owned(),
+            "a call of the allocator came on a stack that is not its thread's own (user-space threads)"
+                .to_owned(),
         );
         self.tell(births);
         self.end_stretch(births);
@@ -636,6 +473,11 @@ impl Watch {
                 .get_or_insert_with(|| "the probes could not be taken out in order".to_owned());
         }
         set_urgent(false);
+        if let Ok(counts) = self.probe.counts() {
+            let hits = counts.hits();
+            births.bursts.detached(&hits.since(&births.told));
+            births.told = hits;
+        }
         self.drain_rest();
         self.finish_look(births);
         self.state.work_off(Duration::MAX);

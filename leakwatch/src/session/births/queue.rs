@@ -1,0 +1,141 @@
+//! Births between the ring and the cohorts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use leakwatch_ebpf::wire::{Header, Kind, block_in_sample, flags};
+
+use crate::births::Facts;
+use crate::probe::Event;
+use crate::session::translate::untagged;
+use crate::session::watch::{State, living, site};
+
+/// Births that wait hold so many bytes at most.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Births that wait for their stacks to be unwound. That takes longer than a burst may: it is done when the probes are out.
+#[derive(Default)]
+pub(in crate::session) struct Queue {
+    births: VecDeque<Queued>,
+    bytes: usize,
+    /// When the newest was born, nanoseconds.
+    pub latest: u64,
+}
+
+struct Queued {
+    header: Header,
+    registers: Option<Box<[u8]>>,
+    stack: Box<[u8]>,
+}
+
+impl Queue {
+    /// Whether there is room for more.
+    fn has_room(&self) -> bool {
+        self.bytes < QUEUE_BYTES_MAX
+    }
+
+    fn push(&mut self, event: &Event<'_>) {
+        let queued = Queued {
+            header: event.header,
+            registers: event.registers.map(Box::from),
+            stack: Box::from(event.stack),
+        };
+        self.bytes += size_of::<Queued>() + queued.stack.len();
+        self.latest = self.latest.max(queued.header.time);
+        self.births.push_back(queued);
+    }
+
+    fn pop(&mut self) -> Option<Queued> {
+        let queued = self.births.pop_front()?;
+        self.bytes = self
+            .bytes
+            .saturating_sub(size_of::<Queued>() + queued.stack.len());
+        Some(queued)
+    }
+
+    /// The blocks that stand at their addresses when all of it is done, born at `until` or before.
+    pub fn standing(&self, threshold: u64, until: u64) -> BTreeMap<u64, u64> {
+        let mut standing = BTreeMap::new();
+        for Queued { header, .. } in &self.births {
+            standing.remove(&untagged(header.old_address));
+            let address = untagged(header.address);
+            if block_in_sample(address, threshold) {
+                standing.insert(address, header.time);
+            }
+        }
+        standing.retain(|_, born| *born <= until);
+        standing
+    }
+}
+
+impl State {
+    /// A block was born, or realloc gave one up: to be told to the cohorts by [`Self::work_off`].
+    pub(in crate::session) fn birth(&mut self, event: &Event<'_>) {
+        if event.header.tgid != self.target || self.cohorts.is_none() {
+            self.stray_events += 1;
+            return;
+        }
+        if !self.queue.has_room() {
+            self.work_off(Duration::MAX);
+        }
+        self.queue.push(event);
+    }
+
+    /// Unwinds what waits, for so long at most.
+    pub(super) fn work_off(&mut self, most: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < most
+            && let Some(queued) = self.queue.pop()
+        {
+            self.unwind_birth(&queued);
+        }
+    }
+
+    /// Unwinds what waits and was born by `time`, nanoseconds.
+    pub(super) fn work_off_until(&mut self, time: u64) {
+        while self
+            .queue
+            .births
+            .front()
+            .is_some_and(|next| next.header.time <= time)
+            && let Some(queued) = self.queue.pop()
+        {
+            self.unwind_birth(&queued);
+        }
+    }
+
+    fn unwind_birth(&mut self, queued: &Queued) {
+        let header = &queued.header;
+        let Some(cohorts) = &mut self.cohorts else { return };
+        let (address, old) = (untagged(header.address), untagged(header.old_address));
+        let began = header.old_length;
+        if header.flags & flags::THINNED != 0 {
+            cohorts.left(old, began);
+            return;
+        }
+        if let Some(process) = living(&mut self.processes, header.tgid, &mut self.stray_events) {
+            process.refresh_code(&self.root, &mut self.unwinder);
+        }
+        let event = Event {
+            kind: Kind::Alloc,
+            header: *header,
+            registers: queued.registers.as_deref(),
+            stack: &queued.stack,
+        };
+        let Some(site) = site(&mut self.unwinder, &mut self.sites, &event, false) else {
+            return;
+        };
+        let facts = Facts {
+            site,
+            size: header.length,
+            time: header.time,
+            thread: header.tid,
+            function: header.protection,
+        };
+        if old == 0 {
+            cohorts.born(address, facts);
+        } else {
+            cohorts.moved(old, address, facts, began);
+        }
+    }
+}
