@@ -7,7 +7,8 @@ use crate::target::Truth;
 const PAGE_BYTES: u64 = 4096;
 
 /// The call sites, one a line, for a failure's message.
-pub(crate) fn table(recording: &Recording, outcome: &Outcome) -> String {
+#[must_use]
+pub fn table(recording: &Recording, outcome: &Outcome) -> String {
     let mut text = String::from("call sites:\n");
     for site in recording.call_sites.iter().take(12) {
         let culprit = site.culprit.as_ref();

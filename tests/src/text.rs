@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 /// A place where memory and file differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
+    pub address: u64,
     pub file: String,
     /// In the file.
     pub offset: u64,
@@ -20,6 +21,56 @@ pub struct Comparison {
     pub files: Vec<String>,
     pub bytes: u64,
     pub differences: Vec<Difference>,
+}
+
+/// Places where probes stand while they are there: to be asked often, which takes microseconds.
+#[derive(Debug)]
+pub struct Places {
+    memory: File,
+    /// Addresses, and what the file has there.
+    bytes: Vec<(u64, u8)>,
+}
+
+impl Places {
+    /// Where the text of a process differs from its files, now.
+    ///
+    /// # Panics
+    /// Where it does not.
+    #[must_use]
+    pub fn of(pid: u32) -> Self {
+        let differences = compare(pid).differences;
+        assert!(
+            !differences.is_empty(),
+            "there are no probes in the text of {pid}"
+        );
+        let bytes = differences.iter().map(|place| (place.address, place.expected));
+        Self {
+            memory: File::open(format!("/proc/{pid}/mem")).expect("it was just read"),
+            bytes: bytes.collect(),
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// How many of them have a probe.
+    ///
+    /// # Panics
+    /// Where the process is gone.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        let taken = self.bytes.iter().filter(|(address, expected)| {
+            let mut found = [0];
+            self.memory
+                .read_exact_at(&mut found, *address)
+                .expect("the process is there");
+            found != [*expected]
+        });
+        taken.count()
+    }
 }
 
 /// One executable mapping of a file.
@@ -59,6 +110,7 @@ pub fn compare(pid: u32) -> Comparison {
         for (at, (expected, found)) in expected.iter().zip(&found).enumerate() {
             if expected != found {
                 comparison.differences.push(Difference {
+                    address: mapping.start + at as u64,
                     file: mapping.path.clone(),
                     offset: mapping.offset + at as u64,
                     expected: *expected,

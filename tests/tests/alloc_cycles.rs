@@ -3,14 +3,16 @@
 
 use std::time::{Duration, Instant};
 
+use leakwatch_tests::kernel;
 use leakwatch_tests::programs::Program;
 use leakwatch_tests::record::Record;
 use leakwatch_tests::target::Target;
-use leakwatch_tests::{kernel, text};
+use leakwatch_tests::text::{self, Places};
 use rustix::process::Signal;
 
 const BURSTS: u64 = 500;
 const KILLS: u32 = 100;
+const MOMENTS: u32 = 20;
 
 /// A server that has answered more than before, all of it right.
 fn serves(server: &mut Target, before: u64) -> u64 {
@@ -40,30 +42,33 @@ fn five_hundred_bursts() {
     let mut server = server();
     let (mut bursts, mut answers, mut windows) = (0, serves(&mut server, 0), 0);
     while bursts < BURSTS {
-        let record = Record::of(server.pid())
-            .duration("4s")
-            .arg("--census")
-            .arg("always");
-        let outcome = record.arg("--allocs-budget").arg("3").start().finish();
-        let recording = outcome.recording();
-        let allocations = recording.allocations.unwrap_or_else(|| {
-            panic!(
-                "births were not watched: {:?}\n{outcome}",
-                recording.allocations_not_watched
-            )
-        });
-        // Not one burst without an end: they come and go.
-        assert!(
-            allocations.watched_seconds < recording.window.duration_seconds / 2.0,
-            "{allocations:?}"
-        );
-        bursts += allocations.bursts;
-        windows += 1;
-        assert!(
-            bursts >= windows,
-            "a window without a burst: {allocations:?}\n{outcome}"
-        );
-        assert!(server.is_well(), "{outcome}");
+        // Three at a time: theirs come and go while another's are there.
+        let start = || {
+            let record = Record::of(server.pid())
+                .duration("8s")
+                .arg("--census")
+                .arg("always");
+            record.arg("--allocs-budget").arg("3").start()
+        };
+        for running in [start(), start(), start()] {
+            let outcome = running.finish();
+            let recording = outcome.recording();
+            let allocations = recording.allocations.unwrap_or_else(|| {
+                panic!(
+                    "births were not watched: {:?}\n{outcome}",
+                    recording.allocations_not_watched
+                )
+            });
+            // Not one burst without an end: they come and go.
+            assert!(
+                allocations.watched_seconds < recording.window.duration_seconds / 2.0,
+                "{allocations:?}"
+            );
+            assert!(allocations.bursts > 0, "{allocations:?}\n{outcome}");
+            bursts += allocations.bursts;
+            windows += 1;
+            assert!(server.is_well(), "{outcome}");
+        }
         answers = serves(&mut server, answers);
         text::wait_clean(server.pid());
     }
@@ -81,27 +86,26 @@ fn killed_in_a_hundred_bursts() {
     let mut answers = serves(&mut server, 0);
     let mut random: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut found = 0;
-    for kill in 0..KILLS {
+    for _ in 0..KILLS / 2 {
         // Probes that stay, and probes that come and go.
-        let mode: &[&str] = if kill % 2 == 0 {
-            &["--allocs", "always"]
-        } else {
-            &["--allocs-budget", "50"]
+        let start = |mode: [&str; 2]| {
+            let record = Record::of(pid).duration("5s").arg("--census").arg("always");
+            record.arg(mode[0]).arg(mode[1]).start()
         };
-        let mut record = Record::of(pid).duration("5s").arg("--census").arg("always");
-        for argument in mode {
-            record = record.arg(argument);
+        let both = [start(["--allocs", "always"]), start(["--allocs-budget", "50"])];
+        for running in &both {
+            running.wait_attached();
         }
-        let running = record.start();
-        running.wait_attached();
         random ^= random >> 12;
         random ^= random << 25;
         random ^= random >> 27;
         std::thread::sleep(Duration::from_millis(100 + random % 500));
-        // It is looked before it is killed, whether this one tests anything.
-        found += u32::from(!text::compare(pid).differences.is_empty());
-        running.signal(Signal::KILL);
-        drop(running);
+        for running in both {
+            // It is looked before each is killed, whether this one tests anything.
+            found += u32::from(!text::compare(pid).differences.is_empty());
+            running.signal(Signal::KILL);
+            drop(running);
+        }
         answers = serves(&mut server, answers);
         text::wait_clean(pid);
         assert!(server.is_well());
@@ -110,5 +114,56 @@ fn killed_in_a_hundred_bursts() {
     assert!(
         found >= KILLS / 3,
         "only {found} of {KILLS} were killed with probes in the text"
+    );
+}
+
+/// Killed in the very moment in which some of the probes are in the text and others are not yet, or not any more. The
+/// kernel does not write to another's text on behalf of a process that is being killed: it says "failed to unregister,
+/// leaking uprobe" in its log and leaves the breakpoints. So nobody who can be killed may be the one who puts them in.
+#[test]
+fn killed_while_probes_come_and_go() {
+    if !kernel::required() {
+        return;
+    }
+    let mut server = server();
+    let pid = server.pid();
+    let start = |mode: [&str; 2]| {
+        let record = Record::of(pid).duration("20s").arg("--census").arg("always");
+        record.arg(mode[0]).arg(mode[1]).start()
+    };
+    let places = {
+        let running = start(["--allocs", "always"]);
+        running.wait_attached();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while text::compare(pid).differences.is_empty() {
+            assert!(Instant::now() < deadline, "no probe was put in");
+        }
+        // All of them, by now.
+        std::thread::sleep(Duration::from_millis(200));
+        Places::of(pid)
+    };
+    text::wait_clean(pid);
+    let mut answers = serves(&mut server, 0);
+    let mut halfway = 0;
+    for _ in 0..MOMENTS {
+        let running = start(["--allocs-budget", "20"]);
+        running.wait_attached();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            let taken = places.taken();
+            if taken > 0 && taken < places.all() {
+                halfway += 1;
+                break;
+            }
+        }
+        running.signal(Signal::KILL);
+        drop(running);
+        answers = serves(&mut server, answers);
+        text::wait_clean(pid);
+    }
+    eprintln!("{halfway} of {MOMENTS} were killed halfway, {answers} answers");
+    assert!(
+        halfway >= MOMENTS / 3,
+        "only {halfway} of {MOMENTS} were killed halfway"
     );
 }
