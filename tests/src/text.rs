@@ -128,10 +128,9 @@ pub fn compare(pid: u32) -> Comparison {
 /// end.
 ///
 /// # Panics
-/// Where something is left after five seconds (on a busy machine every one of leakwatch's programs takes the kernel a
-/// while to let go), or libc (else the program itself, where it is static) was not compared.
+/// Where something is left after two seconds, or libc (else the program itself, where it is static) was not compared.
 pub fn wait_clean(pid: u32) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(2);
     loop {
         let comparison = compare(pid);
         assert!(

@@ -3,13 +3,15 @@
 //! A burst is begun ([`Probe::begin_burst`]), attached to each process that is to be watched
 //! ([`Probe::attach_allocs`]) and detached by dropping the [`AllocLinks`]; everything else of the probe stays as it is.
 //! [`Probe::end_burst`] comes before that: the kernel takes some milliseconds to clear the text, and a hit then costs
-//! less. Between bursts nothing is in the target's text. The probes hang on descriptors, so whatever ends leakwatch ends them.
+//! less. Between bursts nothing is in the target's text. The probes hang on descriptors of processes that end when leakwatch
+//! does, however it ends ([`holder`]).
 //!
 //! Three ways to attach, the newest that the kernel has: a uprobe session at all places at once (Linux 6.13: the return
 //! address is replaced only where the entry says so), a uprobe link for the entries and one for the returns (6.6), or two
 //! perf events for each place, of which each takes a while.
 
 mod calibrate;
+mod holder;
 mod programs;
 
 #[cfg(test)]
@@ -28,6 +30,7 @@ use super::bpf_call::{self, AttachType, UprobeEvents};
 use super::{Counts, Probe, ProbeError, map_error, take};
 use crate::births::Hits;
 use crate::target::entry_points::EntryPoints;
+use holder::Holder;
 pub(super) use programs::Maps;
 
 /// The programs, for the check of the object.
@@ -132,23 +135,15 @@ impl Allocs {
     }
 }
 
-/// The probes in the text of one process. Dropping it takes them out of it, and waits until no program of theirs runs.
+/// The probes in the text of one process, each link held by a process of leakwatch's own. Dropping it takes them out, and
+/// waits until no program of theirs runs.
 #[derive(Debug)]
-pub struct AllocLinks(Vec<OwnedFd>);
+pub struct AllocLinks(Vec<Holder>);
 
 impl Drop for AllocLinks {
-    /// Each link on a thread of its own: the kernel lets readers' grace periods pass for each, and those pass for all
-    /// at once.
+    /// All at once: the kernel lets readers' grace periods pass for each link, and those pass for all alike.
     fn drop(&mut self) {
-        let mut links = std::mem::take(&mut self.0).into_iter();
-        let here = links.next();
-        std::thread::scope(|scope| {
-            for link in links {
-                // Where there is no thread to be had it is closed on the spot: what was to run is dropped.
-                let _: io::Result<_> = std::thread::Builder::new().spawn_scoped(scope, move || drop(link));
-            }
-            drop(here);
-        });
+        self.0.iter().for_each(Holder::release);
     }
 }
 
@@ -295,7 +290,7 @@ impl Programs {
         Ok(AllocLinks(links))
     }
 
-    fn attach_many(&self, pid: u32, points: &EntryPoints, path: &CString) -> io::Result<Vec<OwnedFd>> {
+    fn attach_many(&self, pid: u32, points: &EntryPoints, path: &CString) -> io::Result<Vec<Holder>> {
         let offsets: Vec<u64> = points.points.iter().map(|point| point.offset).collect();
         let cookies: Vec<u64> = points
             .points
@@ -308,9 +303,11 @@ impl Programs {
             AttachType::Multi
         };
         let link = |program: &OwnedFd, returns: bool| {
-            bpf_call::link_many(program.as_fd(), kind, path, &offsets, &cookies, pid, returns)
+            Holder::of(&[program.as_raw_fd(), points.file.as_raw_fd()], || {
+                bpf_call::link_many(program.as_fd(), kind, path, &offsets, &cookies, pid, returns)
+            })
         };
-        // Returns first, so that no entry is seen whose return would be missed; and dropped last.
+        // Returns first, so that no entry is seen whose return would be missed.
         let returns = self
             .returns
             .as_ref()
@@ -320,22 +317,20 @@ impl Programs {
         Ok([Some(enter), returns].into_iter().flatten().collect())
     }
 
-    fn attach_each(&self, pid: u32, points: &EntryPoints, path: &CString) -> io::Result<Vec<OwnedFd>> {
+    fn attach_each(&self, pid: u32, points: &EntryPoints, path: &CString) -> io::Result<Vec<Holder>> {
         let events = UprobeEvents::of_this_kernel()?;
         let mut links = Vec::new();
         for (program, returns) in [(self.returns.as_ref(), true), (Some(&self.enter), false)] {
             let Some(program) = program else { continue };
             for point in &points.points {
-                let event = events.open(path, point.offset, pid, returns)?;
-                links.push(bpf_call::link_event(
-                    program.as_fd(),
-                    event.as_fd(),
-                    point.cookie().to_bits(),
-                )?);
+                let cookie = point.cookie().to_bits();
+                let descriptors = [program.as_raw_fd(), points.file.as_raw_fd()];
+                links.push(Holder::of(&descriptors, || {
+                    let event = events.open(path, point.offset, pid, returns)?;
+                    bpf_call::link_event(program.as_fd(), event.as_fd(), cookie)
+                })?);
             }
         }
-        // Entries are dropped first.
-        links.reverse();
         Ok(links)
     }
 }

@@ -1,0 +1,254 @@
+//! Who puts probes into a target's text, and takes them out again: a process of its own for each link.
+//!
+//! The kernel does not write to another process's text on behalf of one that is being killed. Whoever is killed while it
+//! attaches or detaches leaves breakpoints there for good, and the kernel says no more than `failed to unregister,
+//! leaking uprobe` in its log. So leakwatch itself does neither: a fork of it makes the link and lives as long as that.
+//! However leakwatch ends, the fork sees the end of a socket, finishes what it is at, and exits: the link goes with it, in
+//! a process that nobody is killing. It is in a session of its own, so that what ends a terminal's programs does not end
+//! it, and takes no signal but the one that none can refuse. Only who kills a whole control group at once, or this very
+//! process, in the milliseconds in which it writes still does that to it.
+
+use std::io::{self, Read as _};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+/// A link, held by a process of its own. Dropping it ends the link, and returns when that has been done.
+#[derive(Debug)]
+pub(super) struct Holder {
+    pid: libc::pid_t,
+    /// Where it answers, and whose end is its own.
+    life: UnixStream,
+}
+
+impl Holder {
+    /// Has a fork make a link by `attach`, in which it may use `descriptors`; all others it closes. `attach` must neither
+    /// take memory nor a lock: the fork has one thread of however many there are.
+    ///
+    /// # Errors
+    ///
+    /// When there is no process or pipe to be had, or the reason of `attach`.
+    pub fn of(descriptors: &[RawFd], attach: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<Self> {
+        let (life, its_end) = UnixStream::pair()?;
+        let life_fd = its_end.as_raw_fd();
+        let mut kept: Vec<RawFd> = descriptors.iter().copied().chain([life_fd]).collect();
+        kept.sort_unstable();
+        let signals = Blocked::all();
+        // SAFETY: the child calls nothing but system calls, whatever threads the parent has.
+        let pid = unsafe { libc::fork() };
+        match pid {
+            -1 => return Err(io::Error::last_os_error()),
+            0 => {
+                // SAFETY: as above; it ends without returning.
+                unsafe {
+                    libc::setsid();
+                    close_all_but(&kept);
+                    hold(life_fd, attach);
+                }
+            }
+            _ => {}
+        }
+        drop(signals);
+        // What the holder does not hold any more must be at its end here.
+        drop(its_end);
+        let holder = Self { pid, life };
+        let mut number = [0; 4];
+        (&holder.life).read_exact(&mut number)?;
+        match i32::from_ne_bytes(number) {
+            0 => Ok(holder),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+
+    /// Begins to end the link. The drop waits for it.
+    pub fn release(&self) {
+        // Not by closing it: another fork may have it too. It fails where the holder has ended before.
+        let _: io::Result<()> = self.life.shutdown(Shutdown::Write);
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.release();
+        // SAFETY: our own child, not yet reaped, so the number cannot be anybody else's.
+        while unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), 0) } == -1
+            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+        {}
+    }
+}
+
+/// # Safety
+///
+/// For a forked child: nothing but system calls are made, if `attach` makes no other.
+unsafe fn hold(life: RawFd, attach: impl FnOnce() -> io::Result<OwnedFd>) -> ! {
+    let link = attach();
+    let number = match &link {
+        Ok(_) => 0,
+        Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+    }
+    .to_ne_bytes();
+    let mut byte = 0_u8;
+    // SAFETY: the buffers are this function's own. Where nobody asks any more the write fails and the read is at its end.
+    unsafe {
+        libc::send(life, number.as_ptr().cast(), number.len(), libc::MSG_NOSIGNAL);
+        if link.is_ok() {
+            while libc::read(life, (&raw mut byte).cast(), 1) == -1
+                && *libc::__errno_location() == libc::EINTR
+            {}
+        }
+    }
+    drop(link);
+    // SAFETY: nothing of the parent's is cleaned up.
+    unsafe { libc::_exit(0) }
+}
+
+/// Closes every descriptor that is not in `kept`, which is sorted: a ring, a program or another link that the child had
+/// would live as long as it.
+///
+/// # Safety
+///
+/// For a forked child: nobody else uses these descriptors there.
+unsafe fn close_all_but(kept: &[RawFd]) {
+    let mut from = 0;
+    for descriptor in kept.iter().filter_map(|kept| libc::c_uint::try_from(*kept).ok()) {
+        if descriptor > from {
+            // SAFETY: the caller's promise.
+            unsafe { libc::syscall(libc::SYS_close_range, from, descriptor - 1, 0) };
+        }
+        from = descriptor + 1;
+    }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_close_range, from, libc::c_uint::MAX, 0) };
+}
+
+/// Signals that wait until this is dropped. A child that is forked meanwhile has them blocked for good.
+struct Blocked(libc::sigset_t);
+
+impl Blocked {
+    fn all() -> Self {
+        // SAFETY: a set of signals is a plain array of bits, and both are this function's own.
+        unsafe {
+            let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, &raw mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: the set was filled in when they were blocked.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeReader, PipeWriter};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Holds the writing end of a pipe, which is at its end when nobody holds that any more.
+    fn holding() -> (Holder, PipeReader) {
+        let (reader, writer) = io::pipe().unwrap();
+        let descriptor = writer.as_raw_fd();
+        let writer = std::cell::Cell::new(Some(writer));
+        let attach = || {
+            writer
+                .take()
+                .map(OwnedFd::from)
+                .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
+        };
+        let holder = Holder::of(&[descriptor], attach).unwrap();
+        drop::<Option<PipeWriter>>(writer.take());
+        (holder, reader)
+    }
+
+    fn is_at_its_end(reader: &PipeReader, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        let mut wanted = libc::pollfd {
+            fd: reader.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        while wanted.revents & libc::POLLHUP == 0 && Instant::now() < deadline {
+            // SAFETY: one structure, of this function's own.
+            unsafe { libc::poll(&raw mut wanted, 1, 10) };
+        }
+        wanted.revents & libc::POLLHUP != 0
+    }
+
+    const SHORT: Duration = Duration::from_millis(100);
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_link_is_there_until_it_is_dropped() {
+        let (holder, reader) = holding();
+        assert!(!is_at_its_end(&reader, SHORT));
+        // What a terminal or a service's end sends.
+        for signal in [
+            libc::SIGINT,
+            libc::SIGTERM,
+            libc::SIGHUP,
+            libc::SIGPIPE,
+            libc::SIGQUIT,
+        ] {
+            // SAFETY: our own child.
+            assert_eq!(unsafe { libc::kill(holder.pid, signal) }, 0);
+        }
+        assert!(!is_at_its_end(&reader, SHORT));
+        drop(holder);
+        assert!(is_at_its_end(&reader, LONG));
+    }
+
+    #[test]
+    fn a_link_goes_when_its_owner_is_killed() {
+        let (reader, writer) = io::pipe().unwrap();
+        let (ready, ready_in) = io::pipe().unwrap();
+        // SAFETY: the child does what a fork of one of several threads may, and ends without returning.
+        let owner = unsafe { libc::fork() };
+        if owner == 0 {
+            let descriptor = writer.as_raw_fd();
+            // SAFETY: nobody else uses it in this child.
+            let attach = || Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(descriptor) });
+            let holder = Holder::of(&[descriptor], attach);
+            let made = [u8::from(holder.is_ok())];
+            // SAFETY: as above.
+            unsafe {
+                libc::close(descriptor);
+                libc::write(ready_in.as_raw_fd(), made.as_ptr().cast(), 1);
+                loop {
+                    libc::pause();
+                }
+            }
+        }
+        drop((writer, ready_in));
+        let mut made = [0];
+        (&ready).read_exact(&mut made).unwrap();
+        assert_eq!(made, [1]);
+        assert!(!is_at_its_end(&reader, SHORT));
+        // SAFETY: our own child, not yet reaped.
+        unsafe {
+            libc::kill(owner, libc::SIGKILL);
+            libc::waitpid(owner, std::ptr::null_mut(), 0);
+        }
+        assert!(is_at_its_end(&reader, LONG));
+    }
+
+    #[test]
+    fn the_reason_of_a_refusal_is_told() {
+        let refused = Holder::of(&[], || Err(io::Error::from_raw_os_error(libc::ENOEXEC))).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ENOEXEC));
+    }
+
+    #[test]
+    fn a_holder_keeps_nothing_else() {
+        let (reader, other) = io::pipe().unwrap();
+        let (holder, _held) = holding();
+        drop(other);
+        assert!(is_at_its_end(&reader, LONG));
+        drop(holder);
+    }
+}
