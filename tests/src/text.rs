@@ -95,7 +95,9 @@ pub fn compare(pid: u32) -> Comparison {
         File::open(format!("/proc/{pid}/mem")).unwrap_or_else(|error| panic!("/proc/{pid}/mem: {error}"));
     let mut comparison = Comparison::default();
     for mapping in maps.lines().filter_map(executable) {
-        let file = File::open(&mapping.path).unwrap_or_else(|error| panic!("{}: {error}", mapping.path));
+        // Not by its name, under which there may be another by now.
+        let link = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
+        let file = File::open(&link).unwrap_or_else(|error| panic!("{link}: {error}"));
         let length = usize::try_from(mapping.end - mapping.start).expect("a mapping fits in memory");
         let mut found = vec![0; length];
         memory

@@ -20,7 +20,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const LEAST: f64 = 0.001;
 /// Little is known of the target's processor time before this much of the window, which is in steps of a hundredth of a
 /// second.
-const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
+const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(400));
 /// The first burst spends no more than this part of the budget.
 const FIRST_PART: f64 = 0.25;
 /// A burst may spend so many times what it is expected to: what it was cut at is worth nothing.
@@ -31,6 +31,8 @@ const APART: Duration = Duration::from_millis(200);
 const HITS_LEAST: f64 = 1000.0;
 /// There are so many bursts even where it has not, as far as they can be paid for.
 const BURSTS_LEAST: f64 = 6.0;
+/// A part that nothing exceeds.
+pub const NO_BUDGET: f64 = 1e6;
 /// With the probes staying, the budget is looked at so often in a window.
 const LOOKS: u32 = 20;
 
@@ -74,6 +76,10 @@ pub struct Bursts {
     watched: f64,
     cost: f64,
     idle: f64,
+    /// The most that the idle hits around one burst cost.
+    idle_most: f64,
+    /// What was spent before the latest burst on those.
+    idle_before: f64,
     bursts: u32,
     hits: u64,
     /// The start of the next burst, once it was drawn.
@@ -90,6 +96,8 @@ impl Bursts {
             watched: 0.0,
             cost: 0.0,
             idle: 0.0,
+            idle_most: 0.0,
+            idle_before: 0.0,
             bursts: 0,
             hits: 0,
             next: None,
@@ -131,7 +139,7 @@ impl Bursts {
         let look = (self.plan.window / LOOKS)
             .clamp(LOOK.0, LOOK.1)
             .min(self.plan.window / 10);
-        if now < look {
+        if now < look && self.plan.fraction < NO_BUDGET {
             return Step::Wait { until: look };
         }
         let left = self.plan.window - now;
@@ -152,7 +160,8 @@ impl Bursts {
             return self.watch(length, (LEEWAY * share).min(funds));
         }
         self.staying = false;
-        let fixed = self.idle / f64::from(self.bursts);
+        // By the dearest so far: how long it takes to come and go differs much on a busy machine.
+        let fixed = self.idle_most;
         // So that coming and going takes two thirds at most, and half where there is enough for several.
         let least = price * SHORTEST.as_secs_f64();
         let each = if funds > 4.0 * fixed {
@@ -174,24 +183,18 @@ impl Bursts {
         let piece = left.as_secs_f64() / bursts;
         let share = funds / bursts;
         let length = ((share - fixed) / price).min(piece).max(0.0);
-        let Some(start) = self.next else {
-            let start = now + Duration::from_secs_f64((piece - length).max(0.0) * self.draw());
-            let start = start.min(self.plan.window);
-            self.next = Some(start);
-            if start > now {
-                return Step::Wait { until: start };
-            }
-            return self.watch(
-                Duration::from_secs_f64(length),
-                (LEEWAY * (share - fixed)).min(funds),
-            );
+        let start = match self.next {
+            Some(start) => start,
+            None => now + Duration::from_secs_f64((piece - length).max(0.0) * self.draw()),
         };
+        let start = start.min(self.plan.window);
+        self.next = Some(start);
         if start > now {
             return Step::Wait { until: start };
         }
         self.watch(
             Duration::from_secs_f64(length),
-            (LEEWAY * (share - fixed)).min(funds),
+            (LEEWAY * (share - fixed)).min(funds - fixed),
         )
     }
 
@@ -200,15 +203,19 @@ impl Bursts {
         self.bursts += 1;
         self.next = None;
         self.watched += spent.length.as_secs_f64();
-        self.cost += self.plan.cost.of_burst(&spent.hits);
-        self.idle += self.plan.cost.of_idle(&spent.hits);
-        self.hits = self.hits.saturating_add(spent.hits.burst);
+        self.idle_before = self.idle;
+        self.add(&spent.hits);
     }
 
     /// What taking the probes out came to, once they are: hits since the last time that something was told.
     pub fn detached(&mut self, hits: &Hits) {
+        self.add(hits);
+    }
+
+    fn add(&mut self, hits: &Hits) {
         self.cost += self.plan.cost.of_burst(hits);
         self.idle += self.plan.cost.of_idle(hits);
+        self.idle_most = self.idle_most.max(self.idle - self.idle_before);
         self.hits = self.hits.saturating_add(hits.burst);
     }
 

@@ -227,8 +227,11 @@ impl Cohorts {
                 // realloc gave it up before the look.
                 continue;
             };
+            if born.facts.time != look.born {
+                // Another was born there since, and is too young: whose the one before was is not known any more.
+                continue;
+            }
             let alive = match *seen {
-                _ if born.facts.time != look.born => None,
                 Seen::Unknown => {
                     self.unknown += 1;
                     self.births.forget(look.address);

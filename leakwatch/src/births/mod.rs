@@ -10,7 +10,7 @@ pub mod table;
 #[cfg(test)]
 mod bursts_tests;
 
-pub use bursts::{Bursts, LEEWAY, Plan, Spent, Step};
+pub use bursts::{Bursts, LEEWAY, NO_BUDGET, Plan, Spent, Step};
 pub use cohorts::{Cohorts, Fate, Look, Seen};
 pub use cost::{HitCost, Hits};
 pub use table::{Births, Born, Facts, Losses, SiteBirths};

@@ -155,6 +155,6 @@ fn words_of(body: &[u8], chunk_bytes: u64) -> [u64; WORDS] {
 
 fn is_on_a_list(lists: &Lists, fast: &[u64], chunk: u64, head: &Head) -> bool {
     let [_, second, ..] = head.words;
-    // A chunk's user words are 0 and more: a key is neither.
+    // The second word of a block in a tcache is its key; one in a fastbin was met on its list.
     lists.tcache_keys.contains(&second) || !head.mapped && fast.binary_search(&chunk).is_ok()
 }

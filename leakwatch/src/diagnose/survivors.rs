@@ -86,6 +86,7 @@ const SHORT: f64 = 2.0;
 const SLOWER: f64 = 4.0;
 /// Sites that keep nothing are told of where they have one in so many births.
 const BUSY: u64 = 100;
+
 /// The survivors of one site in one class.
 #[derive(Clone, Copy, Default)]
 struct Kept {

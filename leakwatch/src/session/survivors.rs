@@ -122,30 +122,29 @@ fn class_growth(start: &Census, end: &Census) -> Vec<ClassGrowth> {
 
 /// How many of each class are in use.
 fn counts(census: &Census) -> BTreeMap<Class, u64> {
-    let mut counts = BTreeMap::new();
-    let mut told: BTreeMap<u64, u64> = BTreeMap::new();
-    for ((chunk_bytes, what), count) in &census.contents {
-        if let Some(address) = constant(Some(*what)) {
-            let class = Class {
-                chunk_bytes: *chunk_bytes,
-                constant: Some(address),
-                mapped: false,
-            };
-            counts.insert(class, *count);
-            *told.entry(*chunk_bytes).or_default() += count;
-        }
-    }
     let plain = |chunk_bytes, mapped| Class {
         chunk_bytes,
         constant: None,
         mapped,
     };
-    for (chunk_bytes, class) in &census.classes {
-        let rest = class
-            .in_use
-            .count
-            .saturating_sub(told.get(chunk_bytes).copied().unwrap_or(0));
-        counts.insert(plain(*chunk_bytes, false), rest);
+    let mut counts: BTreeMap<Class, u64> = census
+        .classes
+        .iter()
+        .map(|(chunk_bytes, class)| (plain(*chunk_bytes, false), class.in_use.count))
+        .collect();
+    for ((chunk_bytes, what), count) in &census.contents {
+        // What blocks begin with is read a moment after their headers: there may be more of it than there are blocks.
+        if let Some(address) = constant(Some(*what))
+            && let Some(rest) = counts.get_mut(&plain(*chunk_bytes, false))
+        {
+            let count = (*count).min(*rest);
+            *rest -= count;
+            let class = Class {
+                constant: Some(address),
+                ..plain(*chunk_bytes, false)
+            };
+            counts.insert(class, count);
+        }
     }
     for (bytes, count) in &census.mmapped_classes {
         counts.insert(plain(*bytes, true), *count);

@@ -25,7 +25,7 @@ use super::constants::Constants;
 use super::memory::Memory;
 use super::types::constant_ranges;
 use super::watched::{self, Found};
-use super::{Amount, Arena, Budget, Census, Free, Limits, NotTaken};
+use super::{Arena, Budget, Census, Free, Limits, NotTaken};
 use crate::sampler::maps::Mapping;
 use layout::Layout;
 use lists::Nodes;
@@ -100,11 +100,7 @@ pub fn take(
     }
     for (nodes, fastbin) in [(fast.counts, true), (cached.counts, false)] {
         for ((owner, bytes), count) in nodes {
-            let amount = Amount {
-                count,
-                bytes: bytes.saturating_mul(count),
-            };
-            sum.are_free_after_all(bytes, amount);
+            let amount = sum.are_free_after_all(bytes, count);
             if let Some(arena) = census.arenas.get_mut(owner) {
                 arena.in_use.subtract(amount);
                 let kind = if fastbin {

@@ -85,11 +85,18 @@ impl Tally {
         }
     }
 
-    /// Chunks of one size that looked in use turned out to be on a list of free ones.
-    pub fn are_free_after_all(&mut self, bytes: u64, amount: Amount) {
+    /// Chunks of one size that looked in use turned out to be on a list of free ones: how many did. The list was read
+    /// later, and may have some that were met as free or not at all.
+    pub fn are_free_after_all(&mut self, bytes: u64, count: u64) -> Amount {
         let class = self.class(bytes);
+        let count = count.min(class.in_use.count);
+        let amount = Amount {
+            count,
+            bytes: bytes.saturating_mul(count),
+        };
         class.in_use.subtract(amount);
         class.free.add(amount);
+        amount
     }
 
     pub fn merge(&mut self, mut other: Self) {

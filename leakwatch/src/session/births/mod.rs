@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use leakwatch_ebpf::wire::alloc::cut;
 use leakwatch_ebpf::wire::{Counter, SAMPLE_ALL, SAMPLE_MIN};
+use rustix::process::{getpriority_process, setpriority_process};
 
 use super::RecordOptions;
 use super::process::monotonic_ns;
 use super::watch::Watch;
 use crate::births::cohorts::Look;
-use crate::births::{Bursts, Cohorts, HitCost, Hits, LEEWAY, Plan, Spent, Step};
+use crate::births::{Bursts, Cohorts, HitCost, Hits, LEEWAY, NO_BUDGET, Plan, Spent, Step};
 use crate::census::watched::Lists;
 use crate::probe::allocs::{AllocLinks, AllocMethod, BurstLimits};
 use crate::probe::{Probe, ProbeError};
@@ -49,8 +50,6 @@ const CHECKS: [f64; 2] = [1.0 / 3.0, 2.0 / 3.0];
 /// In a stretch that is longer than this, births are unwound while it lasts, for so long at once.
 const LONG: Duration = Duration::from_millis(200);
 const SLICE: Duration = Duration::from_millis(1);
-/// A budget that nothing exceeds.
-const NO_BUDGET: f64 = 1e6;
 
 /// What is known before the window, while nothing is watched yet.
 pub(super) struct Prepared {
@@ -121,6 +120,7 @@ enum Phase {
 /// The probes are in the target's text. Times are of the window.
 struct Stretch {
     links: AllocLinks,
+    urgent: Option<Urgent>,
     since: Duration,
     /// What is not told to the bursts yet began then.
     began: Duration,
@@ -235,7 +235,8 @@ impl Watch {
         self.check_births(&mut births);
         let now = self.state.began.elapsed();
         match &births.phase {
-            Phase::Watching(stretch) if now < stretch.since + LONG => {}
+            // What a look is about waits for it.
+            Phase::Watching(stretch) if now < stretch.since + LONG || stretch.looking.is_some() => {}
             _ => self.state.work_off(SLICE),
         }
         if let Err(error) = self.step_stretch(&mut births) {
@@ -306,7 +307,9 @@ impl Watch {
                         births.looked = Some(looking);
                         self.tell(births);
                         let asked = self.ask(births);
-                        set_urgent(false);
+                        if let Phase::Watching(stretch) = &mut births.phase {
+                            stretch.urgent = None;
+                        }
                         self.finish_look(births);
                         asked
                     }
@@ -429,13 +432,14 @@ impl Watch {
             return Ok(());
         }
         // On a machine that is busy nothing else would end the burst in time.
-        set_urgent(true);
+        let urgent = Urgent::until_dropped();
         // While the probes are put in some births would go unseen, and every hit would cost as much as one that is seen.
         let links = self.probe.attach_allocs(births.target, &births.points)?;
         self.probe.begin_burst(&limits)?;
         let began = self.state.began.elapsed();
         births.phase = Phase::Watching(Stretch {
             links,
+            urgent: Some(urgent),
             since: began,
             began,
             unlooked: began,
@@ -466,13 +470,18 @@ impl Watch {
         if let Err(error) = self.probe.end_burst() {
             births.given_up.get_or_insert_with(|| error.to_string());
         }
-        let Stretch { links, looking, .. } = stretch;
+        let Stretch {
+            links,
+            looking,
+            urgent,
+            ..
+        } = stretch;
         if self.drain_while(move || drop(links)).is_err() {
             births
                 .given_up
                 .get_or_insert_with(|| "the probes could not be taken out in order".to_owned());
         }
-        set_urgent(false);
+        drop(urgent);
         if let Ok(counts) = self.probe.counts() {
             let hits = counts.hits();
             births.bursts.detached(&hits.since(&births.told));
@@ -514,12 +523,29 @@ impl Watch {
     }
 }
 
-/// Whether this thread is to run before others: while a burst is on, which it costs the target more to prolong. Without
+/// This thread runs before others while it lives: while a burst is on, which it costs the target more to prolong. Without
 /// the privilege it goes on as it is.
-fn set_urgent(urgent: bool) {
-    let nice = if urgent { -20 } else { 0 };
-    // An error means that the priority stays.
-    let _: Result<(), rustix::io::Errno> = rustix::process::setpriority_process(None, nice);
+struct Urgent {
+    /// The priority to go back to.
+    nice: Option<i32>,
+}
+
+impl Urgent {
+    fn until_dropped() -> Self {
+        let nice = getpriority_process(None).ok();
+        Self {
+            nice: nice.filter(|_| setpriority_process(None, -20).is_ok()),
+        }
+    }
+}
+
+impl Drop for Urgent {
+    fn drop(&mut self) {
+        if let Some(nice) = self.nice {
+            // To be less urgent is always allowed.
+            let _: Result<(), rustix::io::Errno> = setpriority_process(None, nice);
+        }
+    }
 }
 
 /// Of the most hits, those at which a look is due.
