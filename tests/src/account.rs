@@ -20,10 +20,10 @@ const STRAY_PAGES: u64 = 4;
 const LEAST_COVERAGE: f64 = 0.95;
 const MOST_COVERAGE: f64 = 1.02;
 
-/// A record that looks at every page.
+/// A record that looks at every page, and at nothing else.
 #[must_use]
 pub fn every_page(pid: u32) -> Record {
-    Record::of(pid).budget(EVERY_PAGE)
+    Record::of(pid).pages_alone().budget(EVERY_PAGE)
 }
 
 /// Nothing was thinned, so no figure may have an error.

@@ -63,6 +63,12 @@ impl Record {
         self.arg("--sample-budget").arg(snapshots_a_second)
     }
 
+    /// Without births: for tests of what mapping calls and page faults tell by themselves.
+    #[must_use]
+    pub fn pages_alone(self) -> Self {
+        self.arg("--allocs").arg("never")
+    }
+
     /// A file of the recording's folder.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {

@@ -47,7 +47,7 @@ fn right_when_sampled(mode: &str, budget: u32) {
     let record = || -> (Truth, Outcome) {
         let mut attempts = [budget, budget / 2, budget / 4].into_iter().map(|budget| {
             let mut target = Target::start(&Program::c("huge_pages"), &arguments(mode));
-            let record = Record::of(target.pid()).budget(&budget.to_string());
+            let record = Record::of(target.pid()).pages_alone().budget(&budget.to_string());
             record.watch(&mut target)
         });
         let thinned = attempts.find(|(_, outcome)| outcome.recording().cost.sampling_rate < Some(1.0));

@@ -44,7 +44,10 @@ fn closes(outcome: &Outcome, what: &str) {
 fn program(program: &Program, budgets: &[&str], first: Option<&str>) {
     for budget in budgets {
         let mut target = Target::start(program, &[]);
-        let (_, outcome) = Record::of(target.pid()).budget(budget).watch(&mut target);
+        let (_, outcome) = Record::of(target.pid())
+            .pages_alone()
+            .budget(budget)
+            .watch(&mut target);
         if *budget == EVERY_PAGE {
             closes(&outcome, &format!("{program:?}"));
         } else {
@@ -73,7 +76,7 @@ fn the_account_closes_whatever_the_host_says_of_huge_pages() {
         program(&Program::rust("session_service"), budgets, None);
         program(&Program::python("leak_request"), budgets, None);
         let mut redis = Redis::start();
-        let running = Record::of(redis.pid()).budget(EVERY_PAGE).start();
+        let running = Record::of(redis.pid()).pages_alone().budget(EVERY_PAGE).start();
         running.wait_attached();
         redis.fill(40_000, 1000);
         running.interrupt();

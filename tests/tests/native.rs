@@ -11,7 +11,7 @@ const KIB: u64 = 1024;
 
 fn watch(program: &Program, arguments: &[&str]) -> (Truth, Outcome) {
     let mut target = Target::start(program, arguments);
-    Record::of(target.pid()).watch(&mut target)
+    Record::of(target.pid()).pages_alone().watch(&mut target)
 }
 
 /// The true function first, its bytes within a page per call, stacks complete, nothing lost.

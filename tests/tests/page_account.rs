@@ -32,7 +32,7 @@ fn closes(outcome: &Outcome, budget: &str, least_growth: i64) {
 
 /// Records while `work` runs.
 fn watch(pid: u32, budget: &str, work: impl FnOnce()) -> Outcome {
-    let running = Record::of(pid).budget(budget).start();
+    let running = Record::of(pid).pages_alone().budget(budget).start();
     running.wait_attached();
     work();
     running.interrupt();
@@ -87,7 +87,10 @@ fn a_postgres_backend_filling_its_plan_cache() {
 }
 
 fn watch_program(mut target: Target, budget: &str) -> (Truth, Outcome) {
-    Record::of(target.pid()).budget(budget).watch(&mut target)
+    Record::of(target.pid())
+        .pages_alone()
+        .budget(budget)
+        .watch(&mut target)
 }
 
 #[test]

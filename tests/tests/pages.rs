@@ -17,7 +17,10 @@ fn watch(program: &Program, arguments: &[&str]) -> (Truth, Outcome) {
 
 fn watch_sampled(program: &Program, arguments: &[&str]) -> (Truth, Outcome) {
     let mut target = Target::start(program, arguments);
-    Record::of(target.pid()).budget(LITTLE).watch(&mut target)
+    Record::of(target.pid())
+        .pages_alone()
+        .budget(LITTLE)
+        .watch(&mut target)
 }
 
 /// Looked at page by page: every function right, the leak first, the account closed, nothing lost.
