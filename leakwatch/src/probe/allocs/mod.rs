@@ -4,7 +4,7 @@
 //! ([`Probe::attach_allocs`]) and detached by dropping the [`AllocLinks`]; everything else of the probe stays as it is.
 //! [`Probe::end_burst`] comes before that: the kernel takes some milliseconds to clear the text, and a hit then costs
 //! less. Between bursts nothing is in the target's text. The probes hang on descriptors of processes that end when leakwatch
-//! does, however it ends ([`holder`]).
+//! does, however it ends (`holder`).
 //!
 //! Three ways to attach, the newest that the kernel has: a uprobe session at all places at once (Linux 6.13: the return
 //! address is replaced only where the entry says so), a uprobe link for the entries and one for the returns (6.6), or two
