@@ -16,7 +16,8 @@ pub struct Allocations {
     pub followed: u64,
     pub checks: u64,
     pub cost_seconds: f64,
-    pub budget_seconds: f64,
+    /// `None` where they may cost anything.
+    pub budget_seconds: Option<f64>,
     pub target_cpu_seconds: Option<f64>,
     pub unnamed_bytes: i64,
     pub shrunk_bytes: i64,
@@ -69,7 +70,8 @@ pub struct SiteClass {
 /// # Errors
 /// By what.
 pub fn within_budget(allocations: &Allocations) -> Result<(), String> {
-    let (cost, budget) = (allocations.cost_seconds, allocations.budget_seconds);
+    let cost = allocations.cost_seconds;
+    let budget = allocations.budget_seconds.ok_or("there was no budget")?;
     if !(cost.is_finite() && budget.is_finite() && cost >= 0.0 && budget > 0.0) {
         return Err(format!("a cost of {cost} s on a budget of {budget} s"));
     }
@@ -172,7 +174,7 @@ mod tests {
             followed: 40,
             checks: 2,
             cost_seconds: cost,
-            budget_seconds: budget,
+            budget_seconds: Some(budget),
             target_cpu_seconds: None,
             unnamed_bytes: 48,
             shrunk_bytes: 0,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use leakwatch_tests::kernel;
 use leakwatch_tests::programs::Program;
-use leakwatch_tests::record::Record;
+use leakwatch_tests::record::{Record, Running};
 use leakwatch_tests::target::Target;
 use leakwatch_tests::text::{self, Places};
 use rustix::process::Signal;
@@ -34,6 +34,14 @@ fn server() -> Target {
     server
 }
 
+fn start(pid: u32, duration: &str, mode: [&str; 2]) -> Running {
+    let record = Record::of(pid)
+        .duration(duration)
+        .arg("--census")
+        .arg("always");
+    record.arg(mode[0]).arg(mode[1]).start()
+}
+
 #[test]
 fn five_hundred_bursts() {
     if !kernel::required() {
@@ -43,13 +51,7 @@ fn five_hundred_bursts() {
     let (mut bursts, mut answers, mut windows) = (0, serves(&mut server, 0), 0);
     while bursts < BURSTS {
         // Three at a time: theirs come and go while another's are there.
-        let start = || {
-            let record = Record::of(server.pid())
-                .duration("8s")
-                .arg("--census")
-                .arg("always");
-            record.arg("--allocs-budget").arg("3").start()
-        };
+        let start = || start(server.pid(), "8s", ["--allocs-budget", "3"]);
         for running in [start(), start(), start()] {
             let outcome = running.finish();
             let recording = outcome.recording();
@@ -88,11 +90,10 @@ fn killed_in_a_hundred_bursts() {
     let mut found = 0;
     for _ in 0..KILLS / 2 {
         // Probes that stay, and probes that come and go.
-        let start = |mode: [&str; 2]| {
-            let record = Record::of(pid).duration("5s").arg("--census").arg("always");
-            record.arg(mode[0]).arg(mode[1]).start()
-        };
-        let both = [start(["--allocs", "always"]), start(["--allocs-budget", "50"])];
+        let both = [
+            start(pid, "5s", ["--allocs", "always"]),
+            start(pid, "5s", ["--allocs-budget", "50"]),
+        ];
         for running in &both {
             running.wait_attached();
         }
@@ -127,12 +128,8 @@ fn killed_while_probes_come_and_go() {
     }
     let mut server = server();
     let pid = server.pid();
-    let start = |mode: [&str; 2]| {
-        let record = Record::of(pid).duration("20s").arg("--census").arg("always");
-        record.arg(mode[0]).arg(mode[1]).start()
-    };
     let places = {
-        let running = start(["--allocs", "always"]);
+        let running = start(pid, "20s", ["--allocs", "always"]);
         running.wait_attached();
         let deadline = Instant::now() + Duration::from_secs(10);
         while text::compare(pid).differences.is_empty() {
@@ -146,7 +143,7 @@ fn killed_while_probes_come_and_go() {
     let mut answers = serves(&mut server, 0);
     let mut halfway = 0;
     for _ in 0..MOMENTS {
-        let running = start(["--allocs-budget", "20"]);
+        let running = start(pid, "20s", ["--allocs-budget", "20"]);
         running.wait_attached();
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {

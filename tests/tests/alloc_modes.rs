@@ -62,6 +62,7 @@ fn always_is_the_whole_window() {
     let watched = watch(&mut target, 6, &["--allocs", "always"]);
     let allocations = watched.recording.allocations.as_ref();
     let allocations = allocations.unwrap_or_else(|| panic!("no births\n{}", watched.detail()));
+    assert!(allocations.budget_seconds.is_none(), "{}", watched.detail());
     let part = allocations.watched_seconds / watched.recording.window.duration_seconds;
     // From when the heap was read, which takes its time on a busy machine, to the last look.
     assert!(
@@ -88,10 +89,10 @@ fn paid(watched: &Watched, part: f64) {
         allocations.cost_seconds,
         watched.detail()
     );
+    let budget = allocations.budget_seconds.expect("a budget was given");
     assert!(
-        allocations.budget_seconds <= most,
-        "a budget of {} s is no part of {target_seconds:.2} s of work\n{}",
-        allocations.budget_seconds,
+        budget <= most,
+        "a budget of {budget} s is no part of {target_seconds:.2} s of work\n{}",
         watched.detail()
     );
     let told = allocations.target_cpu_seconds.expect("the kernel tells it");

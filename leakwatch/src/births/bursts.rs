@@ -123,9 +123,14 @@ impl Bursts {
         self.watched
     }
 
-    /// What may be spent over the whole window, as far as `processor`, the target's processor time until `now`, tells.
+    /// What may be spent over the whole window, seconds; `None` without a budget.
     #[must_use]
-    pub fn budget(&self, now: Duration, processor: Duration) -> f64 {
+    pub fn allowance(&self, now: Duration, processor: Duration) -> Option<f64> {
+        (self.plan.fraction < NO_BUDGET).then(|| self.budget(now, processor))
+    }
+
+    /// As far as `processor`, the target's processor time until `now`, tells.
+    fn budget(&self, now: Duration, processor: Duration) -> f64 {
         let window = self.plan.window.as_secs_f64();
         let expected = processor.as_secs_f64() * window / now.as_secs_f64().max(LOOK.0.as_secs_f64());
         (self.plan.fraction * expected).max(LEAST * window)

@@ -9,6 +9,8 @@ pub mod table;
 
 #[cfg(test)]
 mod bursts_tests;
+#[cfg(test)]
+mod cohorts_tests;
 
 pub use bursts::{Bursts, LEEWAY, NO_BUDGET, Plan, Spent, Step};
 pub use cohorts::{Cohorts, Fate, Look, Seen};

@@ -133,7 +133,7 @@ fn counts(census: &Census) -> BTreeMap<Class, u64> {
         .map(|(chunk_bytes, class)| (plain(*chunk_bytes, false), class.in_use.count))
         .collect();
     for ((chunk_bytes, what), count) in &census.contents {
-        // What blocks begin with is read a moment after their headers: there may be more of it than there are blocks.
+        // Blocks that turned out to lie on a free list have left their class, and not what blocks begin with.
         if let Some(address) = constant(Some(*what))
             && let Some(rest) = counts.get_mut(&plain(*chunk_bytes, false))
         {
@@ -299,7 +299,7 @@ impl Survivors {
                 u32::try_from(outcome.checks.len()).unwrap_or(u32::MAX)
             }),
             cost_seconds: births.bursts.spent(),
-            budget_seconds: births.bursts.budget(now, births.processor()),
+            budget_seconds: births.bursts.allowance(now, births.processor()),
             target_cpu_seconds: Some(births.processor().as_secs_f64()),
             unnamed_bytes: self.estimate.unnamed_bytes,
             shrunk_bytes: self.estimate.shrunk_bytes,
@@ -360,5 +360,18 @@ mod tests {
         assert_eq!(of(96, None, false), Some((-5, -480)));
         assert_eq!(of(8192, None, true), Some((2, 16384)));
         assert_eq!(growth.len(), 4);
+    }
+
+    #[test]
+    fn there_is_no_more_of_a_constant_than_there_are_blocks() {
+        let census = census(&[(64, 10)], &[((64, What::Constant(7)), 14)], &[]);
+        let counts = counts(&census);
+        let of = |constant| Class {
+            chunk_bytes: 64,
+            constant,
+            mapped: false,
+        };
+        assert_eq!(counts.get(&of(Some(7))), Some(&10));
+        assert_eq!(counts.get(&of(None)), Some(&0));
     }
 }

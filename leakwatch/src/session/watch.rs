@@ -38,8 +38,13 @@ const DRAIN_MAX: usize = 16 * 1024;
 /// The last drain is bounded too: a target that was not told to stop may outrun it.
 const LAST_DRAIN_MAX: usize = 4 * 1024 * 1024;
 const TICK_EVERY: Duration = Duration::from_secs(1);
-/// Where the kernel puts a page for the probes in a process's text, above all else (x86-64, four levels of page tables).
-const UPROBES: u64 = 0x7fff_ffff_e000;
+/// Where a process's addresses end, by the architecture's page tables. The kernel's page for the probes in its text is the
+/// last one below.
+const ADDRESSES_END: [u64; 2] = if cfg!(target_arch = "aarch64") {
+    [1 << 48, 1 << 52]
+} else {
+    [(1 << 47) - 4096, (1 << 56) - 4096]
+};
 const PROT_WRITE: u32 = 2;
 const PROT_EXEC: u32 = 4;
 
@@ -202,8 +207,8 @@ impl State {
             return;
         };
         let address = untagged(header.address);
-        // The kernel's page for the probes on the allocator: no memory of the target's.
-        if self.cohorts.is_some() && address >= UPROBES {
+        // No memory of the target's.
+        if self.cohorts.is_some() && is_page_of_probes(address) {
             return;
         }
         // Sampled before the rate fell.
@@ -306,6 +311,13 @@ fn acquires(event: &Event<'_>) -> bool {
         Kind::BrkUp => true,
         _ => false,
     }
+}
+
+/// Whether an address lies in the page in which the kernel has what the probes in a process's text need.
+fn is_page_of_probes(address: u64) -> bool {
+    ADDRESSES_END
+        .iter()
+        .any(|end| (end - super::process::page_bytes()..*end).contains(&address))
 }
 
 /// Whether a range is so small that its stack may be left out.

@@ -130,3 +130,26 @@ impl Tally {
             .filter(|(bytes, class)| *bytes >= LEAST_CHUNK && *class != Class::default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_become_free_after_all_than_were_in_use() {
+        let mut tally = Tally::default();
+        for _ in 0..3 {
+            tally.in_use(64, None);
+        }
+        tally.free(64);
+        let of = |count| Amount {
+            count,
+            bytes: 64 * count,
+        };
+        assert_eq!(tally.are_free_after_all(64, 2), of(2));
+        assert_eq!(tally.are_free_after_all(64, 5), of(1));
+        assert_eq!(tally.are_free_after_all(96, 1), of(0));
+        let class = tally.class(64);
+        assert_eq!((class.in_use, class.free), (of(0), of(4)));
+    }
+}

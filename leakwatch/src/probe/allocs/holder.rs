@@ -13,6 +13,8 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
 /// A link, held by a process of its own. Dropping it ends the link, and returns when that has been done.
 #[derive(Debug)]
 pub(super) struct Holder {
@@ -27,7 +29,7 @@ impl Holder {
     ///
     /// # Errors
     ///
-    /// When there is no process or pipe to be had, or the reason of `attach`.
+    /// When there is no process or socket to be had, or the reason of `attach`.
     pub fn of(descriptors: &[RawFd], attach: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<Self> {
         let (life, its_end) = UnixStream::pair()?;
         let life_fd = its_end.as_raw_fd();
@@ -58,6 +60,16 @@ impl Holder {
             0 => Ok(holder),
             error => Err(io::Error::from_raw_os_error(error)),
         }
+    }
+
+    /// Whether the link is still held: who holds it may have been killed.
+    pub fn is_alive(&self) -> bool {
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else {
+            return false;
+        };
+        // It is left to be reaped by the drop.
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        matches!(waitid(WaitId::Pid(pid), look), Ok(None))
     }
 
     /// Begins to end the link. The drop waits for it.
@@ -235,6 +247,21 @@ mod tests {
             libc::waitpid(owner, std::ptr::null_mut(), 0);
         }
         assert!(is_at_its_end(&reader, LONG));
+    }
+
+    #[test]
+    fn the_end_of_a_holder_is_seen() {
+        let (holder, reader) = holding();
+        assert!(holder.is_alive());
+        // SAFETY: our own child, not yet reaped.
+        unsafe { libc::kill(holder.pid, libc::SIGKILL) };
+        assert!(is_at_its_end(&reader, LONG));
+        let deadline = Instant::now() + LONG;
+        while holder.is_alive() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!holder.is_alive());
+        drop(holder);
     }
 
     #[test]

@@ -140,6 +140,14 @@ impl Allocs {
 #[derive(Debug)]
 pub struct AllocLinks(Vec<Holder>);
 
+impl AllocLinks {
+    /// Whether all of the probes are held: who holds them may have been killed, and births went unseen since.
+    #[must_use]
+    pub fn are_held(&self) -> bool {
+        self.0.iter().all(Holder::is_alive)
+    }
+}
+
 impl Drop for AllocLinks {
     /// All at once: the kernel lets readers' grace periods pass for each link, and those pass for all alike.
     fn drop(&mut self) {

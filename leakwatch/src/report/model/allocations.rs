@@ -23,8 +23,8 @@ pub struct Allocations {
     pub checks: u32,
     /// Processor time of the target that the hits have cost, estimated by a measured cost per hit.
     pub cost_seconds: f64,
-    /// What they might have cost.
-    pub budget_seconds: f64,
+    /// What they might have cost; `None` where they might cost anything (`--allocs always`).
+    pub budget_seconds: Option<f64>,
     /// What the target has used in the window.
     pub target_cpu_seconds: Option<f64>,
     /// Growth of classes that no call site is known for: the sum of `unnamed`.

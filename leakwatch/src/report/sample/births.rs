@@ -27,7 +27,7 @@ fn watch(recording: &mut Recording, type_name: &str) {
         followed: 9411,
         checks: 3,
         cost_seconds: 0.207,
-        budget_seconds: 0.3,
+        budget_seconds: Some(0.3),
         target_cpu_seconds: Some(30.0),
         unnamed_bytes: 600 << 10,
         shrunk_bytes: -4096,

@@ -180,14 +180,17 @@ fn how(births: &Allocations) -> String {
         if births.checks == 1 { "check" } else { "checks" }
     ));
     let cost = format!("{:.3} s", births.cost_seconds);
-    match births.target_cpu_seconds.filter(|used| *used > 0.0) {
-        Some(used) => text.push_str(&format!(
-            " It cost the target about {cost} of processor time ({} of what it used; the budget was {:.3} s).",
-            percent(births.cost_seconds / used),
-            births.budget_seconds
-        )),
-        None => text.push_str(&format!(" It cost the target about {cost} of processor time.")),
+    text.push_str(&format!(" It cost the target about {cost} of processor time"));
+    let part = births.target_cpu_seconds.filter(|used| *used > 0.0);
+    let part = part.map(|used| format!("{} of what it used", percent(births.cost_seconds / used)));
+    let budget = births
+        .budget_seconds
+        .map(|budget| format!("the budget was {budget:.3} s"));
+    let of = [part, budget].into_iter().flatten().collect::<Vec<_>>().join("; ");
+    if !of.is_empty() {
+        text.push_str(&format!(" ({of})"));
     }
+    text.push('.');
     text
 }
 
@@ -195,6 +198,7 @@ fn how(births: &Allocations) -> String {
 mod tests {
     use super::super::tests::at;
     use super::super::{Options, render};
+    use super::how;
     use crate::report::sample;
 
     fn births(text: &str) -> String {
@@ -230,6 +234,24 @@ mod tests {
         assert!(
             text.contains("pages and mappings are all the evidence there is: the heap of this allocator"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn what_births_cost_is_told_beside_what_is_known_of_it() {
+        let cost = |used, budget| {
+            let mut births = sample::survivors().allocations.unwrap();
+            (births.cost_seconds, births.target_cpu_seconds, births.budget_seconds) = (0.25, used, budget);
+            let text = how(&births);
+            text[text.find("It cost").unwrap()..].to_owned()
+        };
+        let plain = "It cost the target about 0.250 s of processor time";
+        assert_eq!(cost(None, None), format!("{plain}."));
+        assert_eq!(cost(Some(5.0), None), format!("{plain} (5.0 % of what it used)."));
+        assert_eq!(cost(None, Some(0.3)), format!("{plain} (the budget was 0.300 s)."));
+        assert_eq!(
+            cost(Some(5.0), Some(0.3)),
+            format!("{plain} (5.0 % of what it used; the budget was 0.300 s).")
         );
     }
 

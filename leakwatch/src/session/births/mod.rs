@@ -394,6 +394,11 @@ impl Watch {
 
     /// What the bursts say is next.
     fn ask(&mut self, births: &mut BirthWatch) -> Result<(), ProbeError> {
+        if births.given_up.is_some() {
+            self.end_stretch(births);
+            births.phase = Phase::Over;
+            return Ok(());
+        }
         let now = self.state.began.elapsed();
         births.look_at_clock(&self.state.root);
         match births.bursts.next(now, births.processor) {
@@ -476,6 +481,11 @@ impl Watch {
             urgent,
             ..
         } = stretch;
+        if !links.are_held() {
+            births
+                .given_up
+                .get_or_insert_with(|| "a process of leakwatch's own that held the probes was killed".to_owned());
+        }
         if self.drain_while(move || drop(links)).is_err() {
             births
                 .given_up

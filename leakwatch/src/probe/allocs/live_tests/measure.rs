@@ -53,49 +53,42 @@ fn measure() {
         let mut maker = Maker::start("storm", &[]);
         let points = maker.points();
         let code = code_of(&points);
-        // As a burst is: put in, begun, ended, taken out. With and without another's probes put in just before.
-        for primed in [false, true] {
-            let child = calibrate::Child::fork().unwrap();
-            let own = calibrate::own_entry_points().unwrap();
-            let (mut attach, mut detach, mut clean) = (Vec::new(), Vec::new(), Vec::new());
-            let (mut idle_before, mut idle_after) = (Vec::new(), Vec::new());
-            let idle = |probe: &Probe| probe.counts().unwrap().get(Counter::AllocIdle) as f64;
-            for _ in 0..20 {
-                std::thread::sleep(Duration::from_millis(100));
-                let began = idle(&probe);
-                let before = Instant::now();
-                let links = probe.attach_allocs(maker.pid(), &points).unwrap();
-                attach.push(before.elapsed().as_secs_f64() * 1e3);
-                probe
-                    .begin_burst(&BurstLimits {
-                        threshold: 0,
-                        ..all(&points)
-                    })
-                    .unwrap();
-                idle_before.push(idle(&probe) - began);
-                std::thread::sleep(Duration::from_millis(3));
-                if primed {
-                    drop(probe.attach_allocs(child.pid, &own).unwrap());
-                }
-                probe.end_burst().unwrap();
-                let ended = idle(&probe);
-                let before = Instant::now();
-                let detaching = std::thread::spawn(move || drop(links));
-                while code_in(maker.pid(), &points) != code {}
-                clean.push(before.elapsed().as_secs_f64() * 1e3);
-                detaching.join().unwrap();
-                detach.push(before.elapsed().as_secs_f64() * 1e3);
-                idle_after.push(idle(&probe) - ended);
-            }
-            eprintln!(
-                "{method:?}, primed {primed}: {cost:?}; median, most: attach ms {:.1?}, text clean {:.1?}, detached {:.1?}; idle hits before {:?}, after {:?}",
-                measured(&mut attach),
-                measured(&mut clean),
-                measured(&mut detach),
-                measured(&mut idle_before),
-                measured(&mut idle_after),
-            );
+        // As a burst is: put in, begun, ended, taken out.
+        let (mut attach, mut detach, mut clean) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut idle_before, mut idle_after) = (Vec::new(), Vec::new());
+        let idle = |probe: &Probe| probe.counts().unwrap().get(Counter::AllocIdle) as f64;
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(100));
+            let began = idle(&probe);
+            let before = Instant::now();
+            let links = probe.attach_allocs(maker.pid(), &points).unwrap();
+            attach.push(before.elapsed().as_secs_f64() * 1e3);
+            probe
+                .begin_burst(&BurstLimits {
+                    threshold: 0,
+                    ..all(&points)
+                })
+                .unwrap();
+            idle_before.push(idle(&probe) - began);
+            std::thread::sleep(Duration::from_millis(3));
+            probe.end_burst().unwrap();
+            let ended = idle(&probe);
+            let before = Instant::now();
+            let detaching = std::thread::spawn(move || drop(links));
+            while code_in(maker.pid(), &points) != code {}
+            clean.push(before.elapsed().as_secs_f64() * 1e3);
+            detaching.join().unwrap();
+            detach.push(before.elapsed().as_secs_f64() * 1e3);
+            idle_after.push(idle(&probe) - ended);
         }
+        eprintln!(
+            "{method:?}: {cost:?}; median, most: attach ms {:.1?}, text clean {:.1?}, detached {:.1?}; idle hits before {:?}, after {:?}",
+            measured(&mut attach),
+            measured(&mut clean),
+            measured(&mut detach),
+            measured(&mut idle_before),
+            measured(&mut idle_after),
+        );
         let alone = own_mallocs();
         probe
             .begin_burst(&BurstLimits {
