@@ -46,7 +46,7 @@ impl Function {
     }
 }
 
-/// Every function that takes a block. `operator new` and whatever else calls one of these needs no row.
+/// Every function that takes a block, the most used first. `operator new` and whatever else calls one of these needs no row.
 pub const FUNCTIONS: [Function; 8] = [
     Function::of("malloc", &["malloc", "__libc_malloc"], 0),
     Function {
@@ -124,6 +124,7 @@ impl EntryPoint {
 pub struct EntryPoints {
     /// The very file that is mapped, whatever stands under its name by now.
     pub file: OwnedFd,
+    /// In the order of [`FUNCTIONS`].
     pub points: Vec<EntryPoint>,
     /// The deepest that a thread's own stack can be thought to go, bytes.
     pub stack_bytes_max: u64,

@@ -8,7 +8,7 @@
 //! it, and takes no signal but the one that none can refuse. Only who kills a whole control group at once, or this very
 //! process, in the milliseconds in which it writes still does that to it.
 
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -24,12 +24,13 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    /// Has a fork make a link by `attach`, in which it may use `descriptors`; all others it closes. `attach` must neither
-    /// take memory nor a lock: the fork has one thread of however many there are.
+    /// A fork that is to make a link by `attach` when it is told to ([`Self::attach`]), in which it may use `descriptors`;
+    /// all others it closes. `attach` must neither take memory nor a lock: the fork has one thread of however many there
+    /// are.
     ///
     /// # Errors
     ///
-    /// When there is no process or socket to be had, or the reason of `attach`.
+    /// When there is no process or socket to be had.
     pub fn of(descriptors: &[RawFd], attach: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<Self> {
         let (life, its_end) = UnixStream::pair()?;
         let life_fd = its_end.as_raw_fd();
@@ -53,11 +54,20 @@ impl Holder {
         drop(signals);
         // What the holder does not hold any more must be at its end here.
         drop(its_end);
-        let holder = Self { pid, life };
+        Ok(Self { pid, life })
+    }
+
+    /// Has the link made.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be.
+    pub fn attach(&self) -> io::Result<()> {
+        (&self.life).write_all(&[0])?;
         let mut number = [0; 4];
-        (&holder.life).read_exact(&mut number)?;
+        (&self.life).read_exact(&mut number)?;
         match i32::from_ne_bytes(number) {
-            0 => Ok(holder),
+            0 => Ok(()),
             error => Err(io::Error::from_raw_os_error(error)),
         }
     }
@@ -93,25 +103,43 @@ impl Drop for Holder {
 ///
 /// For a forked child: nothing but system calls are made, if `attach` makes no other.
 unsafe fn hold(life: RawFd, attach: impl FnOnce() -> io::Result<OwnedFd>) -> ! {
-    let link = attach();
-    let number = match &link {
-        Ok(_) => 0,
-        Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
-    }
-    .to_ne_bytes();
-    let mut byte = 0_u8;
-    // SAFETY: the buffers are this function's own. Where nobody asks any more the write fails and the read is at its end.
-    unsafe {
-        libc::send(life, number.as_ptr().cast(), number.len(), libc::MSG_NOSIGNAL);
-        if link.is_ok() {
-            while libc::read(life, (&raw mut byte).cast(), 1) == -1
-                && *libc::__errno_location() == libc::EINTR
-            {}
+    // SAFETY: the caller's promise; a byte is the word to begin, and the end is an end at any time.
+    if unsafe { next_byte(life) } {
+        let link = attach();
+        let number = match &link {
+            Ok(_) => 0,
+            Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
         }
+        .to_ne_bytes();
+        // SAFETY: the buffer is this function's own. Where nobody asks any more it fails, and the end is there to be read.
+        unsafe {
+            libc::send(life, number.as_ptr().cast(), number.len(), libc::MSG_NOSIGNAL);
+            if link.is_ok() {
+                next_byte(life);
+            }
+        }
+        drop(link);
     }
-    drop(link);
     // SAFETY: nothing of the parent's is cleaned up.
     unsafe { libc::_exit(0) }
+}
+
+/// Waits for a byte or the end; whether a byte came.
+///
+/// # Safety
+///
+/// `life` is open. Nothing but system calls are made.
+unsafe fn next_byte(life: RawFd) -> bool {
+    let mut byte = 0_u8;
+    loop {
+        // SAFETY: the buffer is this function's own.
+        match unsafe { libc::read(life, (&raw mut byte).cast(), 1) } {
+            1 => return true,
+            // SAFETY: this thread's own.
+            -1 if unsafe { *libc::__errno_location() } == libc::EINTR => {}
+            _ => return false,
+        }
+    }
 }
 
 /// Closes every descriptor that is not in `kept`, which is sorted: a ring, a program or another link that the child had
@@ -174,6 +202,8 @@ mod tests {
                 .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
         };
         let holder = Holder::of(&[descriptor], attach).unwrap();
+        assert!(!is_at_its_end(&reader, Duration::ZERO));
+        holder.attach().unwrap();
         drop::<Option<PipeWriter>>(writer.take());
         (holder, reader)
     }
@@ -226,7 +256,12 @@ mod tests {
             // SAFETY: nobody else uses it in this child.
             let attach = || Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(descriptor) });
             let holder = Holder::of(&[descriptor], attach);
-            let made = [u8::from(holder.is_ok())];
+            let made = [u8::from(holder.is_ok_and(|holder| {
+                let made = holder.attach().is_ok();
+                // Its drop would end the link.
+                std::mem::forget(holder);
+                made
+            }))];
             // SAFETY: as above.
             unsafe {
                 libc::close(descriptor);
@@ -266,8 +301,21 @@ mod tests {
 
     #[test]
     fn the_reason_of_a_refusal_is_told() {
-        let refused = Holder::of(&[], || Err(io::Error::from_raw_os_error(libc::ENOEXEC))).unwrap_err();
+        let holder = Holder::of(&[], || Err(io::Error::from_raw_os_error(libc::ENOEXEC))).unwrap();
+        let refused = holder.attach().unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(libc::ENOEXEC));
+    }
+
+    #[test]
+    fn one_that_was_never_told_to_ends() {
+        let (reader, writer) = io::pipe().unwrap();
+        let holder = Holder::of(&[writer.as_raw_fd()], || {
+            Err(io::Error::from_raw_os_error(libc::ENOEXEC))
+        });
+        drop(writer);
+        assert!(!is_at_its_end(&reader, SHORT));
+        drop(holder.unwrap());
+        assert!(is_at_its_end(&reader, LONG));
     }
 
     #[test]

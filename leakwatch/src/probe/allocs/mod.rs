@@ -29,7 +29,7 @@ use leakwatch_ebpf::wire::alloc::{Burst, BurstState};
 use super::bpf_call::{self, AttachType, UprobeEvents};
 use super::{Counts, Probe, ProbeError, map_error, take};
 use crate::births::Hits;
-use crate::target::entry_points::EntryPoints;
+use crate::target::entry_points::{EntryPoint, EntryPoints};
 use holder::Holder;
 pub(super) use programs::Maps;
 
@@ -138,7 +138,10 @@ impl Allocs {
 /// The probes in the text of one process, each link held by a process of leakwatch's own. Dropping it takes them out, and
 /// waits until no program of theirs runs.
 #[derive(Debug)]
-pub struct AllocLinks(Vec<Holder>);
+pub struct AllocLinks(
+    /// The last that was put in first: it is the first to go.
+    Vec<Holder>,
+);
 
 impl AllocLinks {
     /// Whether all of the probes are held: who holds them may have been killed, and births went unseen since.
@@ -284,63 +287,75 @@ impl Programs {
         // By this name the kernel finds the file that is mapped, whatever stands under its own by now.
         let path = CString::new(format!("/proc/self/fd/{}", points.file.as_raw_fd()))
             .map_err(|error| attach_error(error.to_string()))?;
-        let links = match self.method {
-            AllocMethod::Session | AllocMethod::Multi => self.attach_many(pid, points, &path),
-            AllocMethod::Events => self.attach_each(pid, points, &path),
+        let holders = match self.method {
+            AllocMethod::Session | AllocMethod::Multi => self.hold_many(pid, points, &path),
+            AllocMethod::Events => self.hold_each(pid, points, &path),
         };
-        let links = links.map_err(|error| {
+        // All of them are there before the first probe is: from then on the target pays.
+        let attached = holders.and_then(|holders| {
+            let mut links = AllocLinks(holders);
+            links.0.iter().try_for_each(Holder::attach)?;
+            links.0.reverse();
+            Ok(links)
+        });
+        attached.map_err(|error| {
             if error.kind() == io::ErrorKind::PermissionDenied {
                 ProbeError::NotPermitted
             } else {
                 attach_error(format!("PID {pid}: {error}"))
             }
-        })?;
-        Ok(AllocLinks(links))
+        })
     }
 
-    fn attach_many(&self, pid: u32, points: &EntryPoints, path: &CString) -> io::Result<Vec<Holder>> {
-        let offsets: Vec<u64> = points.points.iter().map(|point| point.offset).collect();
-        let cookies: Vec<u64> = points
-            .points
-            .iter()
-            .map(|point| point.cookie().to_bits())
-            .collect();
+    /// In the order in which they are to attach.
+    fn hold_many(&self, pid: u32, points: &EntryPoints, path: &CString) -> io::Result<Vec<Holder>> {
         let kind = if self.returns.is_none() {
             AttachType::Session
         } else {
             AttachType::Multi
         };
-        let link = |program: &OwnedFd, returns: bool| {
-            Holder::of(&[program.as_raw_fd(), points.file.as_raw_fd()], || {
-                bpf_call::link_many(program.as_fd(), kind, path, &offsets, &cookies, pid, returns)
-            })
-        };
-        // Returns first, so that no entry is seen whose return would be missed.
-        let returns = self
-            .returns
-            .as_ref()
-            .map(|program| link(program, true))
-            .transpose()?;
-        let enter = link(&self.enter, false)?;
-        Ok([Some(enter), returns].into_iter().flatten().collect())
+        let mut holders = Vec::new();
+        for group in in_order(&points.points).filter(|group| !group.is_empty()) {
+            let offsets: Vec<u64> = group.iter().map(|point| point.offset).collect();
+            let cookies: Vec<u64> = group.iter().map(|point| point.cookie().to_bits()).collect();
+            // Returns first, so that no entry is seen whose return would be missed.
+            for (program, returns) in [(self.returns.as_ref(), true), (Some(&self.enter), false)] {
+                let Some(program) = program else { continue };
+                let descriptors = [program.as_raw_fd(), points.file.as_raw_fd()];
+                holders.push(Holder::of(&descriptors, || {
+                    bpf_call::link_many(program.as_fd(), kind, path, &offsets, &cookies, pid, returns)
+                })?);
+            }
+        }
+        Ok(holders)
     }
 
-    fn attach_each(&self, pid: u32, points: &EntryPoints, path: &CString) -> io::Result<Vec<Holder>> {
+    /// As [`Self::hold_many`].
+    fn hold_each(&self, pid: u32, points: &EntryPoints, path: &CString) -> io::Result<Vec<Holder>> {
         let events = UprobeEvents::of_this_kernel()?;
-        let mut links = Vec::new();
-        for (program, returns) in [(self.returns.as_ref(), true), (Some(&self.enter), false)] {
-            let Some(program) = program else { continue };
-            for point in &points.points {
-                let cookie = point.cookie().to_bits();
+        let mut holders = Vec::new();
+        for point in in_order(&points.points).flatten() {
+            let cookie = point.cookie().to_bits();
+            for (program, returns) in [(self.returns.as_ref(), true), (Some(&self.enter), false)] {
+                let Some(program) = program else { continue };
                 let descriptors = [program.as_raw_fd(), points.file.as_raw_fd()];
-                links.push(Holder::of(&descriptors, || {
+                holders.push(Holder::of(&descriptors, || {
                     let event = events.open(path, point.offset, pid, returns)?;
                     bpf_call::link_event(program.as_fd(), event.as_fd(), cookie)
                 })?);
             }
         }
-        Ok(links)
+        Ok(holders)
     }
+}
+
+/// In the order in which they are put in: the most used function last, by itself. To write to the text the kernel waits
+/// for every thread that looks up a probe it has hit, and on a busy machine that takes milliseconds for each function.
+fn in_order(points: &[EntryPoint]) -> impl Iterator<Item = Vec<&EntryPoint>> {
+    let (most_used, others) = points.split_at(points.len().min(1));
+    [others, most_used]
+        .into_iter()
+        .map(|group| group.iter().rev().collect())
 }
 
 fn attach_error(reason: String) -> ProbeError {

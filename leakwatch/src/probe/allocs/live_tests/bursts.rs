@@ -224,7 +224,7 @@ fn wait_for_code(pid: u32, points: &EntryPoints, code: &[[u8; 8]]) {
 pub(super) fn code_of(points: &EntryPoints) -> Vec<[u8; 8]> {
     use std::os::unix::fs::FileExt as _;
     let file = std::fs::File::from(points.file.try_clone().unwrap());
-    let read = |point: &crate::target::entry_points::EntryPoint| {
+    let read = |point: &EntryPoint| {
         let mut code = [0; 8];
         file.read_exact_at(&mut code, point.offset).unwrap();
         code
@@ -241,7 +241,7 @@ pub(super) fn code_in(pid: u32, points: &EntryPoints) -> Vec<[u8; 8]> {
         .ino();
     let mappings = maps::read(&ProcRoot::default(), pid).unwrap().mappings;
     let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
-    let read = |point: &crate::target::entry_points::EntryPoint| {
+    let read = |point: &EntryPoint| {
         let mapping = mappings
             .iter()
             .find(|mapping| {
