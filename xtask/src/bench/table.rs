@@ -242,6 +242,11 @@ fn sampling_rate(rate: f64) -> String {
     )
 }
 
+/// A number of things, as [`figure`] but without parts of one.
+pub fn count(value: f64) -> String {
+    figure(value.round()).trim_end_matches(".0").to_owned()
+}
+
 /// Three digits that count, and thousands apart.
 pub fn figure(value: f64) -> String {
     if value < 100.0 {
@@ -420,6 +425,9 @@ mod tests {
         assert_eq!(figure(113.4), "113");
         assert_eq!(figure(24_926_835.2), "24,900,000");
         assert_eq!(figure(999.6), "1,000");
+        assert_eq!(count(2.5), "3");
+        assert_eq!(count(40.0), "40");
+        assert_eq!(count(4321.0), "4,320");
     }
 
     #[test]

@@ -106,6 +106,7 @@ impl Tracer {
         let said = Said::by(&mut child);
         let mut running = Running {
             tracer: self.clone(),
+            target: pid,
             child,
             input,
             said,
@@ -189,6 +190,8 @@ impl Said {
 #[derive(Debug)]
 pub struct Running {
     tracer: Tracer,
+    /// Its PID.
+    target: u32,
     child: Child,
     input: Option<ChildStdin>,
     said: Said,
@@ -211,8 +214,9 @@ impl Running {
             writeln!(input, "enable").context("perf does not listen")?;
         }
         let word = self.tracer.peer().map_or("attached", Peer::attached_word);
+        let attached = self.said.wait_for(word);
         ensure!(
-            self.said.wait_for(word),
+            attached && self.tracer.peer().is_none_or(|peer| peer.is_within(self.target)),
             "{} did not attach; it said: {}",
             self.tracer.name(),
             self.words()
@@ -283,8 +287,13 @@ impl Running {
         String::from_utf8_lossy(&other).into_owned()
     }
 
+    /// All that it has said, what it says on stderr first: there are the reasons.
     fn words(&self) -> String {
-        let text = format!("{} {}", self.said.text, self.other());
+        let text = if matches!(self.tracer, Tracer::Leakwatch(_)) {
+            format!("{} {}", self.said.text, self.other())
+        } else {
+            format!("{} {}", self.other(), self.said.text)
+        };
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }

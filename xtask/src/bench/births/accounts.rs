@@ -3,7 +3,7 @@
 use crate::bench::ratio::median;
 use crate::bench::recording::{Births, OfBirths};
 use crate::bench::rounds::Pass;
-use crate::bench::table::{aligned, figure, with_notes};
+use crate::bench::table::{aligned, count, figure, with_notes};
 
 /// Of one workload.
 pub struct Accounts {
@@ -30,11 +30,12 @@ impl Accounts {
         let shown = |value: Option<f64>, unit: &str| {
             value.map_or_else(|| "-".to_owned(), |value| format!("{}{unit}", figure(value)))
         };
+        let counted = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), count);
         vec![
             self.name.to_owned(),
-            shown(self.median(|births| births.bursts), ""),
+            counted(self.median(|births| births.bursts)),
             shown(self.median(|births| births.watched_seconds * 1e3), " ms"),
-            shown(self.median(|births| births.followed), ""),
+            counted(self.median(|births| births.followed)),
             shown(self.median(|births| births.spent_seconds * 1e3), " ms"),
             shown(self.median(|births| births.budget_seconds * 1e3), " ms"),
             shown(median(&self.cpu).map(|part| part * 100.0), " %"),
@@ -97,7 +98,7 @@ mod tests {
             "\
 | recordings of | bursts | watched | followed blocks |  spent | budget | leakwatch's CPU |
 |---------------|-------:|--------:|----------------:|-------:|-------:|----------------:|
-| storm         |    5.0 | 12.5 ms |           3,000 | 150 ms | 300 ms |           3.0 % |
+| storm         |      5 | 12.5 ms |           3,000 | 150 ms | 300 ms |           3.0 % |
 | x             |      - |       - |               - |      - |      - |           1.0 % |
 
 - x: births were not watched: jemalloc

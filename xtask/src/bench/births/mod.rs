@@ -41,7 +41,7 @@ impl Plans {
         };
         let mut plans = if quick {
             Self {
-                whole: plan(1, 3, 100),
+                whole: plan(1, 5, 100),
                 short: plan(1, 1, 100),
                 rate: plan(1, 2, 100),
             }
@@ -63,11 +63,17 @@ impl Plans {
 struct Part {
     lines: Vec<Line>,
     accounts: Accounts,
-    /// Why peers failed.
-    notes: Vec<String>,
+    /// Of peers: which, at what, and why.
+    failures: Vec<Failure>,
 }
 
-/// Measures and prints. `peers` are those of [`super::peers::Peer::OF_BIRTHS`]; `rounds` is how often each workload is recorded, where
+struct Failure {
+    peer: &'static str,
+    workload: &'static str,
+    why: String,
+}
+
+/// Measures and prints. `peers` are those of `Peer::OF_BIRTHS`; `rounds` is how often each workload is recorded, where
 /// that was asked for.
 ///
 /// # Errors
@@ -101,7 +107,7 @@ pub fn run(leakwatch: &Path, peers: &[Tracer], quick: bool, rounds: Option<u32>,
     for doubt in table::doubts(&columns, &lines) {
         eprintln!("noise: {doubt}: windows differ by more than two times; try again on a quiet machine");
     }
-    let notes: Vec<String> = parts.iter().flat_map(|part| part.notes.clone()).collect();
+    let notes = notes(parts.iter().flat_map(|part| &part.failures));
     let text = table::with_notes(table::markdown(&columns, &lines), &notes);
     table::print(&head(&plans, peers, load), &text);
     let accounts: Vec<&Accounts> = parts.iter().map(|part| &part.accounts).collect();
@@ -144,12 +150,16 @@ fn part(measure: &Measure, leakwatch: &Path, peers: &[Tracer], plans: &Plans) ->
     let accounts = Accounts::new(measure.title, told, &passes);
     let mut tracers = vec![Tracer::Leakwatch(leakwatch.to_owned())];
     let mut outcomes = vec![Outcome::Passes(passes)];
-    let mut notes = Vec::new();
+    let mut failures = Vec::new();
     for peer in peers {
         let outcome = short(measure, peer, &plans.short);
         if let Outcome::Failed(why) = &outcome {
             eprintln!("  {} failed: {why}", peer.name());
-            notes.push(format!("{} on {}: {}", peer.name(), measure.title, brief(why)));
+            failures.push(Failure {
+                peer: peer.name(),
+                workload: measure.title,
+                why: brief(why),
+            });
         }
         tracers.push(peer.clone());
         outcomes.push(outcome);
@@ -171,7 +181,7 @@ fn part(measure: &Measure, leakwatch: &Path, peers: &[Tracer], plans: &Plans) ->
     Ok(Part {
         lines,
         accounts,
-        notes,
+        failures,
     })
 }
 
@@ -197,8 +207,31 @@ fn stood_still(passes: &[rounds::Pass]) -> bool {
         .any(|pass| pass.slowdowns.first().copied().flatten().is_none())
 }
 
+/// A note for each peer and reason.
+fn notes<'a>(failures: impl Iterator<Item = &'a Failure>) -> Vec<String> {
+    let mut grouped: Vec<(&Failure, Vec<&str>)> = Vec::new();
+    for failure in failures {
+        let known = grouped
+            .iter_mut()
+            .find(|(known, _)| (known.peer, &known.why) == (failure.peer, &failure.why));
+        match known {
+            Some((_, workloads)) => workloads.push(failure.workload),
+            None => grouped.push((failure, vec![failure.workload])),
+        }
+    }
+    let note = |(failure, workloads): &(&Failure, Vec<&str>)| {
+        format!(
+            "{} failed ({}): {}",
+            failure.peer,
+            workloads.join(", "),
+            failure.why
+        )
+    };
+    grouped.iter().map(note).collect()
+}
+
 /// How much of a failure's reason the table has room for, in characters.
-const REASON: usize = 240;
+const REASON: usize = 160;
 
 fn brief(why: &str) -> String {
     let mut text: String = why.chars().take(REASON).collect();
@@ -228,6 +261,29 @@ mod tests {
         };
         assert!(!stood_still(&[pass(Some(1.0))]));
         assert!(stood_still(&[pass(Some(1.0)), pass(None)]));
+    }
+
+    #[test]
+    fn the_same_reason_is_told_once() {
+        let failure = |peer, workload, why: &str| Failure {
+            peer,
+            workload,
+            why: why.to_owned(),
+        };
+        let failures = [
+            failure("a", "storm", "no headers"),
+            failure("b", "storm", "no headers"),
+            failure("a", "server", "no headers"),
+            failure("a", "redis", "it died"),
+        ];
+        assert_eq!(
+            notes(failures.iter()),
+            [
+                "a failed (storm, server): no headers",
+                "b failed (storm): no headers",
+                "a failed (redis): it died"
+            ]
+        );
     }
 
     #[test]

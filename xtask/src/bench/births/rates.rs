@@ -12,7 +12,7 @@ use crate::bench::processor_time;
 use crate::bench::ratio::{Direction, slowdown};
 use crate::bench::recording::{Births, OfBirths};
 use crate::bench::rounds::Plan;
-use crate::bench::table::{self, aligned, figure};
+use crate::bench::table::{self, aligned, count, figure};
 use crate::bench::workloads::{self, Subject};
 use crate::run;
 
@@ -96,7 +96,7 @@ impl Trial {
         vec![
             self.name.to_owned(),
             format!("{}/s", figure(self.before.rate())),
-            figure(self.births.bursts),
+            count(self.births.bursts),
             format!("{} ms", figure(self.births.watched_seconds * 1e3)),
             format!("{} ms", milliseconds(self.births.budget_seconds)),
             format!("{} ms", milliseconds(self.births.spent_seconds)),
@@ -171,7 +171,7 @@ fn stretch(
     eprintln!(
         "  {}: {} mallocs in {:.2} s, {:.4} s of processor time",
         if options.is_empty() { "births" } else { "no births" },
-        figure(stretch.mallocs),
+        count(stretch.mallocs),
         stretch.seconds,
         stretch.cpu_seconds
     );
@@ -263,7 +263,7 @@ mod tests {
             "\
 | mallocs |  measured | bursts | watched |   budget |    spent |              lost | slowdown | held |
 |---------|----------:|-------:|--------:|---------:|---------:|------------------:|---------:|-----:|
-| x       | 100,000/s |    3.0 | 10.0 ms | 200.0 ms | 150.0 ms | 100.0 to 150.0 ms |    1.000 |  yes |
+| x       | 100,000/s |      3 | 10.0 ms | 200.0 ms | 150.0 ms | 100.0 to 150.0 ms |    1.000 |  yes |
 "
         );
     }
