@@ -112,7 +112,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
     run::run(&mut run::cargo(&["build", "--release", "--package", "leakwatch"]))?;
     let leakwatch = run::target_directory()?.join("release/leakwatch");
-    let _raised = Raised::now();
     let chosen = |workload: Workload| arguments.only.is_none_or(|only| only == workload);
     let of_pages = Workload::value_variants()
         .iter()
@@ -122,6 +121,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if !of_pages.is_empty() {
         let mut tracers = vec![Tracer::Leakwatch(leakwatch.clone())];
         tracers.extend(peers(&Peer::OF_PAGES));
+        let _raised = Raised::now();
         measure_pages(&of_pages, &leakwatch, &tracers, &plan, &load)?;
     }
     if chosen(Workload::Births) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use rustix::process::Signal;
 
 /// A tool, at one job: the first two watch who touches pages, as leakwatch does; the others who allocates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,9 +114,18 @@ impl Peer {
         }
     }
 
-    /// Whether it is a shell script that works through children: a signal then is for all of them, as Ctrl-C is.
+    /// Whether it is a shell script that works through children, some of which may outlive it.
     pub fn has_children(self) -> bool {
         self == Self::Heaptrack
+    }
+
+    /// What ends it in an orderly way.
+    pub fn ending(self) -> Signal {
+        match self {
+            // To the script alone, which takes the library out then: its children have to live until that is done.
+            Self::Heaptrack => Signal::TERM,
+            _ => Signal::INT,
+        }
     }
 
     /// Whether it watches page faults, of which some workloads have none.
@@ -218,8 +228,8 @@ fn bpftrace(script: &str, folder: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// A shell script that injects its library with gdb, and takes it out again when it is interrupted: by bash. Other shells
-/// leave the target injected then, with nobody to read what it writes.
+/// A shell script that injects its library with gdb, and takes it out again when it is ended: by bash. dash leaves the
+/// target injected then, with nobody to read what it writes.
 fn heaptrack(pid: u32, folder: &Path) -> Command {
     let mut command = Command::new("sh");
     command

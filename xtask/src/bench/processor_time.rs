@@ -64,7 +64,11 @@ fn seconds(ticks: Option<u64>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::bench::programs;
 
     #[test]
     fn times_are_found_behind_any_name() {
@@ -75,18 +79,20 @@ mod tests {
     }
 
     #[test]
-    fn both_counts_of_the_own_time_rise_with_work() {
-        let (own, threads) = (
-            of(std::process::id()).unwrap(),
-            of_threads(std::process::id()).unwrap(),
-        );
-        // Nothing is called for each value, so that the compiler cannot drop it, and it is some 50 ms in any build.
-        let mut state = 1u64;
-        for value in 0..50_000_000u64 {
-            state = std::hint::black_box(state ^ value);
+    fn both_counts_agree_on_a_process_that_works() {
+        let work = Command::new("sh").args(["-c", "while :; do :; done"]).spawn();
+        let mut child = work.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut counts = (0.0, 0.0);
+        while counts.0 < 0.1 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+            counts = (of_threads(child.id()).unwrap(), of(child.id()).unwrap());
         }
-        // The ticks of other threads of the tests count too: more than none is all that is certain.
-        assert!(of(std::process::id()).unwrap() > own);
-        assert!(of_threads(std::process::id()).unwrap() > threads);
+        programs::end(&mut child);
+        // The one is up to a hundredth behind, the other a little later.
+        assert!(
+            counts.0 >= 0.1 && (counts.0 - counts.1).abs() < 0.05,
+            "{counts:?}"
+        );
     }
 }

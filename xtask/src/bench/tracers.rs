@@ -20,8 +20,8 @@ use crate::run;
 
 /// How long a tracer may take to attach or to end. Only bounds one that hangs.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// How long after its end what a tracer has said is read.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long after its end what a tracer has said is read, and how long one that failed may take to clean up.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// A recording ends by itself should the bench be killed.
 const LONGEST_RECORDING: &str = "120s";
 
@@ -233,12 +233,12 @@ impl Running {
         processor_time::of(self.child.id())
     }
 
-    /// Ends it by Ctrl-C and waits for what it does then.
+    /// Ends it as Ctrl-C does and waits for what it does then.
     ///
     /// # Errors
     /// When it fails or does not end.
     pub fn finish(mut self) -> Result<Ended> {
-        self.signal(Signal::INT)
+        self.end_orderly()
             .with_context(|| format!("{} cannot be ended", self.tracer.name()))?;
         let status = programs::wait(&mut self.child, PATIENCE)?
             .with_context(|| format!("{} does not end; it said: {}", self.tracer.name(), self.words()))?;
@@ -268,17 +268,17 @@ impl Running {
         Ok(ended)
     }
 
-    /// To its children too, where it works through them.
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.context("a child has a PID")?;
+    /// Asks it to end.
+    fn end_orderly(&self) -> Result<()> {
+        let signal = self.tracer.peer().map_or(Signal::INT, Peer::ending);
         // Not reaped yet, so the number is still its own.
-        if self.tracer.has_children() {
-            kill_process_group(pid, signal)?;
-        } else {
-            kill_process(pid, signal)?;
-        }
+        kill_process(self.number()?, signal)?;
         Ok(())
+    }
+
+    fn number(&self) -> Result<Pid> {
+        let number = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        number.context("a child has a PID")
     }
 
     /// What it has said elsewhere than to the pipe.
@@ -300,9 +300,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.tracer.has_children() {
-            // Fails only where all have ended. Their number is not given away while one of them is there.
-            let _ = self.signal(Signal::KILL);
+        if self.tracer.has_children()
+            && let Ok(number) = self.number()
+        {
+            // What it has put into /tmp it removes itself. Each of these fails only where there is nothing left to end.
+            if matches!(self.child.try_wait(), Ok(None)) && self.end_orderly().is_ok() {
+                let _ = programs::wait(&mut self.child, LAST_WORDS);
+            }
+            let _ = kill_process_group(number, Signal::KILL);
         }
         programs::end(&mut self.child);
     }

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::whole;
 use crate::bench::processor_time;
@@ -123,26 +123,18 @@ impl Trial {
 /// Measures and prints.
 ///
 /// # Errors
-/// When the program or leakwatch fails.
+/// When the program or leakwatch failed at a rate, after all others were measured and printed.
 pub fn run(leakwatch: &Path, plan: &Plan) -> Result<()> {
-    let (mut trials, mut notes) = (Vec::new(), Vec::new());
+    let (mut trials, mut notes, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for (name, rate) in RATES {
         run::heading(&format!("budget of births, {name}"));
-        let mut subject = workloads::mallocs_at_rate(name, rate).start()?;
-        std::thread::sleep(plan.settle);
-        let (before, _) = stretch(&mut subject, leakwatch, plan, &["--allocs", "never"])?;
-        let (during, of_births) = stretch(&mut subject, leakwatch, plan, &[])?;
-        let (after, _) = stretch(&mut subject, leakwatch, plan, &["--allocs", "never"])?;
-        match of_births {
-            OfBirths::Watched(births) => trials.push(Trial {
-                name,
-                flat_out: rate == 0,
-                before,
-                during,
-                after,
-                births,
-            }),
-            OfBirths::NotWatched(why) => notes.push(format!("{name}: births were not watched: {why}")),
+        match measured(name, rate, leakwatch, plan) {
+            Ok(Ok(trial)) => trials.push(trial),
+            Ok(Err(why)) => notes.push(format!("{name}: births were not watched: {why}")),
+            Err(error) => {
+                notes.push(format!("{name}: failed: {error:#}"));
+                failed.push(name);
+            }
         }
     }
     let head = format!(
@@ -152,7 +144,32 @@ pub fn run(leakwatch: &Path, plan: &Plan) -> Result<()> {
         plan.window.as_secs_f64()
     );
     table::print(&head, &table::with_notes(markdown(&trials), &notes));
+    ensure!(
+        failed.is_empty(),
+        "births could not be measured at {}",
+        failed.join(", ")
+    );
     Ok(())
+}
+
+/// A trial at one rate; else why births were not watched.
+fn measured(name: &'static str, rate: u32, leakwatch: &Path, plan: &Plan) -> Result<Result<Trial, String>> {
+    let mut subject = workloads::mallocs_at_rate(name, rate).start()?;
+    std::thread::sleep(plan.settle);
+    let (before, _) = stretch(&mut subject, leakwatch, plan, &["--allocs", "never"])?;
+    let (during, of_births) = stretch(&mut subject, leakwatch, plan, &[])?;
+    let (after, _) = stretch(&mut subject, leakwatch, plan, &["--allocs", "never"])?;
+    Ok(match of_births {
+        OfBirths::Watched(births) => Ok(Trial {
+            name,
+            flat_out: rate == 0,
+            before,
+            during,
+            after,
+            births,
+        }),
+        OfBirths::NotWatched(why) => Err(why),
+    })
 }
 
 fn stretch(

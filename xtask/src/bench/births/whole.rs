@@ -59,13 +59,10 @@ pub fn record(
     if !matches!(status, Ok(Some(_))) {
         programs::end(&mut child);
     }
-    let status = status?.context("leakwatch does not end")?;
+    let said = || fs::read_to_string(&words).unwrap_or_default().trim().to_owned();
+    let status = status?.with_context(|| format!("leakwatch does not end; it said: {}", said()))?;
     let window = Window::between(&before, &subject.program.counters()?);
-    ensure!(
-        status.success(),
-        "leakwatch failed ({status}): {}",
-        fs::read_to_string(&words).unwrap_or_default().trim()
-    );
+    ensure!(status.success(), "leakwatch failed ({status}): {}", said());
     let text = fs::read_to_string(&path).context("leakwatch left no recording")?;
     Ok(Recorded {
         cpu: (processor_time::of_children()? - cpu_before) / window.seconds(),
