@@ -88,7 +88,7 @@ const QUICK: Plan = Plan {
     settle: Duration::from_millis(100),
 };
 
-/// Builds everything, measures, and prints a Markdown table to stdout; all else goes to stderr.
+/// Builds everything, measures, and prints Markdown tables to stdout; all else goes to stderr.
 ///
 /// # Errors
 /// Without root or a C compiler, and when a program or leakwatch fails. A peer that is missing or fails is told of in

@@ -90,8 +90,7 @@ pub fn run(leakwatch: &Path, peers: &[Tracer], quick: bool, rounds: Option<u32>,
     let full = server.lines.first().and_then(|line| line.untraced).unwrap_or(0.0);
     parts.push(server);
     // At full speed the peers make it so slow that requests at this rate would only pile up.
-    let none: Vec<Tracer> = Vec::new();
-    let mut calm = part(&workloads::busy_server_at_rate(full), leakwatch, &none, &plans)?;
+    let mut calm = part(&workloads::busy_server_at_rate(full), leakwatch, &[], &plans)?;
     for line in &mut calm.lines {
         line.cells.resize(1 + peers.len(), table::Cell::NoFigure);
     }
@@ -119,7 +118,7 @@ pub fn run(leakwatch: &Path, peers: &[Tracer], quick: bool, rounds: Option<u32>,
 }
 
 fn head(plans: &Plans, peers: &[Tracer], load: &str) -> String {
-    let (whole, short) = (&plans.whole, &plans.short);
+    let whole = &plans.whole;
     let mut text = format!(
         "\n{}. Times slower than the same program untraced: median (lowest to highest) of {} {} of {:.0} s, whole \
          recordings with all that leakwatch does.",
@@ -130,13 +129,8 @@ fn head(plans: &Plans, peers: &[Tracer], load: &str) -> String {
     );
     if !peers.is_empty() {
         text.push_str(&format!(
-            " Peers: {} of {:.0} s while they are attached.",
-            if short.rounds == 1 {
-                "one window"
-            } else {
-                "windows"
-            },
-            short.window.as_secs_f64()
+            " Peers: one window of {:.0} s while they are attached.",
+            plans.short.window.as_secs_f64()
         ));
     }
     text
@@ -154,7 +148,6 @@ fn part(measure: &Measure, leakwatch: &Path, peers: &[Tracer], plans: &Plans) ->
     for peer in peers {
         let outcome = short(measure, peer, &plans.short);
         if let Outcome::Failed(why) = &outcome {
-            eprintln!("  {} failed: {why}", peer.name());
             failures.push(Failure {
                 peer: peer.name(),
                 workload: measure.title,
@@ -192,11 +185,14 @@ fn short(measure: &Measure, peer: &Tracer, plan: &Plan) -> Outcome {
         .and_then(|mut subject| rounds::run(&mut subject, measure, std::slice::from_ref(peer), plan));
     match outcomes.map(|mut outcomes| outcomes.pop()) {
         Ok(Some(Outcome::Passes(passes))) if stood_still(&passes) => {
-            Outcome::Failed("the target stood still while it was attached, or ever after".to_owned())
+            Outcome::Failed("the program stood still while it was attached, or ever after".to_owned())
         }
         Ok(Some(outcome)) => outcome,
         Ok(None) => Outcome::Passes(Vec::new()),
-        Err(error) => Outcome::Failed(format!("{error:#}")),
+        Err(error) => {
+            eprintln!("  {} did harm: {error:#}", peer.name());
+            Outcome::Failed(format!("{error:#}"))
+        }
     }
 }
 

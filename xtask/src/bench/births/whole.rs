@@ -55,7 +55,9 @@ pub fn record(
     let mut child = command
         .spawn()
         .with_context(|| format!("cannot run `{}`", run::shown(&command)))?;
-    let status = programs::wait(&mut child, window + PATIENCE);
+    // It cannot have ended well before, and looking costs time that the program may want.
+    std::thread::sleep(window);
+    let status = programs::wait(&mut child, PATIENCE);
     if !matches!(status, Ok(Some(_))) {
         programs::end(&mut child);
     }
