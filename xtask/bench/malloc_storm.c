@@ -3,6 +3,7 @@
  *
  *   malloc_storm COUNTERS [MIB]
  *
+ * As latencies it counts how long each PUBLISHED_EACH units took: the longest is the longest stall.
  * With MIB it also keeps that much in such blocks, every fourth of which is freed: a heap that takes long to read. */
 
 #define _GNU_SOURCE
@@ -37,7 +38,7 @@ int main(int count, char **arguments) {
     if (count != 2 && count != 3) return 2;
     counters_open(arguments[1]);
     if (count == 3) keep(strtoull(arguments[2], NULL, 10) << 20);
-    uint64_t state = 0x9E3779B97F4A7C15;
+    uint64_t state = 0x9E3779B97F4A7C15, last_published = nanoseconds_now();
     for (uint64_t round = 0;; round++) {
         for (int index = 0; index < PUBLISHED_EACH; index++) {
             state ^= state << 13;
@@ -50,6 +51,9 @@ int main(int count, char **arguments) {
             *(volatile char *)*slot = 1;
         }
         counters_add(0, PUBLISHED_EACH, 0);
+        uint64_t now = nanoseconds_now();
+        counters_latency(now - last_published);
+        last_published = now;
         if (round == WARM_UP_ROUNDS) counters_warm();
     }
 }

@@ -5,8 +5,8 @@
 //   server COUNTERS THREADS RATE
 //
 // RATE is in requests a second of all threads together; 0 is full speed. With a rate, requests come at random and do
-// not wait for one another: latency counts from the moment a request was due, also where its thread was still busy.
-// A unit of work is a request.
+// not wait for one another: latency counts from the moment a request was due, also where its thread was still busy. At full
+// speed it counts from the end of the thread's last one. A unit of work is a request.
 
 #include "counters.h"
 
@@ -161,17 +161,17 @@ void work(int slot, double seconds_between) {
     Worker worker{{0x9E3779B97F4A7C15 * uint64_t(slot + 1)}, {}, 0, 0};
     while (worker.served < WARM_UP_REQUESTS) worker.serve();
     if (--cold_threads == 0) counters_warm();
-    double due = double(nanoseconds_now());
+    uint64_t last_served = nanoseconds_now();
+    double due = double(last_served);
     for (;;) {
         if (seconds_between > 0) {
             due += -std::log(1 - worker.random.part()) * seconds_between * 1e9;
             if (double(nanoseconds_now()) < due) sleep_until(uint64_t(due));
         }
         worker.serve();
-        if (seconds_between > 0) {
-            uint64_t now = nanoseconds_now();
-            counters_latency(now > uint64_t(due) ? now - uint64_t(due) : 0);
-        }
+        uint64_t now = nanoseconds_now(), since = seconds_between > 0 ? uint64_t(due) : last_served;
+        counters_latency(now > since ? now - since : 0);
+        last_served = now;
         counters_add(slot, 1, 0);
     }
 }

@@ -17,7 +17,7 @@ use super::recording::Account;
 use super::rounds::{self, Outcome, Plan};
 use super::table::{self, Cell, Line, Own};
 use super::tracers::{self, Tracer};
-use super::workloads;
+use super::{processor_time, workloads};
 use crate::run;
 
 /// What one reading was like, by its own word.
@@ -101,7 +101,7 @@ fn read_all_the_time(
 ) -> Result<(Window, f64)> {
     let folder = tracers::scratch()?;
     let path = folder.path().join("heap.json");
-    let (before, cpu_before) = (program.counters()?, seconds_of_children()?);
+    let (before, cpu_before) = (program.counters()?, processor_time::of_children()?);
     let started = Instant::now();
     // The last one ends later: it belongs to the window.
     while started.elapsed() < plan.window {
@@ -123,23 +123,8 @@ fn read_all_the_time(
         readings.push(Reading::of(&text).context("the picture of leakwatch heap is not understood")?);
     }
     let window = Window::between(&before, &program.counters()?);
-    let cpu = (seconds_of_children()? - cpu_before) / window.seconds();
+    let cpu = (processor_time::of_children()? - cpu_before) / window.seconds();
     Ok((window, cpu))
-}
-
-/// Processor time of children that have ended, seconds.
-fn seconds_of_children() -> Result<f64> {
-    let text = fs::read_to_string("/proc/self/stat").context("cannot read /proc/self/stat")?;
-    let ticks = child_ticks(&text).context("/proc/self/stat is not understood")?;
-    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-}
-
-fn child_ticks(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace().skip(13);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
 }
 
 #[cfg(test)]
@@ -154,11 +139,5 @@ mod tests {
         assert_eq!((reading.seconds, reading.bytes), (0.25, 1 << 30));
         assert_eq!(reading.milliseconds_per_gib(), 250.0);
         assert_eq!(Reading::of(r#"{"heap": null}"#), None);
-    }
-
-    #[test]
-    fn times_of_children_stand_behind_the_own() {
-        let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 100 0 0 0 30 12 5 6 20 0 1 0 99";
-        assert_eq!(child_ticks(stat), Some(11));
     }
 }

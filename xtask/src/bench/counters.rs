@@ -64,11 +64,16 @@ impl Window {
         self.seconds
     }
 
-    /// Units of work a second, of all slots.
-    pub fn rate(&self) -> Option<f64> {
+    /// Units of work, of all slots.
+    pub fn units(&self) -> Option<f64> {
         let slots = self.words.get(FIRST_SLOT..FIRST_BUCKET)?;
         let units: u64 = slots.iter().step_by(SLOT_WORDS).sum();
-        positive(units as f64 / self.seconds)
+        positive(units as f64)
+    }
+
+    /// Units of work a second, of all slots.
+    pub fn rate(&self) -> Option<f64> {
+        positive(self.units()? / self.seconds)
     }
 
     /// Nanoseconds for a unit of work in a slot that the program times itself.
@@ -94,6 +99,13 @@ impl Window {
             below += count;
         }
         None
+    }
+
+    /// The longest latency, in milliseconds, up to the width of its bucket.
+    pub fn longest_milliseconds(&self) -> Option<f64> {
+        let buckets = self.words.get(FIRST_BUCKET..)?;
+        let last = buckets.iter().rposition(|count| *count > 0)?;
+        positive(bucket_start(last + 1) / 1e6)
     }
 }
 
@@ -144,6 +156,7 @@ mod tests {
         assert_eq!(window.rate(), None);
         assert_eq!(window.nanoseconds_per_unit(0), None);
         assert_eq!(window.latency_microseconds(0.5), None);
+        assert_eq!(window.longest_milliseconds(), None);
     }
 
     #[test]
@@ -159,6 +172,13 @@ mod tests {
         ] {
             assert_eq!(bucket_start(index), start, "{index}");
         }
+    }
+
+    #[test]
+    fn the_longest_is_one_alone() {
+        // 130 shifted by 14: 2,129,920 to 2,146,304 ns.
+        let window = window(&[(FIRST_BUCKET + 40, 1_000_000), (FIRST_BUCKET + 14 * 128 + 130, 1)]);
+        assert_eq!(window.longest_milliseconds(), Some(2.146_304));
     }
 
     #[test]

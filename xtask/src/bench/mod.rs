@@ -11,22 +11,27 @@ use clap::ValueEnum;
 
 use crate::run;
 
+mod births;
 mod census;
 mod counters;
 mod filter;
+mod peers;
 mod priority;
+mod processor_time;
 mod programs;
 mod ratio;
 mod recording;
+mod redis;
 mod rounds;
 mod table;
 mod tracers;
 mod workloads;
 
+use peers::Peer;
 use priority::Raised;
 use rounds::Plan;
 use table::Line;
-use tracers::{Peer, Tracer};
+use tracers::Tracer;
 use workloads::Measure;
 
 /// Arguments of `cargo xtask bench`.
@@ -44,7 +49,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
 
-    /// leakwatch alone, without bpftrace and perf.
+    /// leakwatch alone, without its peers.
     #[arg(long)]
     no_peers: bool,
 
@@ -68,6 +73,8 @@ enum Workload {
     Census,
     /// Another process than the target.
     Bystander,
+    /// Whole recordings with births, beside tools that watch every malloc and free. Has tables of its own.
+    Births,
 }
 
 const FULL: Plan = Plan {
@@ -81,7 +88,7 @@ const QUICK: Plan = Plan {
     settle: Duration::from_millis(100),
 };
 
-/// Builds everything, measures, and prints a Markdown table to stdout; all else goes to stderr.
+/// Builds everything, measures, and prints Markdown tables to stdout; all else goes to stderr.
 ///
 /// # Errors
 /// Without root or a C compiler, and when a program or leakwatch fails. A peer that is missing or fails is told of in
@@ -105,40 +112,57 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
     run::run(&mut run::cargo(&["build", "--release", "--package", "leakwatch"]))?;
     let leakwatch = run::target_directory()?.join("release/leakwatch");
-    let _raised = Raised::now();
-    let tracers = tracers(&leakwatch, arguments.no_peers);
-    let mut lines = Vec::new();
-    let chosen = Workload::value_variants()
+    let chosen = |workload: Workload| arguments.only.is_none_or(|only| only == workload);
+    let of_pages = Workload::value_variants()
         .iter()
-        .filter(|workload| arguments.only.is_none_or(|only| only == **workload));
-    for workload in chosen {
-        lines.extend(lines_of(*workload, &leakwatch, &tracers, &plan)?);
+        .filter(|workload| **workload != Workload::Births && chosen(**workload));
+    let of_pages: Vec<Workload> = of_pages.copied().collect();
+    let peers = |peers: &[Peer]| tracers(if arguments.no_peers { &[] } else { peers });
+    if !of_pages.is_empty() {
+        let mut tracers = vec![Tracer::Leakwatch(leakwatch.clone())];
+        tracers.extend(peers(&Peer::OF_PAGES));
+        let _raised = Raised::now();
+        measure_pages(&of_pages, &leakwatch, &tracers, &plan, &load)?;
+    }
+    if chosen(Workload::Births) {
+        let peers = peers(&Peer::OF_BIRTHS);
+        births::run(&leakwatch, &peers, arguments.quick, arguments.rounds, &load)?;
+    }
+    Ok(())
+}
+
+/// Windows while leakwatch or a peer is attached: what page events cost.
+fn measure_pages(
+    workloads: &[Workload],
+    leakwatch: &Path,
+    tracers: &[Tracer],
+    plan: &Plan,
+    load: &str,
+) -> Result<()> {
+    let mut lines = Vec::new();
+    for workload in workloads {
+        lines.extend(lines_of(*workload, leakwatch, tracers, plan)?);
     }
     let names: Vec<&str> = tracers.iter().map(Tracer::name).collect();
     for doubt in table::doubts(&names, &lines) {
         eprintln!("noise: {doubt}: windows differ by more than two times; try again on a quiet machine");
     }
     table::print(
-        &table::head(&plan, &tracers, &load),
+        &table::head(plan, tracers, load),
         &table::markdown(&names, &lines),
     );
     Ok(())
 }
 
-fn tracers(leakwatch: &Path, no_peers: bool) -> Vec<Tracer> {
-    let mut tracers = vec![Tracer::Leakwatch(leakwatch.to_owned())];
-    if no_peers {
-        return tracers;
-    }
-    for peer in [Peer::Bpftrace, Peer::Perf] {
-        if let Some(missing) = peer.missing() {
+fn tracers(peers: &[Peer]) -> Vec<Tracer> {
+    let tracer = |peer: &Peer| match peer.missing() {
+        Some(missing) => {
             eprintln!("{missing}");
-            tracers.push(Tracer::Missing(peer));
-        } else {
-            tracers.push(Tracer::Peer(peer));
+            Tracer::Missing(*peer)
         }
-    }
-    tracers
+        None => Tracer::Peer(*peer),
+    };
+    peers.iter().map(tracer).collect()
 }
 
 fn lines_of(workload: Workload, leakwatch: &Path, tracers: &[Tracer], plan: &Plan) -> Result<Vec<Line>> {
@@ -160,5 +184,7 @@ fn lines_of(workload: Workload, leakwatch: &Path, tracers: &[Tracer], plan: &Pla
         Workload::MallocStorm => measure(&workloads::malloc_storm()),
         Workload::Census => census::lines(leakwatch, tracers.len(), plan),
         Workload::Bystander => measure(&workloads::bystander()),
+        // Has tables of its own.
+        Workload::Births => Ok(Vec::new()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -109,6 +109,23 @@ pub fn end(child: &mut Child) {
     // Both fail only where it has ended already, which is what is wanted.
     let _ = child.kill();
     let _ = child.wait();
+}
+
+/// Waits for a child of this process to end by itself. Nothing: it has not ended in time.
+///
+/// # Errors
+/// When it cannot be waited for.
+pub fn wait(child: &mut Child, patience: Duration) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() > deadline {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn build(source: &str) -> Result<PathBuf> {

@@ -1,5 +1,6 @@
 //! What the bench reads from a recording of leakwatch.
 
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 /// Absent and null are the same: not known.
@@ -12,13 +13,63 @@ pub struct Account {
 }
 
 impl Account {
-    pub fn of(json: &str) -> Result<Self, serde_json::Error> {
+    pub fn of(json: &str) -> Result<Self> {
         let recording: Value = serde_json::from_str(json)?;
         let number = |path: &str| recording.pointer(path).and_then(Value::as_f64);
         Ok(Self {
             coverage: number("/reconciliation/coverage"),
             sampling_rate: number("/cost/sampling_rate"),
         })
+    }
+}
+
+/// How births were watched in one window.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Births {
+    pub bursts: f64,
+    pub watched_seconds: f64,
+    /// Blocks that were in use when their burst ended.
+    pub followed: f64,
+    /// Processor time of the target, by leakwatch's own count.
+    pub spent_seconds: f64,
+    pub budget_seconds: f64,
+}
+
+/// What a recording says of births.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OfBirths {
+    Watched(Births),
+    /// And why.
+    NotWatched(String),
+}
+
+impl OfBirths {
+    /// # Errors
+    /// When it is no JSON, or births were watched and a field of theirs is missing.
+    pub fn of(json: &str) -> Result<Self> {
+        let recording: Value = serde_json::from_str(json)?;
+        let Some(births) = recording.get("allocations").filter(|births| births.is_object()) else {
+            let why = recording.get("allocations_not_watched").and_then(Value::as_str);
+            return Ok(Self::NotWatched(why.unwrap_or("not asked for").to_owned()));
+        };
+        let number = |name: &str| {
+            let value = births.get(name).and_then(Value::as_f64);
+            value.with_context(|| format!("the recording's allocations have no {name}"))
+        };
+        Ok(Self::Watched(Births {
+            bursts: number("bursts")?,
+            watched_seconds: number("watched_seconds")?,
+            followed: number("followed")?,
+            spent_seconds: number("cost_seconds")?,
+            budget_seconds: number("budget_seconds")?,
+        }))
+    }
+
+    pub fn watched(&self) -> Option<Births> {
+        match self {
+            Self::Watched(births) => Some(*births),
+            Self::NotWatched(_) => None,
+        }
     }
 }
 
@@ -39,5 +90,21 @@ mod tests {
         );
         assert_eq!(Account::of("{}").unwrap(), Account::default());
         assert!(Account::of("no JSON").is_err());
+    }
+    #[test]
+    fn births_were_watched_or_there_is_a_reason() {
+        let watched = OfBirths::of(
+            r#"{"allocations": {"bursts": 12, "watched_seconds": 0.25, "followed": 340,
+                "cost_seconds": 0.011, "budget_seconds": 0.02}, "allocations_not_watched": null}"#,
+        );
+        let births = watched.unwrap().watched().unwrap();
+        assert_eq!((births.bursts, births.followed), (12.0, 340.0));
+        assert_eq!((births.spent_seconds, births.budget_seconds), (0.011, 0.02));
+        let not = OfBirths::of(r#"{"allocations": null, "allocations_not_watched": "jemalloc"}"#);
+        assert_eq!(not.unwrap(), OfBirths::NotWatched("jemalloc".to_owned()));
+        assert_eq!(OfBirths::of("{}").unwrap().watched(), None);
+        let error = OfBirths::of(r#"{"allocations": {"bursts": 12}}"#).unwrap_err();
+        assert!(error.to_string().contains("no watched_seconds"), "{error}");
+        assert!(OfBirths::of("no JSON").is_err());
     }
 }

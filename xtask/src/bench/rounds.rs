@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::counters::{Counters, Window};
+use super::peers::Peer;
 use super::programs::Program;
 use super::ratio::slowdown;
 use super::recording::Account;
@@ -25,6 +26,7 @@ pub struct Plan {
 pub struct Pass {
     /// The mean of the neighbours.
     pub untraced: Vec<Option<f64>>,
+    pub traced: Vec<Option<f64>>,
     /// How many times slower; nothing where the program has not worked in one of the windows.
     pub slowdowns: Vec<Option<f64>>,
     /// The tracer's own processor time by the window.
@@ -37,7 +39,8 @@ pub struct Pass {
 pub enum Outcome {
     Passes(Vec<Pass>),
     Missing,
-    Failed,
+    /// And why.
+    Failed(String),
 }
 
 /// Runs all rounds on one process: an untraced window, then each tracer's with another untraced one behind it. Returns
@@ -83,7 +86,7 @@ pub fn run(
                 }
                 Err(error) if matches!(tracer, Tracer::Peer(_)) => {
                     eprintln!("  {} is left out here: {error:#}", tracer.name());
-                    *outcome = Outcome::Failed;
+                    *outcome = Outcome::Failed(format!("{error:#}"));
                     std::thread::sleep(plan.settle);
                     before = values(&untraced(&mut subject.program, plan)?);
                 }
@@ -123,6 +126,7 @@ pub fn pass(
     }
     Pass {
         untraced,
+        traced: traced.to_vec(),
         slowdowns,
         cpu,
         account,
@@ -162,9 +166,10 @@ fn traced(
     std::thread::sleep(plan.window);
     let stopped = moment(program, &running)?;
     let ended = running.finish()?;
+    let nothing_to_see = tracer.peer().is_some_and(Peer::watches_pages) && !measure.faults;
     ensure!(
-        ended.saw_faults || !measure.faults,
-        "{} has seen no page fault: it did not do the job",
+        ended.has_seen || nothing_to_see,
+        "{} has seen nothing of what it watches: it did not do the job",
         tracer.name()
     );
     let window = Window::between(&started.0, &stopped.0);

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
+use super::peers::Peer;
 use super::ratio::{Spread, median};
 use super::rounds::{Outcome, Pass, Plan};
-use super::tracers::{Peer, Tracer};
-use super::workloads::Measure;
+use super::tracers::Tracer;
+use super::workloads::{Measure, Told};
 
 /// One line of the table.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Own {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell {
     Slowdown(Spread),
+    /// In the line's unit.
+    Measured(Spread),
     NoFigure,
     NotInstalled,
     Failed,
@@ -55,7 +58,10 @@ pub fn lines(measure: &Measure, tracers: &[Tracer], outcomes: &[Outcome]) -> Vec
                 pass.untraced.get(index).copied().flatten()
             })),
             unit: figure.unit,
-            cells: outcomes.iter().map(|outcome| cell(outcome, index)).collect(),
+            cells: outcomes
+                .iter()
+                .map(|outcome| cell(outcome, index, figure.told))
+                .collect(),
             own: own.unwrap_or_default(),
         })
         .collect()
@@ -64,7 +70,7 @@ pub fn lines(measure: &Measure, tracers: &[Tracer], outcomes: &[Outcome]) -> Vec
 fn passes(outcome: &Outcome) -> &[Pass] {
     match outcome {
         Outcome::Passes(passes) => passes,
-        Outcome::Missing | Outcome::Failed => &[],
+        Outcome::Missing | Outcome::Failed(_) => &[],
     }
 }
 
@@ -81,13 +87,19 @@ fn own(passes: &[Pass], grows: bool) -> Own {
     }
 }
 
-fn cell(outcome: &Outcome, figure: usize) -> Cell {
-    match outcome {
-        Outcome::Missing => Cell::NotInstalled,
-        Outcome::Failed => Cell::Failed,
-        Outcome::Passes(passes) => {
-            let slowdowns = values(passes, |pass| pass.slowdowns.get(figure).copied().flatten());
-            Spread::of(&slowdowns).map_or(Cell::NoFigure, Cell::Slowdown)
+fn cell(outcome: &Outcome, figure: usize, told: Told) -> Cell {
+    let of = |read: fn(&Pass) -> &[Option<f64>]| {
+        let value = move |pass: &Pass| read(pass).get(figure).copied().flatten();
+        Spread::of(&values(passes(outcome), value))
+    };
+    match (outcome, told) {
+        (Outcome::Missing, _) => Cell::NotInstalled,
+        (Outcome::Failed(_), _) => Cell::Failed,
+        (Outcome::Passes(_), Told::AsSlowdown) => {
+            of(|pass| &pass.slowdowns).map_or(Cell::NoFigure, Cell::Slowdown)
+        }
+        (Outcome::Passes(_), Told::AsMeasured) => {
+            of(|pass| &pass.traced).map_or(Cell::NoFigure, Cell::Measured)
         }
     }
 }
@@ -99,8 +111,8 @@ pub fn load() -> String {
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// One line that says where and how it was measured.
-pub fn head(plan: &Plan, tracers: &[Tracer], load: &str) -> String {
+/// Where it was measured, and with which versions of the peers: the start of a line.
+pub fn machine(tracers: &[Tracer], load: &str) -> String {
     let system = rustix::system::uname();
     let mut text = format!(
         "{} {} {}, {}, load {load} before",
@@ -109,21 +121,22 @@ pub fn head(plan: &Plan, tracers: &[Tracer], load: &str) -> String {
         system.machine().to_string_lossy(),
         processors(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
     );
-    let peers = tracers.iter().filter_map(|tracer| match tracer {
-        Tracer::Peer(peer) => Some(*peer),
-        _ => None,
-    });
-    let peers: Vec<Peer> = peers.collect();
-    for version in peers.iter().copied().filter_map(Peer::version) {
+    for version in tracers.iter().filter_map(Tracer::peer).filter_map(Peer::version) {
         let _ = write!(text, ", {version}");
     }
+    text
+}
+
+/// One line that says where and how it was measured.
+pub fn head(plan: &Plan, tracers: &[Tracer], load: &str) -> String {
+    let mut text = machine(tracers, load);
     let _ = write!(
         text,
         ". Times slower than the same program untraced: median (lowest to highest) of {} {} of {:.1} s.{}",
         plan.rounds,
         if plan.rounds == 1 { "window" } else { "windows" },
         plan.window.as_secs_f64(),
-        if peers.is_empty() {
+        if tracers.iter().all(|tracer| tracer.peer().is_none()) {
             ""
         } else {
             " bpftrace counts each fault; perf takes some 4,000 a second."
@@ -167,7 +180,7 @@ pub fn markdown(tracers: &[&str], lines: &[Line]) -> String {
             .untraced
             .map_or_else(unknown, |value| format!("{} {}", figure(value), line.unit));
         let mut row = vec![line.name.to_owned(), untraced];
-        row.extend(line.cells.iter().map(shown));
+        row.extend(line.cells.iter().map(|cell| shown(cell, line.unit)));
         if with_own {
             row.push(
                 line.own
@@ -190,13 +203,23 @@ fn unknown() -> String {
     "-".to_owned()
 }
 
-fn shown(cell: &Cell) -> String {
+fn shown(cell: &Cell, unit: &str) -> String {
     match cell {
         Cell::Slowdown(Spread {
             median,
             lowest,
             highest,
         }) => format!("{median:.2} ({lowest:.2} to {highest:.2})"),
+        Cell::Measured(Spread {
+            median,
+            lowest,
+            highest,
+        }) => format!(
+            "{} {unit} ({} to {})",
+            figure(*median),
+            figure(*lowest),
+            figure(*highest)
+        ),
         Cell::NoFigure => unknown(),
         Cell::NotInstalled => "not installed".to_owned(),
         Cell::Failed => "failed".to_owned(),
@@ -219,8 +242,13 @@ fn sampling_rate(rate: f64) -> String {
     )
 }
 
+/// A number of things, as [`figure`] but without parts of one.
+pub fn count(value: f64) -> String {
+    figure(value.round()).trim_end_matches(".0").to_owned()
+}
+
 /// Three digits that count, and thousands apart.
-fn figure(value: f64) -> String {
+pub fn figure(value: f64) -> String {
     if value < 100.0 {
         return format!("{value:.1}");
     }
@@ -252,7 +280,7 @@ pub fn doubts(tracers: &[&str], lines: &[Line]) -> Vec<String> {
 }
 
 /// Columns of one width: names to the left, all else to the right.
-fn aligned(rows: &[Vec<String>]) -> String {
+pub fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
@@ -283,6 +311,14 @@ fn aligned(rows: &[Vec<String>]) -> String {
         }
     }
     text
+}
+
+/// A table with a list below it of what its cells have no room for.
+pub fn with_notes(mut table: String, notes: &[String]) -> String {
+    for (index, note) in notes.iter().enumerate() {
+        let _ = writeln!(table, "{}- {note}", if index == 0 { "\n" } else { "" });
+    }
+    table
 }
 
 /// To stdout, where nothing else goes.
@@ -352,6 +388,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_as_measured_has_its_unit() {
+        let stall = Cell::Measured(Spread {
+            median: 8.25,
+            lowest: 7.0,
+            highest: 1234.0,
+        });
+        assert_eq!(shown(&stall, "ms"), "8.2 ms (7.0 to 1,230)");
+    }
+
+    #[test]
+    fn notes_are_a_list_apart() {
+        let notes = ["a: b".to_owned(), "c: d".to_owned()];
+        assert_eq!(
+            with_notes("| x |\n".to_owned(), &notes),
+            "| x |\n\n- a: b\n- c: d\n"
+        );
+        assert_eq!(with_notes("| x |\n".to_owned(), &[]), "| x |\n");
+    }
+
+    #[test]
     fn own_columns_are_left_out_where_nobody_has_them() {
         let line = Line {
             name: "x",
@@ -369,6 +425,9 @@ mod tests {
         assert_eq!(figure(113.4), "113");
         assert_eq!(figure(24_926_835.2), "24,900,000");
         assert_eq!(figure(999.6), "1,000");
+        assert_eq!(count(2.5), "3");
+        assert_eq!(count(40.0), "40");
+        assert_eq!(count(4321.0), "4,320");
     }
 
     #[test]

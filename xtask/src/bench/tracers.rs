@@ -2,22 +2,26 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 use super::filter::Mode;
-use super::programs;
+use super::peers::Peer;
 use super::recording::Account;
+use super::{processor_time, programs};
 use crate::run;
 
 /// How long a tracer may take to attach or to end. Only bounds one that hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(40);
+/// How long after its end what a tracer has said is read, and how long one that failed may take to clean up.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// A recording ends by itself should the bench be killed.
 const LONGEST_RECORDING: &str = "120s";
 
@@ -33,53 +37,26 @@ pub enum Tracer {
     FaultEvent(PathBuf, Mode),
 }
 
-/// Tools that do a comparable job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    Bpftrace,
-    Perf,
-}
-
-impl Peer {
-    fn program(self) -> &'static str {
-        match self {
-            Self::Bpftrace => "bpftrace",
-            Self::Perf => "perf",
-        }
-    }
-
-    /// The line that its own version option prints.
-    pub fn version(self) -> Option<String> {
-        let output = Command::new(self.program()).arg("--version").output().ok()?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let line = text.lines().next().filter(|_| output.status.success())?;
-        Some(line.trim().to_owned())
-    }
-
-    /// What to say and do where it is not installed.
-    pub fn missing(self) -> Option<String> {
-        let package = match self {
-            Self::Bpftrace => "bpftrace",
-            Self::Perf => "linux-perf",
-        };
-        let program = self.program();
-        self.version().is_none().then(|| {
-            format!(
-                "{program} is not installed and left out; to have it (Debian): sudo apt-get install {package}"
-            )
-        })
-    }
-}
-
 impl Tracer {
     /// The head of its column.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Leakwatch(_) => "leakwatch",
-            Self::Peer(Peer::Bpftrace) | Self::Missing(Peer::Bpftrace) => "bpftrace",
-            Self::Peer(Peer::Perf) | Self::Missing(Peer::Perf) => "perf record",
+            Self::Peer(peer) | Self::Missing(peer) => peer.name(),
             Self::FaultEvent(_, mode) => mode.name(),
         }
+    }
+
+    /// The peer that works on this machine, if it is one.
+    pub fn peer(&self) -> Option<Peer> {
+        match self {
+            Self::Peer(peer) => Some(*peer),
+            Self::Leakwatch(_) | Self::Missing(_) | Self::FaultEvent(..) => None,
+        }
+    }
+
+    fn has_children(&self) -> bool {
+        self.peer().is_some_and(Peer::has_children)
     }
 
     /// Starts to trace this process, and returns when the tracer says that it is attached.
@@ -103,8 +80,7 @@ impl Tracer {
                     .arg(folder.path().join("recording.json"));
                 command
             }
-            Self::Peer(Peer::Bpftrace) => bpftrace(pid, folder.path())?,
-            Self::Peer(Peer::Perf) => perf(pid, folder.path()),
+            Self::Peer(peer) => peer.command(pid, folder.path())?,
             Self::FaultEvent(program, mode) => {
                 let mut command = Command::new(program);
                 command.args([mode.argument(), &pid.to_string()]);
@@ -119,6 +95,9 @@ impl Tracer {
         } else {
             command.stdout(Stdio::piped()).stderr(other);
         }
+        if self.has_children() {
+            command.process_group(0);
+        }
         let mut child = command
             .stdin(Stdio::piped())
             .spawn()
@@ -127,6 +106,7 @@ impl Tracer {
         let said = Said::by(&mut child);
         let mut running = Running {
             tracer: self.clone(),
+            target: pid,
             child,
             input,
             said,
@@ -140,57 +120,6 @@ impl Tracer {
 /// On the disk of the target folder: what perf writes may be too much for a /tmp in memory.
 pub fn scratch() -> Result<TempDir> {
     tempfile::tempdir_in(run::target_directory()?).context("cannot make a temporary folder")
-}
-
-/// Stacks by frame pointers of page faults and of the calls that gain memory, counted in the kernel; of the calls that
-/// give it up the number.
-fn bpftrace(pid: u32, folder: &Path) -> Result<Command> {
-    let mut script = format!("software:page-faults:1 /pid == {pid}/ {{ @pages[ustack] = count(); }}\n");
-    for call in ["mmap", "mremap", "brk", "mprotect"] {
-        script.push_str(&format!(
-            "tracepoint:syscalls:sys_exit_{call} /pid == {pid}/ {{ @{call}[ustack] = count(); }}\n"
-        ));
-    }
-    for call in ["munmap", "madvise"] {
-        script.push_str(&format!(
-            "tracepoint:syscalls:sys_enter_{call} /pid == {pid}/ {{ @{call} = count(); }}\n"
-        ));
-    }
-    // BEGIN comes before the other probes are attached. By this time they are, too.
-    script.push_str("interval:ms:700 /!@ready/ { @ready = 1; printf(\"attached\\n\"); }\n");
-    let path = folder.join("peer.bt");
-    fs::write(&path, script).context("cannot write the script of bpftrace")?;
-
-    let mounted = ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"];
-    let mut command = if mounted.iter().any(|folder| Path::new(folder).is_dir()) {
-        Command::new("bpftrace")
-    } else {
-        // bpftrace does not find tracepoints without it. Mounted for bpftrace alone: the host stays as it is.
-        let mut command = Command::new("unshare");
-        let script = "mount -t tracefs tracefs /sys/kernel/tracing && exec \"$@\"";
-        command.args(["--mount", "sh", "-c", script, "sh", "bpftrace"]);
-        command
-    };
-    command.args(["-B", "line"]).arg(path);
-    Ok(command)
-}
-
-/// Started with its event off, and told to turn it on by `wait_attached`: then it says when that is done.
-fn perf(pid: u32, folder: &Path) -> Command {
-    let mut command = Command::new("perf");
-    command
-        .args([
-            "record",
-            "--call-graph",
-            "dwarf",
-            "-e",
-            "page-faults",
-            "-p",
-            &pid.to_string(),
-        ])
-        .args(["--delay", "-1", "--control", "fd:0,1", "-o"])
-        .arg(folder.join("perf.data"));
-    command
 }
 
 /// What a tracer says through its pipe.
@@ -245,9 +174,15 @@ impl Said {
         true
     }
 
-    /// All that is said up to the pipe's end.
+    /// All that is said up to the pipe's end, which a child that lives on may put off: not for long.
     fn rest(&mut self) {
-        self.text.extend(self.more.iter());
+        let deadline = Instant::now() + LAST_WORDS;
+        while let Ok(text) = self
+            .more
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            self.text.push_str(&text);
+        }
     }
 }
 
@@ -255,6 +190,8 @@ impl Said {
 #[derive(Debug)]
 pub struct Running {
     tracer: Tracer,
+    /// Its PID.
+    target: u32,
     child: Child,
     input: Option<ChildStdin>,
     said: Said,
@@ -266,21 +203,20 @@ pub struct Running {
 pub struct Ended {
     /// Of leakwatch alone.
     pub account: Account,
-    /// Whether it has seen page faults at all.
-    pub saw_faults: bool,
+    /// Whether it has seen anything of what it watches.
+    pub has_seen: bool,
 }
 
 impl Running {
     fn wait_attached(&mut self) -> Result<()> {
-        let word = if matches!(self.tracer, Tracer::Peer(Peer::Perf)) {
+        if matches!(self.tracer, Tracer::Peer(Peer::Perf)) {
             let input = self.input.as_mut().context("perf has no pipe")?;
             writeln!(input, "enable").context("perf does not listen")?;
-            "ack"
-        } else {
-            "attached"
-        };
+        }
+        let word = self.tracer.peer().map_or("attached", Peer::attached_word);
+        let attached = self.said.wait_for(word);
         ensure!(
-            self.said.wait_for(word),
+            attached && self.tracer.peer().is_none_or(|peer| peer.is_within(self.target)),
             "{} did not attach; it said: {}",
             self.tracer.name(),
             self.words()
@@ -294,42 +230,30 @@ impl Running {
     /// # Errors
     /// When it has ended.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let ticks = cpu_ticks(&text).with_context(|| format!("{path} is not understood"))?;
-        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+        processor_time::of(self.child.id())
     }
 
-    /// Ends it by Ctrl-C and waits for what it does then.
+    /// Ends it as Ctrl-C does and waits for what it does then.
     ///
     /// # Errors
     /// When it fails or does not end.
     pub fn finish(mut self) -> Result<Ended> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        // Not reaped yet, so the number is still its own.
-        kill_process(pid.context("a child has a PID")?, Signal::INT)
+        self.end_orderly()
             .with_context(|| format!("{} cannot be ended", self.tracer.name()))?;
-        let deadline = Instant::now() + PATIENCE;
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            if Instant::now() > deadline {
-                bail!("{} does not end", self.tracer.name());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
+        let status = programs::wait(&mut self.child, PATIENCE)?
+            .with_context(|| format!("{} does not end; it said: {}", self.tracer.name(), self.words()))?;
         self.said.rest();
         // perf and the example die of the signal in the end; the example ends by itself only where it fails.
         let well = match &self.tracer {
-            Tracer::Leakwatch(_) | Tracer::Peer(Peer::Bpftrace) => status.success(),
+            Tracer::Leakwatch(_) | Tracer::Peer(Peer::Bpftrace | Peer::Uprobes) => status.success(),
             Tracer::FaultEvent(..) => status.code().is_none(),
-            Tracer::Peer(Peer::Perf) | Tracer::Missing(_) => true,
+            // heaptrack's shell likewise, and what it has seen is asked below. memleak ends well, or with the signal.
+            Tracer::Peer(_) | Tracer::Missing(_) => true,
         };
         ensure!(well, "{} failed ({status}): {}", self.tracer.name(), self.words());
         let mut ended = Ended {
             account: Account::default(),
-            saw_faults: true,
+            has_seen: true,
         };
         match &self.tracer {
             Tracer::Leakwatch(_) => {
@@ -338,48 +262,60 @@ impl Running {
                     .with_context(|| format!("leakwatch left no recording: {}", self.words()))?;
                 ended.account = Account::of(&text).context("leakwatch's recording is no JSON")?;
             }
-            Tracer::Peer(Peer::Bpftrace) => ended.saw_faults = self.said.text.contains("@pages["),
-            // It says how many samples it has taken, where it has any.
-            Tracer::Peer(Peer::Perf) => ended.saw_faults = self.words().contains(" samples)"),
+            Tracer::Peer(peer) => ended.has_seen = peer.has_seen(&self.said.text, &self.other()),
             Tracer::Missing(_) | Tracer::FaultEvent(..) => {}
         }
         Ok(ended)
     }
 
-    fn words(&self) -> String {
+    /// Asks it to end.
+    fn end_orderly(&self) -> Result<()> {
+        let signal = self.tracer.peer().map_or(Signal::INT, Peer::ending);
+        // Not reaped yet, so the number is still its own.
+        kill_process(self.number()?, signal)?;
+        Ok(())
+    }
+
+    fn number(&self) -> Result<Pid> {
+        let number = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        number.context("a child has a PID")
+    }
+
+    /// What it has said elsewhere than to the pipe.
+    fn other(&self) -> String {
         let other = fs::read(self.folder.path().join("other.txt")).unwrap_or_default();
-        let text = format!("{} {}", self.said.text, String::from_utf8_lossy(&other));
+        String::from_utf8_lossy(&other).into_owned()
+    }
+
+    /// All that it has said, what it says on stderr first: there are the reasons.
+    fn words(&self) -> String {
+        let text = if matches!(self.tracer, Tracer::Leakwatch(_)) {
+            format!("{} {}", self.said.text, self.other())
+        } else {
+            format!("{} {}", self.other(), self.said.text)
+        };
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if self.tracer.has_children()
+            && let Ok(number) = self.number()
+        {
+            // What it has put into /tmp it removes itself. Each of these fails only where there is nothing left to end.
+            if matches!(self.child.try_wait(), Ok(None)) && self.end_orderly().is_ok() {
+                let _ = programs::wait(&mut self.child, LAST_WORDS);
+            }
+            let _ = kill_process_group(number, Signal::KILL);
+        }
         programs::end(&mut self.child);
     }
-}
-
-/// User and system time of a `/proc/PID/stat`, in ticks. The name in it may hold spaces and brackets.
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_found_behind_any_name() {
-        let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 100 0 0 0 30 12 5 6 20 0 1 0 99";
-        assert_eq!(cpu_ticks(stat), Some(42));
-        assert_eq!(cpu_ticks("7 (a) S 1"), None);
-        let own = fs::read_to_string("/proc/self/stat").unwrap();
-        assert!(cpu_ticks(&own).is_some(), "{own}");
-    }
 
     #[test]
     fn a_tracer_that_ends_instead_of_attaching_is_an_error_with_its_words() {

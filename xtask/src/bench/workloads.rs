@@ -1,10 +1,14 @@
 //! What is measured: the programs, and what to read from their counters.
 
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 
 use super::counters::Window;
 use super::programs::{Idle, Program};
 use super::ratio::Direction;
+use super::redis::Redis;
 
 /// One line of the table: a value read from a window.
 pub struct Figure {
@@ -12,6 +16,16 @@ pub struct Figure {
     pub unit: &'static str,
     pub direction: Direction,
     pub read: fn(&Window) -> Option<f64>,
+    pub told: Told,
+}
+
+/// How a traced window's value is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// By the untraced one.
+    AsSlowdown,
+    /// As it is: of rare events a ratio says nothing.
+    AsMeasured,
 }
 
 impl Figure {
@@ -21,6 +35,7 @@ impl Figure {
             unit,
             direction: Direction::Falls,
             read: Window::rate,
+            told: Told::AsSlowdown,
         }
     }
 
@@ -30,6 +45,14 @@ impl Figure {
             unit,
             direction: Direction::Rises,
             read,
+            told: Told::AsSlowdown,
+        }
+    }
+
+    fn longest_stall(name: &'static str) -> Self {
+        Self {
+            told: Told::AsMeasured,
+            ..Self::time(name, "ms", Window::longest_milliseconds)
         }
     }
 }
@@ -40,34 +63,63 @@ pub struct Measure {
     source: &'static str,
     arguments: Vec<String>,
     pub figures: Vec<Figure>,
-    /// Whether the traced process is another one, which idles.
-    beside_the_target: bool,
+    target: Target,
     /// Whether the traced process takes page faults all the time: a tracer that has seen none did not do its job.
     pub faults: bool,
     /// Whether it grows by much more than it goes up and down: only then is the coverage of its growth a figure.
     pub grows: bool,
 }
 
+/// Which process is traced.
+#[derive(Clone, Debug)]
+enum Target {
+    /// The one that counts its work.
+    Itself,
+    /// Another one, which idles.
+    Idle,
+    /// The redis server by this path: the one that counts is its load, and takes its socket as its first argument.
+    Redis(PathBuf),
+}
+
 /// The processes of a measurement.
 pub struct Subject {
     pub program: Program,
-    idle: Option<Idle>,
+    other: Option<Other>,
+}
+
+/// A traced process beside the one that counts.
+enum Other {
+    Idle(Idle),
+    Redis(Redis),
 }
 
 impl Subject {
     /// The PID to trace.
     pub fn target(&self) -> u32 {
-        self.idle.as_ref().map_or_else(|| self.program.pid(), Idle::pid)
+        match &self.other {
+            None => self.program.pid(),
+            Some(Other::Idle(idle)) => idle.pid(),
+            Some(Other::Redis(redis)) => redis.pid(),
+        }
     }
 }
 
 impl Measure {
     /// # Errors
-    /// When its program cannot be built or started.
+    /// When its programs cannot be built or started.
     pub fn start(&self) -> Result<Subject> {
-        let program = Program::start(self.source, &self.arguments)?;
-        let idle = self.beside_the_target.then(Idle::start).transpose()?;
-        Ok(Subject { program, idle })
+        let mut arguments = self.arguments.clone();
+        let other = match &self.target {
+            Target::Itself => None,
+            Target::Idle => Some(Other::Idle(Idle::start()?)),
+            Target::Redis(server) => {
+                let redis = Redis::start(server)?;
+                arguments.insert(0, redis.socket());
+                Some(Other::Redis(redis))
+            }
+        };
+        let program = Program::start(self.source, &arguments)?;
+        Ok(Subject { program, other })
     }
 }
 
@@ -76,39 +128,102 @@ fn server_threads() -> usize {
     std::thread::available_parallelism().map_or(2, |cpus| cpus.get().max(2))
 }
 
-pub fn server_at_full_speed() -> Measure {
+fn server(title: &'static str, threads: usize, rate: f64, figures: Vec<Figure>) -> Measure {
     Measure {
-        title: "server at full speed",
+        title,
         source: "server.cpp",
-        arguments: vec![server_threads().to_string(), "0".to_owned()],
-        figures: vec![Figure::rate("server, full speed", "requests/s")],
-        beside_the_target: false,
+        arguments: vec![threads.to_string(), format!("{rate:.0}")],
+        figures,
+        target: Target::Itself,
         faults: true,
         grows: true,
     }
 }
 
+pub fn server_at_full_speed() -> Measure {
+    let figures = vec![Figure::rate("server, full speed", "requests/s")];
+    server("server at full speed", server_threads(), 0.0, figures)
+}
+
 /// A fixed rate at which the server is not far from busy and requests rarely wait for one another.
 const RATE_PART: f64 = 0.3;
 
+fn part_of(full_speed: f64) -> f64 {
+    (full_speed * RATE_PART).max(100.0)
+}
+
+fn p50(window: &Window) -> Option<f64> {
+    window.latency_microseconds(0.5)
+}
+
+fn p99(window: &Window) -> Option<f64> {
+    window.latency_microseconds(0.99)
+}
+
 /// With requests at 30 % of `full_speed` (requests a second).
 pub fn server_at_rate(full_speed: f64) -> Measure {
-    let rate = (full_speed * RATE_PART).max(100.0);
+    let figures = vec![
+        Figure::time("server at 30 % of that, p50", "µs", p50),
+        Figure::time("server at 30 % of that, p99", "µs", p99),
+    ];
+    server(
+        "server at 30 % of full speed",
+        server_threads(),
+        part_of(full_speed),
+        figures,
+    )
+}
+
+/// More than a small machine has CPUs, as many a service has.
+const BUSY_THREADS: usize = 8;
+
+/// The server as births are measured: its requests' stalls too.
+pub fn busy_server_at_full_speed() -> Measure {
+    let figures = vec![
+        Figure::rate("server of 8 threads, full speed", "requests/s"),
+        Figure::longest_stall("server of 8 threads, full speed, longest stall"),
+    ];
+    server("server of 8 threads at full speed", BUSY_THREADS, 0.0, figures)
+}
+
+/// The same with requests at 30 % of `full_speed` (requests a second).
+pub fn busy_server_at_rate(full_speed: f64) -> Measure {
+    let figures = vec![
+        Figure::time("server at 30 % of that, p50", "µs", p50),
+        Figure::time("server at 30 % of that, p99", "µs", p99),
+        Figure::longest_stall("server at 30 % of that, longest stall"),
+    ];
+    server(
+        "server of 8 threads at 30 % of full speed",
+        BUSY_THREADS,
+        part_of(full_speed),
+        figures,
+    )
+}
+
+/// The redis server by this path, on a socket, with clients that keep it busy.
+pub fn redis(server: &Path) -> Measure {
     Measure {
-        title: "server at 30 % of full speed",
-        source: "server.cpp",
-        arguments: vec![server_threads().to_string(), format!("{rate:.0}")],
+        title: "redis on libc malloc",
+        source: "redis_load.c",
+        arguments: vec!["8".to_owned()],
         figures: vec![
-            Figure::time("server at 30 % of that, p50", "µs", |window| {
-                window.latency_microseconds(0.5)
-            }),
-            Figure::time("server at 30 % of that, p99", "µs", |window| {
-                window.latency_microseconds(0.99)
-            }),
+            Figure::rate("redis on libc malloc", "requests/s"),
+            Figure::time("redis on libc malloc, p99", "µs", p99),
+            Figure::longest_stall("redis on libc malloc, longest stall"),
         ],
-        beside_the_target: false,
-        faults: true,
-        grows: true,
+        target: Target::Redis(server.to_owned()),
+        faults: false,
+        grows: false,
+    }
+}
+
+/// Mallocs at `rate` a second on all CPUs; 0 is as fast as they can.
+pub fn mallocs_at_rate(title: &'static str, rate: u32) -> Measure {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Measure {
+        arguments: vec![threads.to_string(), rate.to_string()],
+        ..storm(title, "malloc_rate.c", "mallocs/s", false)
     }
 }
 
@@ -118,7 +233,7 @@ fn storm(title: &'static str, source: &'static str, unit: &'static str, faults: 
         source,
         arguments: Vec::new(),
         figures: vec![Figure::rate(title, unit)],
-        beside_the_target: false,
+        target: Target::Itself,
         faults,
         grows: false,
     }
@@ -134,6 +249,15 @@ pub fn mapping_storm() -> Measure {
 
 pub fn malloc_storm() -> Measure {
     storm("malloc storm", "malloc_storm.c", "mallocs/s", false)
+}
+
+/// As births are measured: its stalls too.
+pub fn malloc_storm_with_stalls() -> Measure {
+    let mut measure = malloc_storm();
+    measure
+        .figures
+        .push(Figure::longest_stall("malloc storm, longest stall"));
+    measure
 }
 
 /// MiB in small blocks that the storm keeps beside its own: what a census reads.
@@ -160,7 +284,7 @@ pub fn bystander() -> Measure {
                 window.nanoseconds_per_unit(1)
             }),
         ],
-        beside_the_target: true,
+        target: Target::Idle,
         faults: false,
         grows: false,
     }

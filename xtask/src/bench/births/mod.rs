@@ -1,0 +1,291 @@
+//! What watching births costs: uprobes on the allocator, in bursts that are spread over a recording's window.
+//!
+//! A short window says little of them, so that whole recordings are measured here, from leakwatch's start to its end.
+//! The peers slow their target all the time: short windows do for them, each peer on a process of its own, since some
+//! do not leave it alive.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::redis;
+use super::rounds::{self, Outcome, Plan};
+use super::table::{self, Line};
+use super::tracers::Tracer;
+use super::workloads::{self, Measure};
+use crate::run;
+
+mod accounts;
+mod rates;
+mod whole;
+
+use accounts::Accounts;
+
+/// How long and how often, of each part.
+struct Plans {
+    /// Of recordings.
+    whole: Plan,
+    /// Of peers.
+    short: Plan,
+    /// Of a recording at one rate of malloc.
+    rate: Plan,
+}
+
+impl Plans {
+    fn new(quick: bool, rounds: Option<u32>) -> Self {
+        let plan = |rounds, seconds, settle| Plan {
+            rounds,
+            window: Duration::from_secs(seconds),
+            settle: Duration::from_millis(settle),
+        };
+        let mut plans = if quick {
+            Self {
+                whole: plan(1, 5, 100),
+                short: plan(1, 1, 100),
+                rate: plan(1, 2, 100),
+            }
+        } else {
+            Self {
+                whole: plan(2, 30, 250),
+                short: plan(1, 5, 250),
+                rate: plan(1, 10, 250),
+            }
+        };
+        if let Some(rounds) = rounds {
+            plans.whole.rounds = rounds;
+        }
+        plans
+    }
+}
+
+/// What is measured and told of one workload.
+struct Part {
+    lines: Vec<Line>,
+    accounts: Accounts,
+    /// Of peers: which, at what, and why.
+    failures: Vec<Failure>,
+}
+
+struct Failure {
+    peer: &'static str,
+    workload: &'static str,
+    why: String,
+}
+
+/// Measures and prints. `peers` are those of `Peer::OF_BIRTHS`; `rounds` is how often each workload is recorded, where
+/// that was asked for.
+///
+/// # Errors
+/// When a program or leakwatch fails. A peer that is missing or fails is told of in the table instead.
+pub fn run(leakwatch: &Path, peers: &[Tracer], quick: bool, rounds: Option<u32>, load: &str) -> Result<()> {
+    let plans = Plans::new(quick, rounds);
+    let mut parts = vec![part(
+        &workloads::malloc_storm_with_stalls(),
+        leakwatch,
+        peers,
+        &plans,
+    )?];
+    let server = part(&workloads::busy_server_at_full_speed(), leakwatch, peers, &plans)?;
+    let full = server.lines.first().and_then(|line| line.untraced).unwrap_or(0.0);
+    parts.push(server);
+    // At full speed the peers make it so slow that requests at this rate would only pile up.
+    let mut calm = part(&workloads::busy_server_at_rate(full), leakwatch, &[], &plans)?;
+    for line in &mut calm.lines {
+        line.cells.resize(1 + peers.len(), table::Cell::NoFigure);
+    }
+    parts.push(calm);
+    match redis::at_hand() {
+        Ok(server) => parts.push(part(&workloads::redis(&server), leakwatch, peers, &plans)?),
+        Err(why) => eprintln!("{why}"),
+    }
+
+    let columns = [Tracer::Leakwatch(leakwatch.to_owned())];
+    let columns: Vec<&str> = columns.iter().chain(peers).map(Tracer::name).collect();
+    let lines: Vec<Line> = parts.iter().flat_map(|part| part.lines.clone()).collect();
+    for doubt in table::doubts(&columns, &lines) {
+        eprintln!("noise: {doubt}: windows differ by more than two times; try again on a quiet machine");
+    }
+    let notes = notes(parts.iter().flat_map(|part| &part.failures));
+    let text = table::with_notes(table::markdown(&columns, &lines), &notes);
+    table::print(&head(&plans, peers, load), &text);
+    let accounts: Vec<&Accounts> = parts.iter().map(|part| &part.accounts).collect();
+    table::print(
+        "\nOf births in these recordings: medians. *Spent* is leakwatch's own count of the target's time.",
+        &accounts::markdown(&accounts),
+    );
+    rates::run(leakwatch, &plans.rate)
+}
+
+fn head(plans: &Plans, peers: &[Tracer], load: &str) -> String {
+    let whole = &plans.whole;
+    let mut text = format!(
+        "\n{}. Times slower than the same program untraced: median (lowest to highest) of {} {} of {:.0} s, whole \
+         recordings with all that leakwatch does.",
+        table::machine(peers, load),
+        whole.rounds,
+        if whole.rounds == 1 { "window" } else { "windows" },
+        whole.window.as_secs_f64(),
+    );
+    if !peers.is_empty() {
+        text.push_str(&format!(
+            " Peers: one window of {:.0} s while they are attached.",
+            plans.short.window.as_secs_f64()
+        ));
+    }
+    text
+}
+
+fn part(measure: &Measure, leakwatch: &Path, peers: &[Tracer], plans: &Plans) -> Result<Part> {
+    run::heading(measure.title);
+    let mut subject = measure.start()?;
+    let (passes, told) = whole::passes(&mut subject, measure, leakwatch, &plans.whole)?;
+    drop(subject);
+    let accounts = Accounts::new(measure.title, told, &passes);
+    let mut tracers = vec![Tracer::Leakwatch(leakwatch.to_owned())];
+    let mut outcomes = vec![Outcome::Passes(passes)];
+    let mut failures = Vec::new();
+    for peer in peers {
+        let outcome = short(measure, peer, &plans.short);
+        if let Outcome::Failed(why) = &outcome {
+            failures.push(Failure {
+                peer: peer.name(),
+                workload: measure.title,
+                why: brief(why),
+            });
+        }
+        tracers.push(peer.clone());
+        outcomes.push(outcome);
+    }
+    let mut lines = table::lines(measure, &tracers, &outcomes);
+    for line in &mut lines {
+        // They say how pages are sampled, and this is of births.
+        line.own = table::Own::default();
+    }
+    // By the neighbours of leakwatch's windows alone: the peers' are short, and their targets may have stood still.
+    let own = table::lines(
+        measure,
+        tracers.get(..1).unwrap_or_default(),
+        outcomes.get(..1).unwrap_or_default(),
+    );
+    for (line, own) in lines.iter_mut().zip(own) {
+        line.untraced = own.untraced;
+    }
+    Ok(Part {
+        lines,
+        accounts,
+        failures,
+    })
+}
+
+/// A peer on a process of its own, which may not outlive it.
+fn short(measure: &Measure, peer: &Tracer, plan: &Plan) -> Outcome {
+    let outcomes = measure
+        .start()
+        .and_then(|mut subject| rounds::run(&mut subject, measure, std::slice::from_ref(peer), plan));
+    match outcomes.map(|mut outcomes| outcomes.pop()) {
+        Ok(Some(Outcome::Passes(passes))) if stood_still(&passes) => {
+            Outcome::Failed("the program stood still while it was attached, or ever after".to_owned())
+        }
+        Ok(Some(outcome)) => outcome,
+        Ok(None) => Outcome::Passes(Vec::new()),
+        Err(error) => {
+            eprintln!("  {} did harm: {error:#}", peer.name());
+            Outcome::Failed(format!("{error:#}"))
+        }
+    }
+}
+
+/// Whether the target did no work in some window: then the first figure, which is a rate, has no slowdown.
+fn stood_still(passes: &[rounds::Pass]) -> bool {
+    passes
+        .iter()
+        .any(|pass| pass.slowdowns.first().copied().flatten().is_none())
+}
+
+/// A note for each peer and reason.
+fn notes<'a>(failures: impl Iterator<Item = &'a Failure>) -> Vec<String> {
+    let mut grouped: Vec<(&Failure, Vec<&str>)> = Vec::new();
+    for failure in failures {
+        let known = grouped
+            .iter_mut()
+            .find(|(known, _)| (known.peer, &known.why) == (failure.peer, &failure.why));
+        match known {
+            Some((_, workloads)) => workloads.push(failure.workload),
+            None => grouped.push((failure, vec![failure.workload])),
+        }
+    }
+    let note = |(failure, workloads): &(&Failure, Vec<&str>)| {
+        format!(
+            "{} failed ({}): {}",
+            failure.peer,
+            workloads.join(", "),
+            failure.why
+        )
+    };
+    grouped.iter().map(note).collect()
+}
+
+/// How much of a failure's reason the table has room for, in characters.
+const REASON: usize = 160;
+
+fn brief(why: &str) -> String {
+    let mut text: String = why.chars().take(REASON).collect();
+    if text.len() < why.len() {
+        text.push_str(" ...");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::recording::Account;
+
+    #[test]
+    fn a_target_without_work_stood_still() {
+        let measure = workloads::malloc_storm_with_stalls();
+        let pass = |traced| {
+            rounds::pass(
+                &measure,
+                &[Some(2.0), Some(1.0)],
+                &[traced, None],
+                &[Some(2.0), Some(1.0)],
+                0.0,
+                Account::default(),
+            )
+        };
+        assert!(!stood_still(&[pass(Some(1.0))]));
+        assert!(stood_still(&[pass(Some(1.0)), pass(None)]));
+    }
+
+    #[test]
+    fn the_same_reason_is_told_once() {
+        let failure = |peer, workload, why: &str| Failure {
+            peer,
+            workload,
+            why: why.to_owned(),
+        };
+        let failures = [
+            failure("a", "storm", "no headers"),
+            failure("b", "storm", "no headers"),
+            failure("a", "server", "no headers"),
+            failure("a", "redis", "it died"),
+        ];
+        assert_eq!(
+            notes(failures.iter()),
+            [
+                "a failed (storm, server): no headers",
+                "b failed (storm): no headers",
+                "a failed (redis): it died"
+            ]
+        );
+    }
+
+    #[test]
+    fn long_reasons_are_cut() {
+        assert_eq!(brief("short"), "short");
+        let cut = brief(&"ü".repeat(REASON + 1));
+        assert_eq!(cut.chars().count(), REASON + 4);
+    }
+}
