@@ -7,7 +7,7 @@ use leakwatch_tests::target::Target;
 
 /// A window of 10 s with 3 % buys as many births as one of 30 s with 1 %, and takes a third of the time.
 fn c(name: &str, arguments: &[&str], seconds: u32) -> Watched {
-    with_budget("3", name, arguments, seconds)
+    with_budget("1", name, arguments, seconds)
 }
 
 fn with_budget(percent: &str, name: &str, arguments: &[&str], seconds: u32) -> Watched {

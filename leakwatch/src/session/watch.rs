@@ -35,6 +35,8 @@ use crate::unwind::{Snapshot, Unwinder};
 const DRAIN_EVERY: Duration = Duration::from_millis(5);
 /// Events taken before the clock and the signals get their turn.
 const DRAIN_MAX: usize = 16 * 1024;
+/// While a burst is on, before it is seen whether it is to end: a page fault's event takes as long as hundreds of hits.
+const DRAIN_IN_BURST: usize = 64;
 /// The last drain is bounded too: a target that was not told to stop may outrun it.
 const LAST_DRAIN_MAX: usize = 4 * 1024 * 1024;
 const TICK_EVERY: Duration = Duration::from_secs(1);
@@ -474,13 +476,13 @@ impl Watch {
                 ready = ring.readable() => {
                     // Drained to the end first, then told so: the other way round a record in between would wait for
                     // the timer.
-                    self.drain(DRAIN_MAX);
+                    self.drain_in_turn();
                     ready?.clear_ready();
                 }
                 () = tokio::time::sleep_until((self.state.began + self.births_wake().unwrap_or(far)).into()) => {}
                 _ = timer.tick() => {}
             }
-            self.drain(DRAIN_MAX);
+            self.drain_in_turn();
             self.step_births();
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK_EVERY;
@@ -488,6 +490,23 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// As [`Self::drain`], and in a burst what is due of it comes in time.
+    fn drain_in_turn(&mut self) {
+        let mut left = DRAIN_MAX;
+        while left > 0 {
+            let in_burst = self.births.as_ref().is_some_and(BirthWatch::is_in_burst);
+            let most = if in_burst { DRAIN_IN_BURST } else { left };
+            let taken = self.drain(most.min(left));
+            if in_burst {
+                self.step_births();
+            }
+            if taken < most.min(left) {
+                break;
+            }
+            left -= taken.min(left);
+        }
     }
 
     fn births_wake(&self) -> Option<Duration> {

@@ -148,6 +148,11 @@ impl BirthWatch {
         [phase, check].into_iter().flatten().min()
     }
 
+    /// Whether the probes are in the target's text, for a short while.
+    pub fn is_in_burst(&self) -> bool {
+        matches!(&self.phase, Phase::Watching(stretch) if stretch.urgent.is_some())
+    }
+
     /// All hits of the window.
     pub fn hits(&self, probe: &Probe) -> Hits {
         probe
