@@ -19,6 +19,8 @@ pub struct Allocations {
     /// `None` where they may cost anything.
     pub budget_seconds: Option<f64>,
     pub target_cpu_seconds: Option<f64>,
+    /// Whether call sites of the heap rest on births.
+    pub tell: bool,
     pub unnamed_bytes: i64,
     pub shrunk_bytes: i64,
     #[serde(default)]
@@ -176,6 +178,7 @@ mod tests {
             cost_seconds: cost,
             budget_seconds: Some(budget),
             target_cpu_seconds: None,
+            tell: true,
             unnamed_bytes: 48,
             shrunk_bytes: 0,
             unnamed: vec![UnnamedClass {

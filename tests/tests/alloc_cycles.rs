@@ -35,10 +35,7 @@ fn server() -> Target {
 }
 
 fn start(pid: u32, duration: &str, mode: [&str; 2]) -> Running {
-    let record = Record::of(pid)
-        .duration(duration)
-        .arg("--census")
-        .arg("always");
+    let record = Record::of(pid).duration(duration).arg("--census").arg("always");
     record.arg(mode[0]).arg(mode[1]).start()
 }
 

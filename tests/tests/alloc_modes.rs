@@ -3,7 +3,7 @@
 use leakwatch_tests::cohorts::{Watched, watch};
 use leakwatch_tests::kernel;
 use leakwatch_tests::programs::Program;
-use leakwatch_tests::record;
+use leakwatch_tests::record::{self, Record};
 use leakwatch_tests::target::Target;
 use leakwatch_tests::text;
 
@@ -165,4 +165,35 @@ fn modes_and_budgets_that_are_none_are_refused() {
         let outcome = record::run(&all);
         assert_eq!(outcome.status.code(), Some(2), "{arguments:?}: {outcome}");
     }
+}
+
+/// Twenty megabytes within a second of the window, by a process that else sleeps: whatever births see of it, it is not
+/// left without a name.
+#[test]
+fn what_comes_all_at_once_is_named() {
+    if !kernel::required() {
+        return;
+    }
+    let mut target = Target::start(&Program::c("brk_leak"), &[]);
+    let running = Record::of(target.pid()).duration("6s").start();
+    running.wait_attached();
+    target.go();
+    let truth = target.truth();
+    let outcome = running.finish();
+    let recording = outcome.recording();
+    let first = &recording.call_sites[0];
+    assert!(first.blames("leak_small"), "{outcome}");
+    let live = first.live_bytes.expect("what is there is known");
+    assert!(
+        live * 10 > truth.number("requested_bytes") * 9,
+        "{live} bytes of leak_small\n{outcome}"
+    );
+    let allocations = recording.allocations.as_ref().expect("births were watched");
+    let evidence = if allocations.tell { "survivors" } else { "pages" };
+    assert_eq!(first.evidence, evidence, "{outcome}");
+    let account = recording
+        .reconciliation
+        .as_ref()
+        .expect("smaps was read at both ends");
+    assert!(account.coverage.is_some_and(|part| part > 0.9), "{outcome}");
 }

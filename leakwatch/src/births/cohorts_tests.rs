@@ -66,19 +66,26 @@ fn who_is_in_use_at_each_look_survives() {
     cohorts.born(10, facts(LEAK, 1));
     cohorts.born(20, facts(CHURN, 2));
     cohorts.born(30, facts(CHURN, 3));
-    look(
-        &mut cohorts,
-        5,
-        |address| if address == 20 { Seen::NotInUse } else { there(address) },
-    );
+    look(&mut cohorts, 5, |address| {
+        if address == 20 {
+            Seen::NotInUse
+        } else {
+            there(address)
+        }
+    });
     cohorts.end_stretch();
     assert_eq!(addresses(&cohorts.candidates()), [10, 30]);
     let looks = cohorts.candidates();
     cohorts.checked(50, &looks, &[there(10), Seen::NotInUse]);
     let outcome = close(cohorts, 100, |address| kept(own_words(address)));
 
-    let [survivor] = outcome.survivors[..] else { panic!("{outcome:?}") };
-    assert_eq!((survivor.site, survivor.age, survivor.doubtful), (LEAK, 99, false));
+    let [survivor] = outcome.survivors[..] else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(
+        (survivor.site, survivor.age, survivor.doubtful),
+        (LEAK, 99, false)
+    );
     assert_eq!(outcome.checks, [50, 100]);
     // Members, at the look, at the check, at the end.
     assert_eq!(outcome.courses[&LEAK].alive, [[1, 1, 1, 1]]);
@@ -98,7 +105,10 @@ fn what_was_born_since_the_look_began_is_not_what_was_seen() {
     cohorts.looked(7, &looks, &[there(10)]);
     assert!(cohorts.candidates().is_empty());
     let outcome = close(cohorts, 100, |_| Fate::Gone);
-    assert!(outcome.courses.values().all(|course| course.alive.is_empty()), "{outcome:?}");
+    assert!(
+        outcome.courses.values().all(|course| course.alive.is_empty()),
+        "{outcome:?}"
+    );
 }
 
 #[test]
@@ -113,7 +123,10 @@ fn a_block_of_another_size_is_another_block() {
     look(&mut cohorts, 5, |_| larger);
     assert!(cohorts.candidates().is_empty());
     // It was a member of its cohort, and had died by the look.
-    assert_eq!(close(cohorts, 9, |_| Fate::Gone).courses[&LEAK].alive, [[1, 0, 0]]);
+    assert_eq!(
+        close(cohorts, 9, |_| Fate::Gone).courses[&LEAK].alive,
+        [[1, 0, 0]]
+    );
 }
 
 #[test]
@@ -151,7 +164,9 @@ fn realloc_moves_a_block_to_its_caller_with_its_age() {
     look(&mut cohorts, 25, there);
     cohorts.end_stretch();
     let outcome = close(cohorts, 100, |address| kept(own_words(address)));
-    let [survivor] = outcome.survivors[..] else { panic!("{outcome:?}") };
+    let [survivor] = outcome.survivors[..] else {
+        panic!("{outcome:?}")
+    };
     assert_eq!((survivor.site, survivor.age), (LEAK, 99));
 }
 
@@ -171,7 +186,12 @@ fn content_tells_a_block_from_one_that_took_its_place_unseen() {
     };
     let same = outcome(false);
     assert_eq!(same.survivors.len(), blocks.len());
-    assert!(same.survivors.iter().all(|it| !it.doubtful && it.certainty > 0.95), "{same:?}");
+    assert!(
+        same.survivors
+            .iter()
+            .all(|it| !it.doubtful && it.certainty > 0.95),
+        "{same:?}"
+    );
     let replaced = outcome(true);
     assert_eq!(replaced.survivors.len(), blocks.len());
     assert!(replaced.survivors.iter().all(|it| it.doubtful), "{replaced:?}");
@@ -200,11 +220,13 @@ fn what_cannot_be_told_is_counted() {
     let mut cohorts = Cohorts::new(ALL);
     cohorts.born(10, facts(LEAK, 1));
     cohorts.born(20, facts(LEAK, 2));
-    look(
-        &mut cohorts,
-        5,
-        |address| if address == 10 { Seen::Unknown } else { there(address) },
-    );
+    look(&mut cohorts, 5, |address| {
+        if address == 10 {
+            Seen::Unknown
+        } else {
+            there(address)
+        }
+    });
     cohorts.end_stretch();
     // At a check it may be told later.
     let looks = cohorts.candidates();

@@ -78,6 +78,27 @@ pub struct Estimate {
     pub shrunk_bytes: i64,
 }
 
+/// From so much growth on it is asked whether births tell whose it is, bytes.
+const TOLD_FROM: i64 = 256 << 10;
+/// They do where they name one part in so many of it,
+const NAMED_PART: u64 = 10;
+/// or where so many births were followed that a keeper among them would have been seen, and none was.
+const FOLLOWED_ENOUGH: u64 = 50;
+
+impl Estimate {
+    /// Whether births tell whose the growth is, if only that it is not theirs who were seen. A window too short, or growth
+    /// that came all at once, may have been missed: then who touched its pages is better evidence than nobody.
+    #[must_use]
+    pub fn tells(&self) -> bool {
+        let named: u64 = self.sites.iter().map(|site| site.bytes).sum();
+        let followed: u64 = self.sites.iter().map(|site| site.followed).sum();
+        let unnamed = self.unnamed_bytes.max(0).cast_unsigned();
+        self.unnamed_bytes < TOLD_FROM
+            || followed >= FOLLOWED_ENOUGH
+            || named.saturating_mul(NAMED_PART) >= named.saturating_add(unnamed)
+    }
+}
+
 /// Evidence of less than one whole keeper names nobody.
 const KEEPERS_LEAST: f64 = 0.75;
 /// How many standard deviations the keepers may be short of what their class's growth lets expect.

@@ -207,3 +207,31 @@ proptest! {
         split(&outcome(&courses, all), &growth, watched);
     }
 }
+
+#[test]
+fn births_tell_unless_nearly_all_is_unnamed_and_hardly_one_was_followed() {
+    let of = |named: u64, unnamed: i64, followed: u64| {
+        let outcome = outcome(&[(1, course(&[&[1, 1, 1]]))], survivors(1, 64, 1, 0, false));
+        let site = split(&outcome, &[growth(64, 4)], 0.01).sites.remove(0);
+        let site = SiteEstimate {
+            bytes: named,
+            followed,
+            ..site
+        };
+        Estimate {
+            sites: vec![site],
+            unnamed_bytes: unnamed,
+            ..Estimate::default()
+        }
+        .tells()
+    };
+    // All at once, between two bursts.
+    assert!(!of(0, 20 << 20, 0));
+    assert!(!of(1 << 20, 20 << 20, 10));
+    // A part is named, and whoever reads it can judge.
+    assert!(of(3 << 20, 20 << 20, 10));
+    // Many were followed, and it is none of theirs.
+    assert!(of(0, 20 << 20, 3000));
+    // Too little to ask for more.
+    assert!(of(0, 100 << 10, 0));
+}

@@ -11,6 +11,7 @@ use super::facts::{Facts, Names};
 use super::pages::union;
 use super::process::{Measure, anonymous_of, monotonic_ns};
 use super::sampling::Sampling;
+use super::survivors::Survivors;
 use super::watch::{State, Watch};
 use super::{RecordOptions, heap, losses};
 use crate::diagnose::rank::rank;
@@ -35,6 +36,10 @@ pub(super) fn close(watch: &mut Watch, options: &RecordOptions) -> Result<()> {
     watch.check();
     watch.check_again_after_losses();
     watch.state.note_clock_end();
+    watch.state.survivors = watch
+        .births
+        .as_ref()
+        .and_then(|births| watch.state.estimate_survivors(births));
     // Not a moment longer: what the target gains while its sizes are read is not in them.
     let all: Vec<u32> = watch.state.processes.keys().copied().collect();
     for pid in all {
@@ -72,9 +77,11 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
     let lost_faults = counts
         .as_ref()
         .map_or(0, |counts| counts.get(Counter::LostFaults));
-    let survivors = births.as_ref().and_then(|births| state.survivors(births));
+    let survivors = state.survivors.take();
     for process in state.processes.values() {
-        let survivors = survivors.as_ref().filter(|_| process.pid == options.target.pid);
+        let survivors = survivors
+            .as_ref()
+            .filter(|survivors| survivors.tell() && process.pid == options.target.pid);
         facts.add(process, &state, &mut names, lost_faults > 0, survivors);
     }
     let allocations = births
@@ -289,7 +296,7 @@ impl State {
         let (Some(start), Some(end)) = (&self.censuses.start, &self.censuses.end) else {
             return Vec::new();
         };
-        if self.outcome.is_none() || pid != self.target {
+        if !self.survivors.as_ref().is_some_and(Survivors::tell) || pid != self.target {
             return Vec::new();
         }
         union(&start.census.extents, &end.census.extents)

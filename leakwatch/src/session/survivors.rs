@@ -78,7 +78,7 @@ impl State {
     }
 
     /// Splits the heap's growth over the sites of blocks that survived.
-    pub(super) fn survivors(&self, births: &BirthWatch) -> Option<Survivors> {
+    pub(super) fn estimate_survivors(&self, births: &BirthWatch) -> Option<Survivors> {
         let outcome = self.outcome.as_ref()?;
         let (start, end) = (self.censuses.start.as_ref()?, self.censuses.end.as_ref()?);
         let window = self.began_to_end().as_secs_f64();
@@ -153,6 +153,11 @@ fn counts(census: &Census) -> BTreeMap<Class, u64> {
 }
 
 impl Survivors {
+    /// See [`Estimate::tells`].
+    pub fn tell(&self) -> bool {
+        self.estimate.tells()
+    }
+
     /// What the account has of the heap.
     pub fn found(&self, state: &State) -> Found {
         let mut found = Found::default();
@@ -301,6 +306,7 @@ impl Survivors {
             cost_seconds: births.bursts.spent(),
             budget_seconds: births.bursts.allowance(now, births.processor()),
             target_cpu_seconds: Some(births.processor().as_secs_f64()),
+            tell: self.estimate.tells(),
             unnamed_bytes: self.estimate.unnamed_bytes,
             shrunk_bytes: self.estimate.shrunk_bytes,
             unnamed: build::allocations::unnamed(&self.estimate.unnamed, type_names(state)),

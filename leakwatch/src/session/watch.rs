@@ -18,6 +18,7 @@ use super::recorder::Recorder;
 use super::sampling::Sampling;
 use super::series::Series;
 use super::sites::{Sites, via};
+use super::survivors::Survivors;
 use super::translate::{changes, untagged};
 use super::{Progress, RecordOptions};
 use crate::births::Cohorts;
@@ -85,6 +86,8 @@ pub(super) struct State {
     pub queue: Queue,
     /// What became of them, once the heap was read at the window's end.
     pub outcome: Option<Outcome>,
+    /// And whose the heap's growth is by that.
+    pub survivors: Option<Survivors>,
     /// Why births are not watched.
     pub allocs_not_watched: Option<String>,
     pub(super) window: Duration,
@@ -116,6 +119,7 @@ impl State {
             cohorts: None,
             queue: Queue::default(),
             outcome: None,
+            survivors: None,
             allocs_not_watched: None,
             window: options.duration,
         }

@@ -27,6 +27,9 @@ pub struct Allocations {
     pub budget_seconds: Option<f64>,
     /// What the target has used in the window.
     pub target_cpu_seconds: Option<f64>,
+    /// Whether they tell whose blocks the heap has gained. Where too little was seen the pages tell it, as far as they can.
+    #[serde(default = "yes")]
+    pub tell: bool,
     /// Growth of classes that no call site is known for: the sum of `unnamed`.
     pub unnamed_bytes: i64,
     /// Of classes that became fewer: blocks from before the window that were freed. Not positive.
@@ -34,6 +37,11 @@ pub struct Allocations {
     /// The greatest first.
     #[serde(default)]
     pub unnamed: Vec<UnnamedClass>,
+}
+
+/// Recordings from before it could be otherwise.
+fn yes() -> bool {
+    true
 }
 
 /// A class of blocks that grew, or what part of its growth, and nobody is known for.

@@ -29,6 +29,7 @@ fn watch(recording: &mut Recording, type_name: &str) {
         cost_seconds: 0.207,
         budget_seconds: Some(0.3),
         target_cpu_seconds: Some(30.0),
+        tell: true,
         unnamed_bytes: 600 << 10,
         shrunk_bytes: -4096,
         unnamed: [

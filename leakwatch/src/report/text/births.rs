@@ -19,6 +19,9 @@ pub fn of_site(page: &Page, site: &CallSite, verbose: bool) -> Option<String> {
         return None;
     }
     if blocks.survived == 0 && blocks.blocks == 0 {
+        if blocks.followed == 0 {
+            return None;
+        }
         return Some(format!(
             "none of {} followed births survived",
             count(blocks.followed)
@@ -87,11 +90,25 @@ pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
         return;
     };
     extenders(page, recording, options);
-    unnamed(page, recording, births, options);
+    if births.tell {
+        unnamed(page, recording, births, options);
+    }
     if recording.allocations_not_watched.is_none() {
         page.heading("BIRTHS OF BLOCKS", "");
     }
+    if !births.tell {
+        page.paragraph(2, &too_little(births), PLAIN);
+    }
     page.paragraph(2, &how(births), DIM);
+}
+
+fn too_little(births: &Allocations) -> String {
+    format!(
+        "Too little was seen to say whose blocks the {} are that the heap gained, so that its call sites rest on pages: they \
+         name who extended the heap, and beside others that allocate that may be a bystander. A longer window or a larger \
+         --allocs-budget sees more.",
+        bytes(births.unnamed_bytes.unsigned_abs())
+    )
 }
 
 fn extenders(page: &mut Page, recording: &Recording, options: &Options) {
@@ -186,7 +203,11 @@ fn how(births: &Allocations) -> String {
     let budget = births
         .budget_seconds
         .map(|budget| format!("the budget was {budget:.3} s"));
-    let of = [part, budget].into_iter().flatten().collect::<Vec<_>>().join("; ");
+    let of = [part, budget]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("; ");
     if !of.is_empty() {
         text.push_str(&format!(" ({of})"));
     }
@@ -241,18 +262,41 @@ mod tests {
     fn what_births_cost_is_told_beside_what_is_known_of_it() {
         let cost = |used, budget| {
             let mut births = sample::survivors().allocations.unwrap();
-            (births.cost_seconds, births.target_cpu_seconds, births.budget_seconds) = (0.25, used, budget);
+            (
+                births.cost_seconds,
+                births.target_cpu_seconds,
+                births.budget_seconds,
+            ) = (0.25, used, budget);
             let text = how(&births);
             text[text.find("It cost").unwrap()..].to_owned()
         };
         let plain = "It cost the target about 0.250 s of processor time";
         assert_eq!(cost(None, None), format!("{plain}."));
         assert_eq!(cost(Some(5.0), None), format!("{plain} (5.0 % of what it used)."));
-        assert_eq!(cost(None, Some(0.3)), format!("{plain} (the budget was 0.300 s)."));
+        assert_eq!(
+            cost(None, Some(0.3)),
+            format!("{plain} (the budget was 0.300 s).")
+        );
         assert_eq!(
             cost(Some(5.0), Some(0.3)),
             format!("{plain} (5.0 % of what it used; the budget was 0.300 s).")
         );
+    }
+
+    #[test]
+    fn where_births_do_not_tell_it_is_said_what_does() {
+        let mut recording = sample::survivors();
+        if let Some(births) = &mut recording.allocations {
+            births.tell = false;
+        }
+        let text = render(&recording, &at(200));
+        assert!(
+            text.contains(
+                "whose blocks the 600 KiB are that the heap gained, so that its call sites rest on pages"
+            ),
+            "{text}"
+        );
+        assert!(!text.contains("UNNAMED GROWTH"), "{text}");
     }
 
     #[test]

@@ -134,7 +134,15 @@ fn headline(page: &Page, recording: &Recording) -> String {
         ),
     };
     let Some(first) = named().next() else {
-        return format!("{grew}; no call site added memory that it still holds.");
+        let unnamed = recording
+            .allocations
+            .as_ref()
+            .map_or(0, |births| births.unnamed_bytes);
+        return if growth.is_some_and(|growth| growth > 0 && unnamed > growth / 2) {
+            format!("{grew}; most of it are blocks whose birth was not seen, so that nobody is named.")
+        } else {
+            format!("{grew}; no call site added memory that it still holds.")
+        };
     };
     let plural = if sites == 1 {
         "1 call site holds".to_owned()

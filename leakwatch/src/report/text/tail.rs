@@ -94,6 +94,22 @@ fn process_row([pid, growth, attributed, coverage, events]: [String; 5], name: &
 /// Counters whose names do not say enough.
 const COUNTERS: &[(&str, &str)] = &[
     (
+        "bursts_cut",
+        "times a burst had spent what it might before its blocks were looked at: none of these was followed",
+    ),
+    (
+        "births_with_unknown_fate",
+        "followed births of which it could not be told whether they survived",
+    ),
+    (
+        "births_out_of_sample",
+        "births came from before the sampling rate fell and were left out",
+    ),
+    (
+        "births_evicted",
+        "followed births left the sample when its rate fell",
+    ),
+    (
         "heap_torn_reads",
         "pieces of the heap contradicted themselves and were read again",
     ),

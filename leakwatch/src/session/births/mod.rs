@@ -487,9 +487,9 @@ impl Watch {
             ..
         } = stretch;
         if !links.are_held() {
-            births
-                .given_up
-                .get_or_insert_with(|| "a process of leakwatch's own that held the probes was killed".to_owned());
+            births.given_up.get_or_insert_with(|| {
+                "a process of leakwatch's own that held the probes was killed".to_owned()
+            });
         }
         if self.drain_while(move || drop(links)).is_err() {
             births
