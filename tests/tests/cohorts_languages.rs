@@ -7,7 +7,7 @@ use leakwatch_tests::target::Target;
 
 fn record(program: &Program, arguments: &[&str], seconds: u32) -> Watched {
     let mut target = Target::start(program, arguments);
-    watch(&mut target, seconds, &["--allocs-budget", "3"])
+    watch(&mut target, seconds, &[])
 }
 
 /// No function of the standard library is blamed, by its name or by its file.
