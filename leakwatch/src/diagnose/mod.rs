@@ -7,4 +7,5 @@ pub mod rank;
 pub mod reconcile;
 mod staying;
 pub mod survivors;
+pub mod trend;
 pub mod verdict;
