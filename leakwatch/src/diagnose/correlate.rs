@@ -10,10 +10,10 @@
 
 use super::trend::order;
 
-/// Points at most; more samples are thinned to means.
-const POINTS_MOST: usize = 1024;
+/// Points at most; more samples are thinned to means, of which the bytes per unit come out a little too low.
+const POINTS_MOST: usize = 2048;
 /// Rotations tried at most, as many again with the count's time reversed. They bound the cost.
-const ROTATIONS_MOST: usize = 256;
+const ROTATIONS_MOST: usize = 100;
 /// Changes before anything is said.
 const CHANGES_LEAST: usize = 24;
 /// Points that memory may come later by.
@@ -83,13 +83,12 @@ impl Correlation {
 #[must_use]
 pub fn correlate(samples: &[Paired]) -> Option<Correlation> {
     let (points, interval) = thinned(&usable(samples));
-    let (sizes, counts) = changes(&points);
-    if sizes.len() < CHANGES_LEAST {
+    let (size_changes, count_changes) = changes(&points);
+    if size_changes.len() < CHANGES_LEAST {
         return None;
     }
-    let wild = without_usual(&sizes);
-    let sizes = tamed(&wild);
-    let counts = without_usual(&counts);
+    let sizes = tamed(&without_usual(&size_changes));
+    let counts = without_usual(&count_changes);
     let spans: Vec<(usize, Vec<f64>, Vec<f64>)> = SPANS
         .iter()
         .map(|span| (*span, sums(&sizes, *span), sums(&counts, *span)))
@@ -128,7 +127,7 @@ pub fn correlate(samples: &[Paired]) -> Option<Correlation> {
         lag: lag as f64 * interval,
         p_value: chance.max(0.5_f64.powf(events)),
         events,
-        per_unit: per_unit(&wild, &counts, lag),
+        per_unit: per_unit(&size_changes, &count_changes, lag),
         changes: sizes.len(),
     })
 }
@@ -250,18 +249,26 @@ fn events(spans: &[(usize, Vec<f64>, Vec<f64>)], (_, lag, span): (f64, usize, us
     if squares > 0.0 { sum * sum / squares / span as f64 } else { 0.0 }
 }
 
-/// Theil and Sen's slope of the sizes' changes over the counts', with Sen's interval. The changes are taken over several
-/// points, so that what comes between two lags is in them.
+/// Theil and Sen's slope of the sizes' changes over the counts', with Sen's interval.
+///
+/// The changes are taken over several points, so that what comes between two lags is in them, and each less the one
+/// before: a trend is gone, by the same sum for both. Medians around would differ by noise, and what is in the counts
+/// alone draws a slope to zero.
 fn per_unit(sizes: &[f64], counts: &[f64], lag: usize) -> Option<PerUnit> {
     let span = (sizes.len() / PARTS).clamp(1, SPAN_MOST);
     let pairs: Vec<(f64, f64)> = lagged(sizes, counts, lag).collect();
-    let parts: Vec<(f64, f64)> = pairs
+    let sums: Vec<(f64, f64)> = pairs
         .chunks_exact(span)
         .map(|chunk| {
             chunk
                 .iter()
                 .fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1))
         })
+        .collect();
+    let parts: Vec<(f64, f64)> = sums
+        .iter()
+        .zip(sums.iter().skip(1))
+        .map(|(one, next)| (next.0 - one.0, next.1 - one.1))
         .collect();
     let mut slopes = Vec::new();
     let mut rest = parts.as_slice();
@@ -283,7 +290,8 @@ fn per_unit(sizes: &[f64], counts: &[f64], lag: usize) -> Option<PerUnit> {
         .map(|equal| term(equal.len() as f64))
         .sum();
     let deviation = ((term(parts.len() as f64) - tied) / 18.0).max(0.0).sqrt();
-    let reach = 0.5 * INTERVAL * deviation / slopes.len().max(1) as f64;
+    // Neighbouring parts share a sum: they tell as much as half as many.
+    let reach = 0.5 * INTERVAL * 2.0_f64.sqrt() * deviation / slopes.len().max(1) as f64;
     Some(PerUnit {
         bytes: order::median(&slopes)?,
         low: order::quantile(&slopes, 0.5 - reach)?,

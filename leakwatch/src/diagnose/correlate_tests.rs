@@ -58,7 +58,7 @@ fn paired(course: Course, each: f64, lag: usize, count: usize, random: &mut Rand
 
 /// The share of series for which the two are said to go together, by more than an event.
 fn found(of: impl Fn(&mut Random) -> Vec<Paired>) -> f64 {
-    const SERIES: u64 = 400;
+    const SERIES: u64 = 200;
     let hits = (0..SERIES)
         .filter(|seed| {
             let answer = correlate(&of(&mut Random::new(90_000 + seed)));
@@ -91,19 +91,19 @@ fn two_that_trend_are_no_correlation() {
 #[test]
 fn what_goes_together_is_found_with_its_bytes() {
     for (course, lag) in [(Course::Arrivals, 0), (Course::Arrivals, 3), (Course::Level, 0), (Course::Level, 2)] {
-        for count in [240, 1000] {
+        for count in [120, 240, 1000] {
             let each = 16_384.0;
             let rate = found(|random| paired(course, each, lag, count, random));
             let mut within = 0;
             let mut errors = Vec::new();
-            for seed in 0..200 {
+            for seed in 0..100 {
                 let answer = correlate(&paired(course, each, lag, count, &mut Random::new(seed + 7))).unwrap();
                 let per_unit = answer.per_unit.unwrap();
                 within += usize::from((per_unit.low..=per_unit.high).contains(&each));
                 errors.push((per_unit.bytes / each - 1.0).abs());
             }
             let error = order::quantile(&errors, 0.95).unwrap();
-            println!("{course:?} lag {lag} of {count}: found {rate}, within {within}/200, 95 % off by less than {error:.3}");
+            println!("{course:?} lag {lag} of {count}: found {rate}, within {within}/100, 95 % off by less than {error:.3}");
         }
     }
 }
@@ -111,6 +111,7 @@ fn what_goes_together_is_found_with_its_bytes() {
 #[test]
 fn one_event_is_an_anecdote() {
     let answer = correlate(&paired(Course::Jump, 65_536.0, 0, 240, &mut Random::new(5))).unwrap();
-    assert!(answer.coefficient > 0.5, "{answer:?}");
+    let per_unit = answer.per_unit.unwrap();
+    assert!((per_unit.bytes / 65_536.0 - 1.0).abs() < 0.1, "{answer:?}");
     assert!(answer.rests_on_few_events() && answer.p_value >= 0.3, "{answer:?}");
 }

@@ -34,7 +34,7 @@ impl Random {
     }
 
     pub fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
-        of[(self.unit() * of.len() as f64) as usize]
+        of[usize::try_from(self.next() % of.len() as u64).unwrap()]
     }
 }
 
@@ -121,6 +121,52 @@ pub fn samples(shares: &[f64], level: f64, interval: f64) -> Vec<Sample> {
             at: at as f64 * interval,
             bytes: ((share * level).max(0.0) / 4096.0).round() * 4096.0,
             run: 0,
+        })
+        .collect()
+}
+
+/// How memory comes to its plateau, 0 to 1 over a window from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Warming {
+    /// Slower the fuller it is.
+    Settling,
+    /// At a constant rate until it is full.
+    Filling,
+    /// What is asked for by chance is new ever more rarely.
+    Finding,
+    /// Quick at first, and something slower beside it.
+    TwoFold,
+    /// Nothing, then fast, then full.
+    Late,
+}
+
+impl Warming {
+    /// Draws one, all but over by the window's end.
+    pub fn make(self, random: &mut Random) -> impl Fn(f64) -> f64 + use<> {
+        let (one, other) = (random.unit(), random.unit());
+        let between = move |low: f64, high: f64| low + (high - low) * one;
+        move |time: f64| match self {
+            Self::Settling => 1.0 - (-time / between(0.02, 0.2)).exp(),
+            Self::Filling => (time / between(0.1, 0.6)).min(1.0),
+            Self::Finding => time / (time + between(0.01, 0.1)),
+            Self::TwoFold => 1.0 - other * (-time / 0.03).exp() - (1.0 - other) * (-time / 0.2).exp(),
+            Self::Late => 1.0 / (1.0 + ((between(0.1, 0.35) - time) / (0.02 + 0.04 * other)).exp()),
+        }
+    }
+}
+
+/// Rises from 0 to 1 and falls at once, in cycles of about as many samples, each a little different.
+pub fn sawing(count: usize, cycle: f64, random: &mut Random) -> Vec<f64> {
+    let mut place = random.unit();
+    let mut step = 1.0 / cycle;
+    (0..count)
+        .map(|_| {
+            place += step;
+            if place >= 1.0 {
+                step = random.between(0.85, 1.15) / cycle;
+                place = step * random.unit();
+            }
+            place
         })
         .collect()
 }
