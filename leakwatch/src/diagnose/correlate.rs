@@ -219,7 +219,11 @@ fn sums(changes: &[f64], span: usize) -> Vec<f64> {
     changes.windows(span).map(|window| window.iter().sum()).collect()
 }
 
-fn lagged<'a>(sizes: &'a [f64], counts: &'a [f64], lag: usize) -> impl Iterator<Item = (f64, f64)> + Clone + 'a {
+fn lagged<'a>(
+    sizes: &'a [f64],
+    counts: &'a [f64],
+    lag: usize,
+) -> impl Iterator<Item = (f64, f64)> + Clone + 'a {
     sizes.iter().skip(lag).copied().zip(counts.iter().copied())
 }
 
@@ -246,7 +250,11 @@ fn events(spans: &[(usize, Vec<f64>, Vec<f64>)], (_, lag, span): (f64, usize, us
         squares += part * part;
     }
     // Each change is in as many sums as a span is long.
-    if squares > 0.0 { sum * sum / squares / span as f64 } else { 0.0 }
+    if squares > 0.0 {
+        sum * sum / squares / span as f64
+    } else {
+        0.0
+    }
 }
 
 /// Theil and Sen's slope of the sizes' changes over the counts', with Sen's interval.

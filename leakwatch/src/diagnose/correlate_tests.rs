@@ -58,7 +58,7 @@ fn paired(course: Course, each: f64, lag: usize, count: usize, random: &mut Rand
 
 /// The share of series for which the two are said to go together, by more than an event.
 fn found(of: impl Fn(&mut Random) -> Vec<Paired>) -> f64 {
-    const SERIES: u64 = 200;
+    const SERIES: u64 = 300;
     let hits = (0..SERIES)
         .filter(|seed| {
             let answer = correlate(&of(&mut Random::new(90_000 + seed)));
@@ -70,10 +70,17 @@ fn found(of: impl Fn(&mut Random) -> Vec<Paired>) -> f64 {
 
 #[test]
 fn two_that_trend_are_no_correlation() {
-    for course in [Course::Line, Course::WarmUp, Course::Arrivals, Course::Level, Course::Jump] {
+    for course in [
+        Course::Line,
+        Course::WarmUp,
+        Course::Arrivals,
+        Course::Level,
+        Course::Jump,
+    ] {
         let rate = found(|random| paired(course, 0.0, 0, 240, random));
-        println!("apart {course:?}: {rate}");
-        assert!(rate <= 0.02, "{course:?}: {rate}");
+        println!("apart, {course:?}: {rate}");
+        // At a p-value of 1 %: of 300 series 3, and by chance hardly 7.
+        assert!(rate <= 0.022, "{course:?}: {rate}");
     }
     // Both saturate alike.
     let rate = found(|random| {
@@ -84,27 +91,43 @@ fn two_that_trend_are_no_correlation() {
         samples
     });
     println!("apart, both warm up: {rate}");
-    assert!(rate <= 0.02, "{rate}");
-    // The plain coefficient of two lines is one.
+    assert!(rate <= 0.022, "{rate}");
 }
 
 #[test]
 fn what_goes_together_is_found_with_its_bytes() {
-    for (course, lag) in [(Course::Arrivals, 0), (Course::Arrivals, 3), (Course::Level, 0), (Course::Level, 2)] {
-        for count in [120, 240, 1000] {
-            let each = 16_384.0;
-            let rate = found(|random| paired(course, each, lag, count, random));
-            let mut within = 0;
-            let mut errors = Vec::new();
-            for seed in 0..100 {
-                let answer = correlate(&paired(course, each, lag, count, &mut Random::new(seed + 7))).unwrap();
-                let per_unit = answer.per_unit.unwrap();
-                within += usize::from((per_unit.low..=per_unit.high).contains(&each));
-                errors.push((per_unit.bytes / each - 1.0).abs());
-            }
-            let error = order::quantile(&errors, 0.95).unwrap();
-            println!("{course:?} lag {lag} of {count}: found {rate}, within {within}/100, 95 % off by less than {error:.3}");
-        }
+    let each = 16_384.0;
+    for (course, lag, count, least) in [
+        (Course::Arrivals, 0, 240, 0.95),
+        (Course::Arrivals, 3, 240, 0.95),
+        (Course::Level, 0, 240, 0.95),
+        (Course::Level, 2, 1000, 0.95),
+        // Half as many changes: what arrives varies by as much as the noise in two thirds of them.
+        (Course::Arrivals, 0, 120, 0.6),
+    ] {
+        let rate = found(|random| paired(course, each, lag, count, random));
+        let answers: Vec<Correlation> = (0..200)
+            .filter_map(|seed| correlate(&paired(course, each, lag, count, &mut Random::new(50_000 + seed))))
+            .collect();
+        let per_unit: Vec<PerUnit> = answers.iter().filter_map(|answer| answer.per_unit).collect();
+        let within = per_unit
+            .iter()
+            .filter(|unit| (unit.low..=unit.high).contains(&each))
+            .count();
+        let errors: Vec<f64> = per_unit
+            .iter()
+            .map(|unit| (unit.bytes / each - 1.0).abs())
+            .collect();
+        let error = order::quantile(&errors, 0.95).unwrap();
+        println!(
+            "{course:?}, lag {lag}, of {count}: found {rate}, within {within} of 200, 95 % off by up to {error:.3}"
+        );
+        assert!(
+            rate >= least && within >= 180 && error < 0.25,
+            "{course:?} {lag} {count}"
+        );
+        let late = order::median(&answers.iter().map(|answer| answer.lag).collect::<Vec<_>>()).unwrap();
+        assert!((late - 5.0 * lag as f64).abs() <= 5.0, "{course:?} {lag}: {late}");
     }
 }
 
@@ -113,5 +136,43 @@ fn one_event_is_an_anecdote() {
     let answer = correlate(&paired(Course::Jump, 65_536.0, 0, 240, &mut Random::new(5))).unwrap();
     let per_unit = answer.per_unit.unwrap();
     assert!((per_unit.bytes / 65_536.0 - 1.0).abs() < 0.1, "{answer:?}");
-    assert!(answer.rests_on_few_events() && answer.p_value >= 0.3, "{answer:?}");
+    assert!(
+        answer.rests_on_few_events() && answer.p_value >= 0.3,
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn a_restart_is_no_event() {
+    // Both begin anew at once: without the runs, the greatest change of either.
+    let mut samples = paired(Course::Arrivals, 0.0, 0, 240, &mut Random::new(8));
+    for sample in samples.iter_mut().skip(120) {
+        sample.bytes -= 0.5 * LEVEL;
+        sample.units -= 400.0;
+        sample.run = 1;
+    }
+    assert!(correlate(&samples).unwrap().p_value > 0.05);
+}
+
+#[test]
+fn what_cannot_be_compared_is_not() {
+    let line = |units: f64| -> Vec<Paired> {
+        (0..100)
+            .map(|at| Paired {
+                at: f64::from(at),
+                bytes: f64::from(at) * 4096.0,
+                units,
+                run: 0,
+            })
+            .collect()
+    };
+    assert_eq!(correlate(&[]), None);
+    assert_eq!(correlate(&line(7.0)), None);
+    assert_eq!(correlate(&line(f64::NAN)), None);
+    let mut wild = line(1.0);
+    for (index, sample) in wild.iter_mut().enumerate() {
+        sample.units = if index % 3 == 0 { f64::MAX } else { -1e300 };
+        sample.bytes = if index % 5 == 0 { f64::MAX } else { 0.0 };
+    }
+    assert!(correlate(&wild).is_none_or(|answer| answer.p_value >= 0.0));
 }

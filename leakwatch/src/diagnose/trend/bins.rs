@@ -34,12 +34,17 @@ pub fn without_spikes(points: &[Point]) -> Vec<Point> {
                 .take(NEIGHBOURS + 1 + index.min(NEIGHBOURS))
                 .map(|point| point.bytes)
                 .collect();
-            let centre = order::median(&window).unwrap_or(point.bytes);
             let whole = window.len() == 2 * NEIGHBOURS + 1;
+            let amid = window.iter().any(|other| *other > point.bytes)
+                && window.iter().any(|other| *other < point.bytes);
+            if !whole || amid {
+                return *point;
+            }
+            let centre = order::median(&window).unwrap_or(point.bytes);
             let stands_out = (point.bytes - centre).abs() > SPIKE * order::spread(&window, centre);
             Point {
                 at: point.at,
-                bytes: if whole && stands_out { centre } else { point.bytes },
+                bytes: if stands_out { centre } else { point.bytes },
             }
         })
         .collect()

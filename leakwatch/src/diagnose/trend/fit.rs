@@ -4,6 +4,8 @@
 //! a *leak* has a slope, with or without such curves. All of them come from one table of products, so that trying every
 //! pair of curves is cheap.
 
+use std::ops::Range;
+
 use super::bins::Piece;
 
 /// Time constants, as shares of the longest run, of the curves that come to their plateau inside it: after three time
@@ -16,14 +18,18 @@ const FILLED: [f64; 14] = [
 /// Shares of the run after which half of a store has been found by chance: the more it holds, the more rarely does a
 /// request bring anything new.
 const FOUND: [f64; 3] = [0.02, 0.05, 0.1];
+/// Shares of the run in the middle of a rise that sets in late, and how long before and after it lasts.
+const LATE: [f64; 7] = [0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4];
+const LATE_HALF: f64 = 0.09;
+/// Places that two of them are apart at most: together they stand for a slower one.
+const LATE_APART: usize = 3;
 /// Curves that still rise at the end, or have just ended.
 const UNSETTLED: [f64; 4] = [0.35, 0.5, 0.7, 1.0];
 const UNFILLED: [f64; 2] = [0.8, 0.9];
-const SETTLING: usize = SETTLED.len() + FILLED.len() + FOUND.len();
+const FINDING: usize = SETTLED.len() + FILLED.len() + FOUND.len();
+const SETTLING: usize = FINDING + LATE.len();
 /// The longest time constant of what only quickens the start.
 const QUICK: f64 = 0.1;
-/// A filling that begins late is at first at most this part as fast.
-const LATE: f64 = 0.25;
 /// Points from which two curves are tried together: five for each column.
 const PAIRS_FROM: usize = 20;
 /// A column of which less than this is left beside the others is one of them again.
@@ -62,6 +68,10 @@ pub struct Fits {
 pub fn curve(index: usize, time: f64) -> f64 {
     let settle = |constant: &f64| -(-time / constant).exp_m1();
     let fill = |end: &f64| (time / end).min(1.0);
+    let late = |middle: &f64| {
+        let way = (0.5 + 0.5 * (time - middle) / LATE_HALF).clamp(0.0, 1.0);
+        way * way * (3.0 - 2.0 * way)
+    };
     let place = |of: usize| index.checked_sub(of);
     SETTLED
         .get(index)
@@ -72,6 +82,7 @@ pub fn curve(index: usize, time: f64) -> f64 {
                 .get(place(SETTLED.len() + FILLED.len())?)
                 .map(|half| time / (time + half))
         })
+        .or_else(|| LATE.get(place(FINDING)?).map(late))
         .or_else(|| UNSETTLED.get(place(SETTLING)?).map(settle))
         .or_else(|| UNFILLED.get(place(SETTLING + UNSETTLED.len())?).map(fill))
         .unwrap_or(0.0)
@@ -86,6 +97,7 @@ pub fn constant(index: usize) -> f64 {
         .copied()
         .or_else(|| FILLED.get(place(SETTLED.len())?).map(|end| end / 3.0))
         .or_else(|| FOUND.get(place(SETTLED.len() + FILLED.len())?).copied())
+        .or_else(|| LATE.get(place(FINDING)?).map(|middle| (middle + LATE_HALF) / 3.0))
         .or_else(|| UNSETTLED.get(place(SETTLING)?).copied())
         .or_else(|| {
             UNFILLED
@@ -236,7 +248,7 @@ impl Design {
     }
 }
 
-/// Products of all columns with one another; column 0 is time.
+/// Products of the columns that are in a model together; column 0 is time.
 struct Products {
     width: usize,
     table: Vec<f64>,
@@ -255,7 +267,14 @@ impl Products {
             table: columns
                 .iter()
                 .enumerate()
-                .flat_map(|(index, one)| columns.iter().take(index + 1).map(move |other| dot(one, other)))
+                .flat_map(|(index, one)| {
+                    let needed = move |other: usize| match (other.checked_sub(1), index.checked_sub(1)) {
+                        (Some(other), Some(index)) => other == index || together(other, index),
+                        _ => true,
+                    };
+                    let others = columns.iter().take(index + 1).enumerate();
+                    others.map(move |(place, other)| if needed(place) { dot(one, other) } else { 0.0 })
+                })
                 .collect(),
             with_sizes: columns.iter().map(|column| dot(column, sizes)).collect(),
             sizes: dot(sizes, sizes),
@@ -401,11 +420,12 @@ fn take_better(best: &mut Fit, fit: Option<Fit>) {
 /// Whether two curves are tried together, the first one's index being the lower.
 ///
 /// Two of a kind that are neighbours stand for one between them, two settling ones for a quick start and something slow
-/// after it, two fillings for one that begins late. A filling and something slow after it is a slope, for all that can be
+/// after it. A filling and something slow after it is a slope, for all that can be
 /// seen, and is left to the models with one.
 fn together(one: usize, other: usize) -> bool {
     let filled = SETTLED.len()..SETTLED.len() + FILLED.len();
-    let found = filled.end..SETTLING;
+    let found = filled.end..FINDING;
+    let late = FINDING..SETTLING;
     let unsettled = SETTLING..SETTLING + UNSETTLED.len();
     let settled = one < SETTLED.len();
     if settled && (other < SETTLED.len() || unsettled.contains(&other)) {
@@ -414,12 +434,14 @@ fn together(one: usize, other: usize) -> bool {
     if settled {
         return constant(one) <= QUICK && other < SETTLING;
     }
-    filled.contains(&one) && filled.contains(&other)
-        || found.contains(&one) && other == one + 1 && other < SETTLING
+    let both = |kind: &Range<usize>, most: usize| {
+        kind.contains(&one) && kind.contains(&other) && other - one <= most
+    };
+    both(&filled, 1) || both(&found, 1) || both(&late, LATE_APART)
 }
 
-/// Whether curves together go one way: two that work against each other could draw anything. But of two fillings the
-/// first may take from the second: then it begins late.
+/// Whether curves together go one way: two that work against each other could draw anything. Two fillings may, as long
+/// as neither of their two rates is against the other.
 fn saturates(curves: &[Option<(usize, f64)>; 2]) -> bool {
     let [Some((one, first)), Some((other, second))] = *curves else {
         return true;
@@ -430,11 +452,7 @@ fn saturates(curves: &[Option<(usize, f64)>; 2]) -> bool {
             .and_then(|place| FILLED.get(place))
     };
     match (end(one), end(other)) {
-        (Some(early), Some(late)) => {
-            let (start, after) = (first / early + second / late, second / late);
-            let next = one.abs_diff(other) == 1;
-            start * after >= 0.0 && (next || start.abs() <= LATE * after.abs())
-        }
+        (Some(early), Some(late)) => (first / early + second / late) * second >= 0.0,
         _ => first * second >= 0.0,
     }
 }
@@ -490,9 +508,8 @@ mod tests {
         let (early, late) = (SETTLED.len() + 3, SETTLED.len() + 7);
         assert!((curve(early, 0.1) - 0.5).abs() < 1e-9 && (curve(late, 0.2) - 0.5).abs() < 1e-9);
         assert!(saturates(&[Some((early, -1.0)), Some((late, 2.0))]));
-        // Down and then up; and at two rates, one after the other.
+        // Down and then up.
         assert!(!saturates(&[Some((early, -1.5)), Some((late, 2.0))]));
-        assert!(!saturates(&[Some((early, 1.0)), Some((late, 1.0))]));
     }
 
     #[test]
@@ -500,7 +517,7 @@ mod tests {
         assert!(together(0, SETTLED.len() - 1));
         let filling = SETTLED.len() + 4;
         assert!(together(0, filling) && !together(SETTLED.len() - 1, filling));
-        assert!(together(filling, filling + 3));
+        assert!(together(filling, filling + 1) && !together(filling, filling + 3));
         // A filling, and then what is nearly a line.
         assert!(!together(filling, SETTLING) && !together(filling, SETTLING + UNSETTLED.len()));
     }

@@ -1,7 +1,7 @@
 //! From a series to its trend. Pure.
 
 use super::bins::{Piece, binned, without_spikes};
-use super::claim::{CLAIM, Claim, FINEST, Look, Scale, claim, height, looks, slowest};
+use super::claim::{Claim, FINEST, LINE, Look, Scale, claim, height, looks, slowest};
 use super::fit::{Fit, curve};
 use super::floors::{FLOORS_LEAST, Saw, saw};
 use super::kind::Kind;
@@ -51,7 +51,7 @@ pub struct Trend {
     pub level: f64,
     /// How much neighbouring points correlate about the line, from 0 to 1, on the safe side.
     pub correlation: f64,
-    /// Seconds, without those between runs.
+    /// Seconds, without those between runs and in gaps.
     pub watched: f64,
     /// The samples that were used.
     pub samples: usize,
@@ -104,7 +104,7 @@ pub fn judge(series: &Series) -> Trend {
             ..unknown
         };
     }
-    of_runs(&runs, period.is_some(), unknown)
+    of_runs(&runs, &series.gaps, period.is_some(), unknown)
 }
 
 /// The floors of runs that saw, and the seconds of a cycle; the runs as they are where they do not.
@@ -135,14 +135,20 @@ fn floors_of(mut runs: Vec<Vec<Point>>, least: f64) -> (Vec<Vec<Point>>, Option<
     (runs, period)
 }
 
-fn of_runs(runs: &[Vec<Point>], saws: bool, unknown: Trend) -> Trend {
+fn of_runs(runs: &[Vec<Point>], gaps: &[f64], saws: bool, unknown: Trend) -> Trend {
     let (level, watched) = (unknown.level, unknown.watched);
     let least = COUNTED.max(LEAST * level);
     let mut pieces: Vec<Piece> = Vec::new();
     let mut all_steps = Vec::new();
     for run in runs {
         let found = steps(run, least.max(STEP_LEAST * level));
-        pieces.extend(cut(run, &found));
+        let mut times: Vec<f64> = gaps
+            .iter()
+            .copied()
+            .chain(found.iter().map(|step| step.at))
+            .collect();
+        times.sort_unstable_by(f64::total_cmp);
+        pieces.extend(cut(run, times));
         all_steps.extend(found);
     }
     let longest = runs.iter().map(|run| span(run)).fold(0.0, f64::max);
@@ -236,7 +242,7 @@ fn take_out(fit: &Fit, pieces: &mut [Piece], scale: &Scale) {
 /// Growth goes with time. Its error falls with the root of time where the noise forgets, and rises with that of a walk:
 /// the window has to be longer by the power 2/3, or by the square, of what it lacks.
 fn longer(look: &Look, error: f64, growth: f64, watched: f64) -> f64 {
-    let lacks = (CLAIM + FOR_SURE) * error / growth.max(MATTERS);
+    let lacks = (LINE + FOR_SURE) * error / growth.max(MATTERS);
     let forgets = (1.0 - look.correlation) * look.points as f64 > 10.0;
     let times = if forgets {
         lacks.powf(2.0 / 3.0)

@@ -1,8 +1,15 @@
-//! Samples as they come, made into pieces that time runs through. Pure.
+//! Samples as they come, made into runs that time goes through. Pure.
+
+use super::order;
 
 /// Samples in a row that lie before the last one, each later than the one before: from so many on the clock was set
 /// back and goes on from there. Fewer are strays, and dropped.
 const CLOCK_SET_BACK: usize = 3;
+
+/// Usual intervals that make a gap: nobody watched, or the clock was set forward. That time is left out.
+const GAP: f64 = 20.0;
+/// More gaps than this are the way in which the samples come, and stay.
+const GAPS_MOST: usize = 8;
 
 /// A size at a time.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +45,8 @@ pub struct Dropped {
 pub struct Series {
     /// One per run, none empty. Times ascend strictly, over all runs.
     pub runs: Vec<Vec<Point>>,
+    /// Times before which a gap was left out: the size may be another after it.
+    pub gaps: Vec<f64>,
     pub dropped: Dropped,
 }
 
@@ -64,9 +73,15 @@ impl Series {
                         dropped.not_later += 1;
                         continue;
                     }
+                    let next = before + interval;
+                    // Of times so great that an interval is lost in them, there is no next.
+                    if next <= before {
+                        dropped.not_later += 1;
+                        continue;
+                    }
                     dropped.set_back += 1;
-                    shift += before + interval - at;
-                    at = before + interval;
+                    shift += next - at;
+                    at = next;
                 } else {
                     interval = at - before;
                 }
@@ -82,7 +97,8 @@ impl Series {
             }
             run = Some(sample.run);
         }
-        Self { runs, dropped }
+        let gaps = close_gaps(&mut runs);
+        Self { runs, gaps, dropped }
     }
 
     /// Samples kept.
@@ -110,6 +126,39 @@ pub fn span(points: &[Point]) -> f64 {
         (Some(first), Some(last)) => last.at - first.at,
         _ => 0.0,
     }
+}
+
+/// Moves what comes after a gap to where the next sample would have been.
+fn close_gaps(runs: &mut [Vec<Point>]) -> Vec<f64> {
+    let intervals: Vec<f64> = runs
+        .iter()
+        .flat_map(|run| run.iter().zip(run.iter().skip(1)))
+        .map(|(one, next)| next.at - one.at)
+        .collect();
+    let usual = order::median(&intervals).unwrap_or(0.0);
+    let is_gap = |interval: &f64| *interval > GAP * usual;
+    if intervals.iter().filter(|interval| is_gap(interval)).count() > GAPS_MOST {
+        return Vec::new();
+    }
+    let mut gaps = Vec::new();
+    let mut last: Option<(f64, f64)> = None;
+    for run in runs {
+        let mut first = true;
+        for point in run {
+            let at = point.at;
+            if let Some((before, now)) = last {
+                let interval = at - before;
+                let gap = !first && is_gap(&interval);
+                point.at = now + if gap { usual } else { interval };
+                if gap {
+                    gaps.push(point.at);
+                }
+            }
+            first = false;
+            last = Some((at, point.at));
+        }
+    }
+    gaps
 }
 
 /// Whether a clock that was set back goes on from there, below where it had been.
@@ -176,6 +225,25 @@ mod tests {
         assert_eq!(times(&series), [100.0, 110.0, 120.0, 130.0, 140.0, 150.0]);
         assert_eq!(series.dropped.set_back, 1);
         assert_eq!(series.dropped.not_later, 0);
+    }
+
+    #[test]
+    fn a_gap_is_left_out_and_marked() {
+        let samples: Vec<(f64, f64, u32)> = (0..20)
+            .map(|at| (f64::from(at) + if at < 10 { 0.0 } else { 500.0 }, 1.0, 0))
+            .collect();
+        let series = Series::new(&self::samples(&samples));
+        assert_eq!(
+            (series.gaps.as_slice(), series.watched()),
+            ([10.0].as_slice(), 19.0)
+        );
+        assert_eq!(times(&series), (0..20).map(f64::from).collect::<Vec<_>>());
+        // By night and by day, each second time: nothing is left out.
+        let rare: Vec<(f64, f64, u32)> = (0..40)
+            .map(|at| (f64::from(at / 4) * 1000.0 + f64::from(at % 4), 1.0, 0))
+            .collect();
+        let series = Series::new(&self::samples(&rare));
+        assert!(series.gaps.is_empty() && series.watched() == 9003.0);
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn stay(points: &[Point], steps: &[Step]) -> bool {
     if steps.is_empty() {
         return true;
     }
-    let pieces: Vec<Vec<f64>> = cut(points, steps)
+    let pieces: Vec<Vec<f64>> = cut(points, steps.iter().map(|step| step.at))
         .into_iter()
         .map(|piece| piece.points.iter().map(|point| point.bytes).collect())
         .collect();
@@ -113,14 +113,14 @@ fn change(values: &[f64], half: usize) -> f64 {
     order::median(after).unwrap_or(0.0) - order::median(before).unwrap_or(0.0)
 }
 
-/// Cuts a run at its steps.
+/// Cuts a run at the given times, which ascend.
 #[must_use]
-pub fn cut(points: &[Point], steps: &[Step]) -> Vec<Piece> {
+pub fn cut(points: &[Point], times: impl IntoIterator<Item = f64>) -> Vec<Piece> {
     let began = points.first().map_or(0.0, |point| point.at);
     let mut pieces = Vec::new();
     let mut rest = points;
-    for step in steps {
-        let (before, after) = rest.split_at(rest.partition_point(|point| point.at < step.at));
+    for time in times {
+        let (before, after) = rest.split_at(rest.partition_point(|point| point.at < time));
         pieces.push(before);
         rest = after;
     }
@@ -163,7 +163,7 @@ mod tests {
             (found[0].bytes - 80.0).abs() < 2.0 && found[0].at == 25.0,
             "{found:?}"
         );
-        let pieces = cut(&run, &found);
+        let pieces = cut(&run, found.iter().map(|step| step.at));
         assert_eq!((pieces[0].points.len(), pieces[1].points.len()), (25, 35));
         assert_eq!(pieces[1].began, 0.0);
     }
