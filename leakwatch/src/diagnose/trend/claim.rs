@@ -5,12 +5,15 @@
 //! beat every curve that comes to a plateau.
 
 use super::bins::{Piece, binned};
-use super::fit::{Design, Fit, Fits, constant};
+use super::fit::{Design, Fit, Fits, constant, sets_in_late};
 use super::{noise, normal};
 
 /// Standard deviations that a slope beneath a curve needs: upwards, one false in 390, of curves that are none of those
 /// tried.
 const CLAIM: f64 = 2.8;
+/// ...and where it sets in late, and what the curves leave remembers for most of the window: rises that set in late have
+/// more shapes than the one that is tried.
+const STRANGE: f64 = 3.1;
 /// Deviations that a line needs: upwards, one false in 215 where the noise is as it is taken to be. Services are judged
 /// again and again, so it is below the one in a hundred that is aimed at.
 pub const LINE: f64 = 2.6;
@@ -166,7 +169,9 @@ pub fn claim(looks: &[Look]) -> Claim {
     }
     // What still rises by a curve is no slope beneath one, if the curve fits it better.
     let rises_yet = fits.unsettled.rest < fits.beneath.rest;
-    if !rises_yet && all(&|look| look.beneath() >= CLAIM) {
+    let strange = finest.freedom <= FREEDOM_LEAST && sets_in_late(&fits.beneath);
+    let needed = if strange { STRANGE } else { CLAIM };
+    if !rises_yet && all(&|look| look.beneath() >= needed) {
         return Claim::Beneath(fits.beneath);
     }
     let settles = finest.better(&fits.plateau, &fits.unsettled) < BENT;

@@ -107,6 +107,13 @@ pub fn constant(index: usize) -> f64 {
         .unwrap_or(1.0)
 }
 
+/// Whether one of a model's curves is a rise that sets in late.
+#[must_use]
+pub fn sets_in_late(fit: &Fit) -> bool {
+    let mut curves = fit.curves.iter().flatten();
+    curves.any(|(index, _)| (FINDING..SETTLING).contains(index))
+}
+
 /// The columns that models are made of.
 #[derive(Clone, Debug)]
 pub struct Design {

@@ -5,6 +5,8 @@ use super::series::{Point, span};
 
 /// A drop is this many times the spread of the other changes from sample to sample.
 const STANDS_OUT: f64 = 6.0;
+/// ...and this many times what all but one in a cycle's length change by: coarse noise has no spread.
+const OVER_JITTER: f64 = 2.5;
 /// Of as many changes upwards as stand out, there are so many drops at least: noise that jumps does so both ways.
 const DOWNWARDS: usize = 2;
 /// Samples of a cycle, the median one: of a shorter one the rise is not seen, and the saw is noise like another.
@@ -45,7 +47,7 @@ pub fn saw(points: &[Point], least: f64) -> Option<Saw> {
     let largest = changes.iter().map(|change| usual - change).fold(0.0, f64::max);
     let threshold = [
         STANDS_OUT * order::spread(&changes, usual),
-        2.0 * order::quantile(&sizes, 1.0 - 1.0 / CYCLE_LEAST)?,
+        OVER_JITTER * order::quantile(&sizes, 1.0 - 1.0 / CYCLE_LEAST)?,
         LARGEST * largest,
         least,
     ]
