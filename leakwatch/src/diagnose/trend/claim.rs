@@ -29,9 +29,9 @@ const COARSEST: usize = 32;
 const COARSER_FROM: usize = 40;
 /// The variance of what is rounded to a page, in squared bytes.
 const ROUNDED: f64 = 4096.0 * 4096.0 / 12.0;
-/// The variance that a wander of variance one, as long as the window, gives to the growth over it: that of the slope's
-/// estimate for a wander with a third of the window for its memory, the worst.
-const WANDER: f64 = 1.44;
+/// The variance that a wander of variance one gives to the slope over a window: that of one which remembers for three
+/// tenths of the window, for which it is greatest.
+const WANDER: f64 = 2.46;
 /// The least freedom with which the noise is known, however long it remembers: its correlation is never taken lower than
 /// it looks.
 const FREEDOM_LEAST: f64 = 10.0;
@@ -39,6 +39,7 @@ const FREEDOM_LEAST: f64 = 10.0;
 /// What one look at the points says.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
+    /// Bins.
     pub points: usize,
     /// Of neighbouring points about a line.
     pub correlation: f64,
@@ -46,16 +47,18 @@ pub struct Look {
     line: f64,
     /// The standard error of that slope, in shares of the level in the time watched.
     pub error: f64,
+    /// Of every model.
     pub fits: Fits,
     /// Of the noise that is new at each point, as fitted beside curves, in squared shares of the level.
     variance: f64,
+    /// Independent values that tell as much of the noise as there is.
     pub freedom: f64,
 }
 
 /// The variance of the growth over the window, from a wander that the residuals do not show: a slow one with a part of
-/// their variance up to two standard errors of a correlation, `2 / sqrt(freedom)`, looks like none.
+/// their variance as large as the standard error of a correlation, `1 / sqrt(freedom)`, looks like none.
 fn unseen(rest: f64, freedom: f64) -> f64 {
-    WANDER * 2.0 / freedom.sqrt() * rest / freedom
+    WANDER / freedom.sqrt() * rest / freedom
 }
 
 impl Look {
@@ -118,6 +121,7 @@ pub struct Scale {
     pub watched: f64,
     /// Seconds of the longest run.
     pub longest: f64,
+    /// How many, before they are put into bins.
     pub samples: f64,
 }
 
@@ -135,6 +139,7 @@ pub enum Claim {
 }
 
 /// The looks at the points, the finest first; none where there are too few.
+#[must_use]
 pub fn looks(pieces: &[Piece], scale: &Scale) -> Vec<Look> {
     let points: usize = pieces.iter().map(|piece| piece.points.len()).sum();
     let coarser = (points >= COARSER_FROM).then_some(COARSEST.min(points / 2));
@@ -146,6 +151,7 @@ pub fn looks(pieces: &[Piece], scale: &Scale) -> Vec<Look> {
 }
 
 /// What can be said of the points.
+#[must_use]
 pub fn claim(looks: &[Look]) -> Claim {
     let Some(finest) = looks.first() else {
         return Claim::None;
@@ -179,11 +185,13 @@ pub fn claim(looks: &[Look]) -> Claim {
 }
 
 /// The height of a curve, as a share of the level.
+#[must_use]
 pub fn height(fit: &Fit) -> f64 {
     fit.curves.iter().flatten().map(|(_, height)| height).sum()
 }
 
 /// The longest time constant of its curves, as a share of the longest run.
+#[must_use]
 pub fn slowest(fit: &Fit) -> f64 {
     fit.curves
         .iter()
