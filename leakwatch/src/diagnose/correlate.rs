@@ -61,7 +61,8 @@ pub struct Correlation {
     pub coefficient: f64,
     /// Seconds by which the size follows.
     pub lag: f64,
-    /// The chance of as great a coefficient where the two have nothing to do with each other.
+    /// The chance of as great a coefficient where the two have nothing to do with each other. Counted among at most 200
+    /// rotations, so that it is never below 1 in 201.
     pub p_value: f64,
     /// How many changes it rests on, by their weight in it.
     pub events: f64,
@@ -235,7 +236,9 @@ fn coefficient(sizes: &[f64], counts: &[f64], lag: usize) -> Option<f64> {
         size += one * one;
         count += other * other;
     }
-    (size > 0.0 && count > 0.0).then(|| both / (size * count).sqrt())
+    let coefficient = both / (size.sqrt() * count.sqrt());
+    // Of changes beyond all numbers there is none.
+    coefficient.is_finite().then_some(coefficient)
 }
 
 /// As how many equal ones the parts of the coefficient that speak for it are.

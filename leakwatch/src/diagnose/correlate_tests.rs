@@ -174,5 +174,5 @@ fn what_cannot_be_compared_is_not() {
         sample.units = if index % 3 == 0 { f64::MAX } else { -1e300 };
         sample.bytes = if index % 5 == 0 { f64::MAX } else { 0.0 };
     }
-    assert!(correlate(&wild).is_none_or(|answer| answer.p_value >= 0.0));
+    assert_eq!(correlate(&wild), None);
 }

@@ -5,7 +5,8 @@
 //! beat every curve that comes to a plateau.
 
 use super::bins::{Piece, binned};
-use super::fit::{Design, Fit, Fits, constant, sets_in_late};
+use super::curves::{constant, sets_in_late};
+use super::fit::{Design, Fit, Fits};
 use super::{noise, normal};
 
 /// Standard deviations that a slope beneath a curve needs: upwards, one false in 390, of curves that are none of those
@@ -175,7 +176,8 @@ pub fn claim(looks: &[Look]) -> Claim {
     }
     // What still rises by a curve is no slope beneath one, if the curve fits it better.
     let rises_yet = fits.unsettled.rest < fits.beneath.rest;
-    let strange = finest.freedom <= FREEDOM_LEAST && sets_in_late(&fits.beneath);
+    let mut curves = fits.beneath.curves.iter().flatten();
+    let strange = finest.freedom <= FREEDOM_LEAST && curves.any(|(index, _)| sets_in_late(*index));
     let needed = if strange { STRANGE } else { CLAIM };
     if !rises_yet && all(&|look| look.beneath() >= needed) {
         return Claim::Beneath(fits.beneath);

@@ -2,7 +2,8 @@
 
 use super::bins::{Piece, binned, without_spikes};
 use super::claim::{Claim, FINEST, LINE, Look, Scale, claim, height, looks, slowest};
-use super::fit::{Fit, curve};
+use super::curves::curve;
+use super::fit::Fit;
 use super::floors::{FLOORS_LEAST, Saw, saw};
 use super::kind::Kind;
 use super::mann_kendall::Kendall;
@@ -206,9 +207,9 @@ fn of_runs(runs: &[Vec<Point>], gaps: &[f64], saws: bool, unknown: Trend) -> Tre
     };
     let watch_longer = match (kind, claim) {
         (Kind::Unknown, _) => Some(longer(finest, error, grown(slope) / level, watched)),
-        // Until three time constants are over.
+        // Until four time constants are over.
         (_, Claim::Curve(fit)) => {
-            Some((3.0 * slowest(&fit) - 1.0) * scale.longest).filter(|more| *more > 0.0)
+            Some((4.0 * slowest(&fit) - 1.0) * scale.longest).filter(|more| *more > 0.0)
         }
         _ => None,
     };

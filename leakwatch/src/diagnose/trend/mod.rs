@@ -7,7 +7,7 @@
 //! 2. [`floors`]: where memory saws, what each cycle leaves is the series.
 //! 3. [`steps`]: what changes at once is taken out; the pieces between have levels of their own and one slope.
 //! 4. [`bins`]: at most 128 points, so that the rest costs the same for a week as for a minute.
-//! 5. [`fit`], [`noise`], [`claim`]: which model the points leave, under noise that remembers.
+//! 5. [`fit`] of lines and [`curves`], [`noise`], [`claim`]: which model the points leave, under noise that remembers.
 //! 6. [`theil_sen`], [`mann_kendall`]: the slope, and the chance of as much order without any.
 //!
 //! Two estimates of "does it grow" stand side by side, because each has a blind side. Mann-Kendall sees ranks alone: no
@@ -19,6 +19,7 @@
 
 pub mod bins;
 pub mod claim;
+pub mod curves;
 pub mod fit;
 pub mod floors;
 mod judge;
