@@ -1,7 +1,7 @@
 //! Whether a size grows, and how: from samples over time to a kind of trend, a rate with its interval, and how sure it
 //! is. Pure.
 //!
-//! In the order in which [`judge`] goes:
+//! In the order in which [`judge()`] goes:
 //!
 //! 1. [`series`]: samples that cannot be are dropped, a clock that was set back is put right, restarts divide.
 //! 2. [`floors`]: where memory saws, what each cycle leaves is the series.
