@@ -137,8 +137,8 @@ mod tests {
 
     #[test]
     fn an_example_of_gilbert() {
-        // Gilbert (1987), Statistical Methods for Environmental Pollution Monitoring, the monthly data of example 16.1
-        // in short: 10, 15, 14, 20 has five pairs that rise and one that falls.
+        // Gilbert (1987), Statistical Methods for Environmental Pollution Monitoring, section 16.4.1: of 10, 15, 14, 20
+        // five pairs rise and one falls.
         let four = Kendall::of(&[vec![10.0, 15.0, 14.0, 20.0]], 0.0);
         assert_eq!(four.s, 4.0);
         assert!((four.variance - 4.0 * 3.0 * 13.0 / 18.0).abs() < 1e-9);
