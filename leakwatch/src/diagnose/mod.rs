@@ -1,10 +1,12 @@
 //! From measured values to judgements: pure.
 
 pub mod allocated;
+pub mod correlate;
 pub mod culprit;
 pub mod figures;
 pub mod rank;
 pub mod reconcile;
 mod staying;
 pub mod survivors;
+pub mod trend;
 pub mod verdict;
