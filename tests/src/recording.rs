@@ -18,6 +18,8 @@ pub struct Recording {
     pub window: Window,
     pub growth: Growth,
     pub reconciliation: Option<Reconciliation>,
+    pub trend: Option<MemoryTrend>,
+    pub correlations: Option<Vec<Correlation>>,
     pub call_sites: Vec<CallSite>,
     pub mappings: Option<Vec<Mapping>>,
     /// `None` where no judgement was made.
@@ -41,6 +43,23 @@ pub struct Recording {
     pub notes: Vec<String>,
     pub losses: Losses,
     pub cost: Cost,
+}
+
+/// How anonymous memory went.
+#[derive(Clone, Debug, Deserialize)]
+pub struct MemoryTrend {
+    pub kind: String,
+    pub slope_bytes_per_second: Option<f64>,
+    pub samples: u64,
+    pub watch_longer_seconds: Option<f64>,
+}
+
+/// What it goes with.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Correlation {
+    pub with: String,
+    pub p_value: Option<f64>,
+    pub bytes_per_unit: Option<f64>,
 }
 
 /// The account: the kernel's growth against what call sites are known to keep, bytes.
@@ -357,6 +376,7 @@ const TOP: &[&str] = &[
     "call_sites",
     "mappings",
     "series",
+    "trend",
     "correlations",
     "losses",
     "cost",

@@ -1,7 +1,7 @@
 //! When a census may be taken. Pure.
 //!
 //! It takes no lock of the target and no time on its cores beyond what reading shares with it; but it is work on the
-//! host, and it comes at the window's ends. So it is held to one hundredth of the window.
+//! host, and it comes at the window's ends. So its processor time is held to one hundredth of the window.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub fn heap_bytes(mappings: &[Mapping]) -> u64 {
         })
 }
 
-/// What an earlier reading took.
+/// What an earlier reading took, as processor time.
 #[derive(Clone, Copy, Debug)]
 pub struct Earlier {
     /// Of heap.

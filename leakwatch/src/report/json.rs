@@ -117,6 +117,7 @@ mod tests {
             "/reconciliation",
             "/mappings",
             "/series",
+            "/trend",
             "/correlations",
             "/growth/rss_bytes",
         ] {

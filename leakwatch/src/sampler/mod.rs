@@ -7,14 +7,19 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub mod cgroup;
 pub mod cost;
+pub mod descriptors;
 pub mod growth;
+pub mod host;
 mod lines;
 pub mod maps;
 pub mod paging;
 pub mod region;
 pub mod resident;
+pub mod sample;
 pub mod smaps;
+pub mod sockets;
 pub mod stat;
 pub mod totals;
 

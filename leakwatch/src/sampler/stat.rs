@@ -15,6 +15,9 @@ pub struct Stat {
     pub start_time_ticks: u64,
     /// Processor time of all its threads, those that ended included; in steps of a clock tick.
     pub processor: Duration,
+    /// Page faults of all its threads that needed no reading from a disk, and those that did.
+    pub minor_faults: u64,
+    pub major_faults: u64,
     /// Where the heap begins; `None` when the kernel hides it (it writes 0 without ptrace rights).
     pub start_brk: Option<u64>,
     /// Where the main thread's stack begins (its highest addresses); `None` likewise.
@@ -54,6 +57,8 @@ pub fn parse(text: &[u8]) -> io::Result<Stat> {
             stat.utime.saturating_add(stat.stime) as f64
                 / rustix::param::clock_ticks_per_second().max(1) as f64,
         ),
+        minor_faults: stat.minflt,
+        major_faults: stat.majflt,
         start_brk: stat.start_brk.and_then(known),
         start_stack: known(stat.startstack),
     })
@@ -80,6 +85,8 @@ mod tests {
                     start_time_ticks: 77001,
                     // utime 1, stime 2.
                     processor: Duration::from_millis(30),
+                    minor_faults: 100,
+                    major_faults: 0,
                     start_brk: Some(94_000_000_000_000),
                     start_stack: Some(140_700_000_000_000),
                 }

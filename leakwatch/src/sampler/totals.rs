@@ -23,6 +23,8 @@ pub struct Totals {
     pub swap: Option<u64>,
     /// `VmData`: private writable address space, touched or not.
     pub data: Option<u64>,
+    /// Page tables.
+    pub page_tables: Option<u64>,
     pub threads: Option<u64>,
 }
 
@@ -73,6 +75,7 @@ pub fn parse_status(text: &[u8]) -> io::Result<Totals> {
         rss_shmem: bytes(status.rssshmem),
         swap: bytes(status.vmswap),
         data: bytes(status.vmdata),
+        page_tables: bytes(status.vmpte),
         threads: Some(status.threads),
     })
 }

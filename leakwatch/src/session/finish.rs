@@ -13,7 +13,7 @@ use super::process::{Measure, anonymous_of, monotonic_ns};
 use super::sampling::Sampling;
 use super::survivors::Survivors;
 use super::watch::{State, Watch};
-use super::{RecordOptions, heap, losses};
+use super::{RecordOptions, heap, losses, trends};
 use crate::diagnose::rank::rank;
 use crate::diagnose::reconcile::reconcile;
 use crate::diagnose::verdict::{self, judge};
@@ -21,6 +21,7 @@ use crate::report::build::{self, origin};
 use crate::report::model::{self, EndedBy, Recording, SCHEMA_VERSION};
 use crate::sampler::ProcRoot;
 use crate::sampler::growth::growth;
+use crate::sampler::sample::Sampler;
 
 /// What the clock said of the recording.
 pub(super) struct Recorded {
@@ -115,6 +116,7 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         .or_else(|| state.series.points().last().map(|point| point.totals));
     let (smaps_reads, smaps_seconds) = facts.smaps_cost;
     let usage = Usage::own();
+    let sampled = state.sampler.as_ref().map(Sampler::spent);
     let censuses = &state.censuses;
     let heap = censuses
         .end
@@ -156,7 +158,13 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
             .as_ref()
             .map(|growth| build::libraries(&growth.libraries)),
         series: series(&state),
-        correlations: None,
+        trend: trends::of_memory(&state.series).as_ref().map(build::trend),
+        correlations: Some(
+            trends::correlations(&state.series)
+                .iter()
+                .map(|(with, correlation)| build::correlation(with, correlation))
+                .collect(),
+        ),
         heap,
         heap_not_taken: state.censuses.not_taken.take(),
         allocations,
@@ -178,6 +186,8 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
                 .map(|counts| counts.get(Counter::Faults)),
             thinned_stacks: counts.as_ref().map(|counts| counts.get(Counter::Thinned)),
             attach_seconds: Some(recorded.attached.as_secs_f64()),
+            samples: sampled.map(|(samples, _)| samples),
+            sample_seconds: sampled.map(|(_, took)| took.as_secs_f64()),
         },
         notes: notes(&state, start, end, probe.missing()),
     }
@@ -201,7 +211,15 @@ fn series(state: &State) -> Option<Vec<model::Sample>> {
     (!points.is_empty()).then(|| {
         points
             .iter()
-            .map(|point| build::sample(point.at.as_secs_f64(), &point.totals, None))
+            .map(|point| {
+                let counts = (point.descriptors, point.connections);
+                build::sample(
+                    point.at.as_secs_f64(),
+                    &point.totals,
+                    point.rollup.as_ref(),
+                    counts,
+                )
+            })
             .collect()
     })
 }

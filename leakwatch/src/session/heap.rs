@@ -1,6 +1,6 @@
 //! The census of the target's heap at the window's ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::RecordOptions;
 use super::survivors::fates;
@@ -15,9 +15,10 @@ use crate::report::model::Heap;
 use crate::sampler::totals;
 use crate::sampler::{ProcRoot, maps};
 
-/// A census may take so much longer than was predicted: a heap under load is read again in parts.
-const PATIENCE: u32 = 4;
-const PATIENCE_LEAST: Duration = Duration::from_millis(100);
+/// A census may take so much longer than the processor time that was predicted: a heap under load is read again in parts,
+/// and on a busy machine the reader waits for its turn like everybody.
+const PATIENCE: u32 = 20;
+const PATIENCE_LEAST: Duration = Duration::from_millis(500);
 /// Of a census that was asked for.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -36,6 +37,8 @@ pub enum CensusChoice {
 pub(super) struct Censuses {
     pub start: Option<Reading>,
     pub end: Option<Reading>,
+    /// The part of the first one's time in which it had a processor, 0 to 1.
+    on_processor: f64,
     /// Why one is missing; the first reason.
     pub not_taken: Option<String>,
 }
@@ -50,8 +53,11 @@ impl Censuses {
         let start = self.start.as_ref()?;
         Some(Earlier {
             bytes: start.census.arenas.iter().map(|arena| arena.system_bytes).sum(),
-            walk: start.census.took,
-            rest: start.took.saturating_sub(start.census.took),
+            walk: start.census.took.mul_f64(self.on_processor),
+            rest: start
+                .took
+                .saturating_sub(start.census.took)
+                .mul_f64(self.on_processor),
         })
     }
 }
@@ -60,14 +66,17 @@ impl Watch {
     /// The census at the window's start.
     pub fn count_heap_at_start(&mut self, options: &RecordOptions) -> anyhow::Result<()> {
         let read = self.count_heap(options, Vec::new())?;
-        if let Some(Ok(reading)) = &read
+        if let Some(Ok((reading, _))) = &read
             && let Some(process) = self.state.processes.get_mut(&options.target.pid)
         {
             process.note_heap_before(&reading.census.extents);
         }
         let censuses = &mut self.state.censuses;
         match read {
-            Some(Ok(reading)) => censuses.start = Some(reading),
+            Some(Ok((reading, on_processor))) => {
+                censuses.start = Some(reading);
+                censuses.on_processor = on_processor;
+            }
             Some(Err(why)) => censuses.note("start", &why),
             None => {}
         }
@@ -96,7 +105,7 @@ impl Watch {
         let watched = looks.iter().map(|look| look.address).collect();
         let read = self.count_heap(options, watched)?;
         let exited = options.target.exited();
-        if let Some(Ok(reading)) = &read
+        if let Some(Ok((reading, _))) = &read
             && !exited
         {
             let fates = fates(options.target.pid, &looks, &reading.census.found);
@@ -106,19 +115,20 @@ impl Watch {
         match read {
             // Whatever was read under this number may be another process's.
             Some(_) if exited => censuses.note("end", "the target exited"),
-            Some(Ok(reading)) => censuses.end = Some(reading),
+            Some(Ok((reading, _))) => censuses.end = Some(reading),
             Some(Err(why)) => censuses.note("end", &why),
             None => {}
         }
         Ok(())
     }
 
-    /// `watched`: addresses of blocks whose fate is asked for, ascending.
+    /// `watched`: addresses of blocks whose fate is asked for, ascending. With the reading comes the part of its time in
+    /// which it had a processor.
     fn count_heap(
         &mut self,
         options: &RecordOptions,
         watched: Vec<u64>,
-    ) -> anyhow::Result<Option<Result<Reading, String>>> {
+    ) -> anyhow::Result<Option<Result<(Reading, f64), String>>> {
         let (choice, window, pid) = (options.census, options.duration, options.target.pid);
         if choice == CensusChoice::Never {
             return Ok(None);
@@ -127,10 +137,20 @@ impl Watch {
         let earlier = self.state.censuses.earlier();
         let read = self.drain_while(move || {
             let limits = limits(&root, pid, choice, window, earlier)?;
-            reading::read(&root, pid, limits, &watched).map_err(|error| error.to_string())
+            let (began, used) = (Instant::now(), thread_processor());
+            let reading = reading::read(&root, pid, limits, &watched).map_err(|error| error.to_string())?;
+            let used = thread_processor().saturating_sub(used).as_secs_f64();
+            let took = began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
+            Ok((reading, (used / took).clamp(0.0, 1.0)))
         })?;
         Ok(Some(read))
     }
+}
+
+/// The processor time of this thread.
+fn thread_processor() -> Duration {
+    let clock = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(clock).unwrap_or_default()
 }
 
 /// What a census may cost, or why it is not to be taken.

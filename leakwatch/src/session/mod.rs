@@ -15,6 +15,7 @@ mod keepers;
 mod lineage;
 mod losses;
 mod pages;
+mod priority;
 mod process;
 mod recorder;
 mod sampling;
@@ -22,6 +23,7 @@ mod series;
 mod sites;
 mod survivors;
 mod translate;
+mod trends;
 mod watch;
 
 use std::path::PathBuf;
@@ -42,6 +44,7 @@ pub use crate::probe::FaultChoice;
 pub use births::AllocsChoice;
 pub use heap::CensusChoice;
 
+use priority::Priority;
 use process::{Measure, Process};
 use watch::{Signals, State, Watch};
 
@@ -91,6 +94,7 @@ pub trait Progress {
 /// When the kernel side cannot be set up, or the target was gone before there was anything to tell.
 pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Recording> {
     let began = Instant::now();
+    let modest = Priority::modest();
     let mut probe = Probe::attach(&ProbeOptions {
         stack_bytes: options.stack_bytes,
         ring_bytes: options.ring_bytes,
@@ -103,6 +107,8 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
         AllocsChoice::Auto | AllocsChoice::Always => Some(births::prepare(&mut probe, options)),
     };
     let mut watch = Watch::new(probe, State::new(options))?;
+    // From here on what the target does waits to be drained.
+    drop(modest);
     watch.probe.watch(pid, options.follow_children)?;
     let root = watch.state.root().clone();
     watch.watch_faults(options)?;
@@ -140,6 +146,11 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
         let root = root.clone();
         move || Measure::take(&root, pid, window, pages)
     })?;
+    if let Some(sampler) = &mut watch.state.sampler
+        && let Some(rollup) = &start.rollup
+    {
+        sampler.note_rollup(rollup.took);
+    }
     if let Some(process) = watch.state.processes.get_mut(&pid) {
         process.set_start(start);
     }
@@ -163,6 +174,7 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
     default_interrupt();
     finish::close(&mut watch, options)?;
     progress.done();
+    let _modest = Priority::modest();
     if let Some(recorder) = watch.state.recorder.take() {
         recorder.finish(&watch.state)?;
     }

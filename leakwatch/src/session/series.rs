@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::sampler::totals::Totals;
+use crate::sampler::sample::Sample;
+use crate::sampler::totals::{Rollup, Totals};
 
 /// Points kept: more than a screen can show. When they are full every second one goes, and from then on every second
 /// sample is left out.
@@ -12,6 +13,23 @@ const POINTS_MAX: usize = 2048;
 pub(super) struct Point {
     pub at: Duration,
     pub totals: Totals,
+    /// Not read each time.
+    pub rollup: Option<Rollup>,
+    pub descriptors: Option<u64>,
+    /// Not read each time.
+    pub connections: Option<u64>,
+}
+
+impl Point {
+    fn of(at: Duration, sample: &Sample) -> Self {
+        Self {
+            at,
+            totals: sample.totals,
+            rollup: sample.rollup,
+            descriptors: sample.descriptors,
+            connections: sample.sockets.map(|sockets| sockets.connections()),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -23,7 +41,8 @@ pub(super) struct Series {
 }
 
 impl Series {
-    pub fn push(&mut self, at: Duration, totals: &Totals) {
+    /// `at`: time of the window.
+    pub fn push(&mut self, at: Duration, sample: &Sample) {
         let index = self.samples;
         self.samples += 1;
         if index & ((1 << self.thinned) - 1) != 0 {
@@ -37,7 +56,7 @@ impl Series {
             });
             self.thinned += 1;
         }
-        self.points.push(Point { at, totals: *totals });
+        self.points.push(Point::of(at, sample));
     }
 
     pub fn points(&self) -> &[Point] {
@@ -53,7 +72,7 @@ mod tests {
     fn a_week_of_seconds_stays_bounded_and_even() {
         let mut series = Series::default();
         for second in 0..7 * 24 * 3600 {
-            series.push(Duration::from_secs(second), &Totals::default());
+            series.push(Duration::from_secs(second), &Sample::default());
         }
         let points = series.points();
         assert!(

@@ -27,15 +27,17 @@ use crate::ledger::SiteId;
 use crate::ledger::pages::{Fault, PAGES_MAX};
 use crate::probe::{Counts, Event, Probe, ProbeError};
 use crate::report::model::EndedBy;
+use crate::sampler::cgroup::CgroupRoot;
 use crate::sampler::paging::Paging;
-use crate::sampler::{ProcRoot, maps, totals};
+use crate::sampler::sample::{Depth, Sampler, Taken};
+use crate::sampler::{ProcRoot, maps};
 use crate::unwind::{Snapshot, Unwinder};
 
 /// The ring is looked at this often. A wake-up for each event would cost the target more than the event; if the ring
 /// fills faster the kernel side calls.
 const DRAIN_EVERY: Duration = Duration::from_millis(5);
 /// Events taken before the clock and the signals get their turn.
-const DRAIN_MAX: usize = 16 * 1024;
+pub(super) const DRAIN_MAX: usize = 16 * 1024;
 /// While a burst is on, before it is seen whether it is to end: a page fault's event takes as long as hundreds of hits.
 const DRAIN_IN_BURST: usize = 64;
 /// The last drain is bounded too: a target that was not told to stop may outrun it.
@@ -60,6 +62,8 @@ pub(super) struct State {
     pub sites: Sites,
     pub processes: BTreeMap<u32, Process>,
     pub series: Series,
+    /// `None` where the target's /proc could not be read.
+    pub sampler: Option<Sampler>,
     pub events: u64,
     /// Events of processes that are not watched, or were forgotten.
     pub stray_events: u64,
@@ -103,6 +107,13 @@ impl State {
             sites: Sites::default(),
             processes: BTreeMap::new(),
             series: Series::default(),
+            sampler: Sampler::new(
+                ProcRoot::default(),
+                CgroupRoot::default(),
+                options.target.pid,
+                Depth::ALL,
+            )
+            .ok(),
             events: 0,
             stray_events: 0,
             unfollowed_children: 0,
@@ -269,8 +280,12 @@ impl State {
 
     /// Reads what /proc tells cheaply. Returns the growth of anonymous memory since the start.
     fn sample(&mut self) -> Option<i64> {
-        let now = totals::read_status(&self.root, self.target).ok()?;
-        self.series.push(self.began.elapsed(), &now);
+        let at = self.began.elapsed();
+        let Ok(Taken::Sample(sample)) = self.sampler.as_mut()?.take() else {
+            return None;
+        };
+        self.series.push(at, &sample);
+        let now = sample.totals;
         let start = self
             .processes
             .get(&self.target)?
@@ -488,7 +503,9 @@ impl Watch {
             }
             self.drain_in_turn();
             self.step_births();
-            if Instant::now() >= next_tick {
+            // A sample may take longer than a burst should.
+            let in_burst = self.births.as_ref().is_some_and(BirthWatch::is_in_burst);
+            if Instant::now() >= next_tick && !in_burst {
                 next_tick = Instant::now() + TICK_EVERY;
                 self.tick(progress)?;
             }

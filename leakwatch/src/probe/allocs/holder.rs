@@ -2,8 +2,9 @@
 //!
 //! The kernel does not write to another process's text on behalf of one that is being killed. Whoever is killed while it
 //! attaches or detaches leaves breakpoints there for good, and the kernel says no more than `failed to unregister,
-//! leaking uprobe` in its log. So leakwatch itself does neither: a fork of it makes the link and lives as long as that.
-//! However leakwatch ends, the fork sees the end of a socket, finishes what it is at, and exits: the link goes with it, in
+//! leaking uprobe` in its log. So leakwatch itself does neither: a fork of it makes the link when it is told to and ends it
+//! when it is told to, again and again: to fork for each burst would copy the page tables of all that leakwatch has by
+//! then, at the target's expense. However leakwatch ends, the fork sees the end of a socket, finishes what it is at, and exits: the link goes with it, in
 //! a process that nobody is killing. It is in a session of its own, so that what ends a terminal's programs does not end
 //! it, and takes no signal but the one that none can refuse. Only who kills a whole control group at once, or this very
 //! process, in the milliseconds in which it writes still does that to it.
@@ -15,7 +16,11 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-/// A link, held by a process of its own. Dropping it ends the link, and returns when that has been done.
+/// Of a holder: while it works the target waits.
+const URGENT: libc::c_int = -20;
+
+/// A process that holds a link, or waits for the word to make it. Dropping it ends the link and the process, and returns
+/// when that has been done.
 #[derive(Debug)]
 pub(super) struct Holder {
     pid: libc::pid_t,
@@ -24,14 +29,13 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    /// A fork that is to make a link by `attach` when it is told to ([`Self::attach`]), in which it may use `descriptors`;
-    /// all others it closes. `attach` must neither take memory nor a lock: the fork has one thread of however many there
-    /// are.
+    /// A fork that makes a link by `attach` whenever it is told to ([`Self::attach`]), in which it may use `descriptors`; all
+    /// others it closes. `attach` must neither take memory nor a lock: the fork has one thread of however many there are.
     ///
     /// # Errors
     ///
     /// When there is no process or socket to be had.
-    pub fn of(descriptors: &[RawFd], attach: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<Self> {
+    pub fn of(descriptors: &[RawFd], attach: impl FnMut() -> io::Result<OwnedFd>) -> io::Result<Self> {
         let (life, its_end) = UnixStream::pair()?;
         let life_fd = its_end.as_raw_fd();
         let mut kept: Vec<RawFd> = descriptors.iter().copied().chain([life_fd]).collect();
@@ -45,6 +49,8 @@ impl Holder {
                 // SAFETY: as above; it ends without returning.
                 unsafe {
                     libc::setsid();
+                    // Without the privilege it stays as it is.
+                    libc::setpriority(libc::PRIO_PROCESS, 0, URGENT);
                     close_all_but(&kept);
                     hold(life_fd, attach);
                 }
@@ -63,7 +69,33 @@ impl Holder {
     ///
     /// Why it could not be.
     pub fn attach(&self) -> io::Result<()> {
-        (&self.life).write_all(&[0])?;
+        self.tell()?;
+        self.answer()
+    }
+
+    /// Has the link ended, without waiting for it: [`Self::wait`] does.
+    ///
+    /// # Errors
+    ///
+    /// When the holder has ended, and the link with it.
+    pub fn detach(&self) -> io::Result<()> {
+        self.tell()
+    }
+
+    /// Waits until the link has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::detach`].
+    pub fn wait(&self) -> io::Result<()> {
+        self.answer()
+    }
+
+    fn tell(&self) -> io::Result<()> {
+        (&self.life).write_all(&[0])
+    }
+
+    fn answer(&self) -> io::Result<()> {
         let mut number = [0; 4];
         (&self.life).read_exact(&mut number)?;
         match i32::from_ne_bytes(number) {
@@ -81,17 +113,12 @@ impl Holder {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         matches!(waitid(WaitId::Pid(pid), look), Ok(None))
     }
-
-    /// Begins to end the link. The drop waits for it.
-    pub fn release(&self) {
-        // Not by closing it: another fork may have it too. It fails where the holder has ended before.
-        let _: io::Result<()> = self.life.shutdown(Shutdown::Write);
-    }
 }
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        self.release();
+        // Not by closing it: another fork may have it too. It fails where the holder has ended before.
+        let _: io::Result<()> = self.life.shutdown(Shutdown::Write);
         // SAFETY: our own child, not yet reaped, so the number cannot be anybody else's.
         while unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), 0) } == -1
             && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
@@ -99,27 +126,31 @@ impl Drop for Holder {
     }
 }
 
+/// Each byte is the word to make the link, or to end it where there is one; the end is the end at any time.
+///
 /// # Safety
 ///
 /// For a forked child: nothing but system calls are made, if `attach` makes no other.
-unsafe fn hold(life: RawFd, attach: impl FnOnce() -> io::Result<OwnedFd>) -> ! {
-    // SAFETY: the caller's promise; a byte is the word to begin, and the end is an end at any time.
-    if unsafe { next_byte(life) } {
-        let link = attach();
-        let number = match &link {
-            Ok(_) => 0,
-            Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+unsafe fn hold(life: RawFd, mut attach: impl FnMut() -> io::Result<OwnedFd>) -> ! {
+    let mut link = None;
+    // SAFETY: the caller's promise.
+    while unsafe { next_byte(life) } {
+        let number = if link.take().is_some() {
+            0
+        } else {
+            match attach() {
+                Ok(made) => {
+                    link = Some(made);
+                    0
+                }
+                Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+            }
         }
         .to_ne_bytes();
         // SAFETY: the buffer is this function's own. Where nobody asks any more it fails, and the end is there to be read.
-        unsafe {
-            libc::send(life, number.as_ptr().cast(), number.len(), libc::MSG_NOSIGNAL);
-            if link.is_ok() {
-                next_byte(life);
-            }
-        }
-        drop(link);
+        unsafe { libc::send(life, number.as_ptr().cast(), number.len(), libc::MSG_NOSIGNAL) };
     }
+    drop(link);
     // SAFETY: nothing of the parent's is cleaned up.
     unsafe { libc::_exit(0) }
 }
@@ -297,6 +328,34 @@ mod tests {
         }
         assert!(!holder.is_alive());
         drop(holder);
+    }
+
+    #[test]
+    fn a_link_is_made_and_ended_at_a_word_again_and_again() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let descriptor = file.as_raw_fd();
+        let holder = Holder::of(&[descriptor], || {
+            // SAFETY: the descriptor is open in the child.
+            match unsafe { libc::dup(descriptor) } {
+                -1 => Err(io::Error::last_os_error()),
+                // SAFETY: it was just made, and is nobody else's.
+                link => Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(link) }),
+            }
+        })
+        .unwrap();
+        let descriptors = || {
+            std::fs::read_dir(format!("/proc/{}/fd", holder.pid))
+                .unwrap()
+                .count()
+        };
+        for _ in 0..3 {
+            holder.attach().unwrap();
+            assert_eq!(descriptors(), 3, "its socket, the file and the link");
+            holder.detach().unwrap();
+            holder.wait().unwrap();
+            assert_eq!(descriptors(), 2);
+        }
+        assert!(holder.is_alive());
     }
 
     #[test]

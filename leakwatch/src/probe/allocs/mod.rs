@@ -1,7 +1,8 @@
 //! Births: the allocator's functions of one process, watched in bursts.
 //!
-//! A burst is begun ([`Probe::begin_burst`]), attached to each process that is to be watched
-//! ([`Probe::attach_allocs`]) and detached by dropping the [`AllocLinks`]; everything else of the probe stays as it is.
+//! Processes that hold the probes are made first ([`Probe::hold_allocs`]). A burst is begun ([`Probe::begin_burst`]),
+//! attached ([`AllocHolders::attach`]) and detached by dropping the [`AllocLinks`]; everything else of the probe stays as it
+//! is.
 //! [`Probe::end_burst`] comes before that: the kernel takes some milliseconds to clear the text, and a hit then costs
 //! less. Between bursts nothing is in the target's text. The probes hang on descriptors of processes that end when leakwatch
 //! does, however it ends (`holder`).
@@ -20,6 +21,7 @@ mod live_tests;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
@@ -135,26 +137,60 @@ impl Allocs {
     }
 }
 
-/// The probes in the text of one process, each link held by a process of leakwatch's own. Dropping it takes them out, and
-/// waits until no program of theirs runs.
+/// Processes of leakwatch's own, one for each link of the probes in the text of one target. They wait for the word, and end
+/// when this is dropped or leakwatch ends.
+#[derive(Clone, Debug)]
+pub struct AllocHolders {
+    /// In the order in which they attach. Detaching begins with the last.
+    holders: Arc<[Holder]>,
+    pid: u32,
+}
+
+impl AllocHolders {
+    /// Puts the probes into the target's text, for the burst that is under way.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's reason: the process is gone, or its file is not what it was; or a holder was killed. Then there are no
+    /// probes.
+    pub fn attach(&self) -> Result<AllocLinks, ProbeError> {
+        let mut links = AllocLinks {
+            holders: Arc::clone(&self.holders),
+            attached: 0,
+        };
+        for holder in &*self.holders {
+            holder.attach().map_err(|error| refusal(self.pid, &error))?;
+            links.attached += 1;
+        }
+        Ok(links)
+    }
+}
+
+/// The probes in the text of one process. Dropping it takes them out, and waits until no program of theirs runs.
 #[derive(Debug)]
-pub struct AllocLinks(
-    /// The last that was put in first: it is the first to go.
-    Vec<Holder>,
-);
+pub struct AllocLinks {
+    holders: Arc<[Holder]>,
+    /// How many of them have attached.
+    attached: usize,
+}
 
 impl AllocLinks {
     /// Whether all of the probes are held: who holds them may have been killed, and births went unseen since.
     #[must_use]
     pub fn are_held(&self) -> bool {
-        self.0.iter().all(Holder::is_alive)
+        self.holders.iter().all(Holder::is_alive)
     }
 }
 
 impl Drop for AllocLinks {
     /// All at once: the kernel lets readers' grace periods pass for each link, and those pass for all alike.
     fn drop(&mut self) {
-        self.0.iter().for_each(Holder::release);
+        let attached = || self.holders.iter().take(self.attached).rev();
+        let told: Vec<&Holder> = attached().filter(|holder| holder.detach().is_ok()).collect();
+        for holder in told {
+            // One that has ended has ended its link.
+            let _: io::Result<()> = holder.wait();
+        }
     }
 }
 
@@ -211,7 +247,9 @@ impl Probe {
                 .transpose()?,
         };
         // An older kernel loads a program whatever it says of its attaching, and refuses the link.
-        programs.attach(std::process::id(), &calibrate::own_entry_points()?)?;
+        programs
+            .hold(std::process::id(), &calibrate::own_entry_points()?)?
+            .attach()?;
         self.allocs.programs = Some(programs);
         Ok(())
     }
@@ -244,17 +282,26 @@ impl Probe {
         self.allocs.set_burst(self.allocs.number, limits)
     }
 
-    /// Puts the probes into the text of a process, for the burst that is under way.
+    /// Makes the processes that put the probes into the text of a process when they are told to.
     ///
     /// # Errors
     ///
-    /// When the programs were not loaded, or the kernel's reason: the process is gone, or its file is not what it was.
-    pub fn attach_allocs(&self, pid: u32, points: &EntryPoints) -> Result<AllocLinks, ProbeError> {
+    /// When the programs were not loaded, or there are no processes to be had.
+    pub fn hold_allocs(&self, pid: u32, points: &EntryPoints) -> Result<AllocHolders, ProbeError> {
         self.allocs
             .programs
             .as_ref()
             .ok_or_else(|| attach_error("the programs are not loaded".to_owned()))?
-            .attach(pid, points)
+            .hold(pid, points)
+    }
+
+    /// Puts the probes into the text of a process once, for the burst that is under way.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::hold_allocs`] and [`AllocHolders::attach`].
+    pub fn attach_allocs(&self, pid: u32, points: &EntryPoints) -> Result<AllocLinks, ProbeError> {
+        self.hold_allocs(pid, points)?.attach()
     }
 
     /// What became of the burst: `cut` says whether it is over before its time.
@@ -283,7 +330,7 @@ impl Probe {
 }
 
 impl Programs {
-    fn attach(&self, pid: u32, points: &EntryPoints) -> Result<AllocLinks, ProbeError> {
+    fn hold(&self, pid: u32, points: &EntryPoints) -> Result<AllocHolders, ProbeError> {
         // By this name the kernel finds the file that is mapped, whatever stands under its own by now.
         let path = CString::new(format!("/proc/self/fd/{}", points.file.as_raw_fd()))
             .map_err(|error| attach_error(error.to_string()))?;
@@ -291,19 +338,9 @@ impl Programs {
             AllocMethod::Session | AllocMethod::Multi => self.hold_many(pid, points, &path),
             AllocMethod::Events => self.hold_each(pid, points, &path),
         };
-        // All of them are there before the first probe is: from then on the target pays.
-        let attached = holders.and_then(|holders| {
-            let mut links = AllocLinks(holders);
-            links.0.iter().try_for_each(Holder::attach)?;
-            links.0.reverse();
-            Ok(links)
-        });
-        attached.map_err(|error| {
-            if error.kind() == io::ErrorKind::PermissionDenied {
-                ProbeError::NotPermitted
-            } else {
-                attach_error(format!("PID {pid}: {error}"))
-            }
+        Ok(AllocHolders {
+            holders: holders.map_err(|error| refusal(pid, &error))?.into(),
+            pid,
         })
     }
 
@@ -356,6 +393,14 @@ fn in_order(points: &[EntryPoint]) -> impl Iterator<Item = Vec<&EntryPoint>> {
     [others, most_used]
         .into_iter()
         .map(|group| group.iter().rev().collect())
+}
+
+fn refusal(pid: u32, error: &io::Error) -> ProbeError {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        ProbeError::NotPermitted
+    } else {
+        attach_error(format!("PID {pid}: {error}"))
+    }
 }
 
 fn attach_error(reason: String) -> ProbeError {

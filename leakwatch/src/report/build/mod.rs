@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use crate::diagnose::rank::{RankedSite, SiteFacts};
 use crate::diagnose::reconcile::Account;
-use crate::diagnose::verdict;
+use crate::diagnose::{correlate, trend, verdict};
 use crate::report::escape::text_of;
 use crate::report::model::{
-    Address, CallSite, Culprit, Frame, Growth, LibraryRow, MappingRow, ReasonRow, Reconciliation, RegionRow,
-    Sample, SitePoint, StackRow, Verdict,
+    Address, CallSite, Correlation, Culprit, Frame, Growth, LibraryRow, MappingRow, MemoryTrend, ReasonRow,
+    Reconciliation, RegionRow, Sample, SitePoint, StackRow, Verdict,
 };
 use crate::sampler::growth::{Delta, Fate, LibraryGrowth, MappingGrowth};
 use crate::sampler::region::Region;
@@ -246,9 +246,46 @@ pub fn growth(start: (&Totals, Option<&Rollup>), end: (&Totals, Option<&Rollup>)
     }
 }
 
-/// One point of the series; `t` in seconds from the start of the window.
+/// How anonymous memory went.
 #[must_use]
-pub fn sample(t: f64, totals: &Totals, rollup: Option<&Rollup>) -> Sample {
+pub fn trend(trend: &trend::Trend) -> MemoryTrend {
+    let known = |value: f64| value.is_finite().then_some(value);
+    let (low, high) = (known(trend.interval.0), known(trend.interval.1));
+    MemoryTrend {
+        kind: trend.kind.name().to_owned(),
+        slope_bytes_per_second: known(trend.slope).filter(|_| low.is_some() && high.is_some()),
+        slope_low_bytes_per_second: low,
+        slope_high_bytes_per_second: high,
+        p_value: known(trend.p_value),
+        samples: trend.samples as u64,
+        watch_longer_seconds: trend.watch_longer.and_then(known),
+    }
+}
+
+/// What it goes with.
+#[must_use]
+pub fn correlation(with: &str, correlation: &correlate::Correlation) -> Correlation {
+    let each = correlation.per_unit.as_ref();
+    Correlation {
+        with: with.to_owned(),
+        coefficient: Some(correlation.coefficient),
+        p_value: Some(correlation.p_value),
+        bytes_per_unit: each.map(|each| each.bytes),
+        bytes_per_unit_low: each.map(|each| each.low),
+        bytes_per_unit_high: each.map(|each| each.high),
+        lag_seconds: Some(correlation.lag),
+        few_events: correlation.rests_on_few_events(),
+    }
+}
+
+/// One point of the series; `t` in seconds from the start of the window. The counts are of descriptors and of connections.
+#[must_use]
+pub fn sample(
+    t: f64,
+    totals: &Totals,
+    rollup: Option<&Rollup>,
+    (fds, connections): (Option<u64>, Option<u64>),
+) -> Sample {
     Sample {
         t,
         rss_bytes: totals.rss,
@@ -259,8 +296,8 @@ pub fn sample(t: f64, totals: &Totals, rollup: Option<&Rollup>) -> Sample {
         pss_bytes: rollup.and_then(|rollup| rollup.pss),
         swap_bytes: totals.swap,
         threads: totals.threads,
-        fds: None,
-        connections: None,
+        fds,
+        connections,
     }
 }
 

@@ -38,6 +38,9 @@ pub struct Recording {
     pub libraries: Option<Vec<LibraryRow>>,
     /// Null: nothing was sampled in between.
     pub series: Option<Vec<Sample>>,
+    /// How anonymous memory went over the window.
+    #[serde(default)]
+    pub trend: Option<MemoryTrend>,
     pub correlations: Option<Vec<Correlation>>,
     /// What the allocator of the target knows of its heap. Null: not asked for, or not taken.
     #[serde(default)]
@@ -356,12 +359,42 @@ pub struct Sample {
     pub connections: Option<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// How anonymous memory went over the window. Seconds, and bytes per second.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MemoryTrend {
+    /// `steady growth`, `warm-up`, `step`, `sawtooth with rising floor`, `sawtooth`, `flat`, `shrinking`, or `unknown`.
+    pub kind: String,
+    /// The median of all slopes, with its interval of 95 %; null where the noise is not known.
+    pub slope_bytes_per_second: Option<f64>,
+    pub slope_low_bytes_per_second: Option<f64>,
+    pub slope_high_bytes_per_second: Option<f64>,
+    /// That there is as much order without any (Mann-Kendall, with autocorrelation).
+    pub p_value: Option<f64>,
+    pub samples: u64,
+    /// So much longer would tell, by the noise seen; null where there is nothing left to tell.
+    pub watch_longer_seconds: Option<f64>,
+}
+
+/// Anonymous memory beside a count of the process, by how both change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Correlation {
+    /// `connections`, `fds` or `threads`.
     pub with: String,
     pub coefficient: Option<f64>,
+    /// The chance of as great a coefficient between the two with nothing to do with each other: 1 in 201 at least.
     pub p_value: Option<f64>,
     pub bytes_per_unit: Option<f64>,
+    /// Its interval of 95 %.
+    #[serde(default)]
+    pub bytes_per_unit_low: Option<f64>,
+    #[serde(default)]
+    pub bytes_per_unit_high: Option<f64>,
+    /// Memory follows after so long.
+    #[serde(default)]
+    pub lag_seconds: Option<f64>,
+    /// It rests on so few events that it may be chance all the same.
+    #[serde(default)]
+    pub few_events: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -410,4 +443,9 @@ pub struct Cost {
     pub thinned_stacks: Option<u64>,
     /// From start to attached.
     pub attach_seconds: Option<f64>,
+    /// Samples of /proc, and how long they took in all.
+    #[serde(default)]
+    pub samples: Option<u64>,
+    #[serde(default)]
+    pub sample_seconds: Option<f64>,
 }

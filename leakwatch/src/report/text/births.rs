@@ -292,7 +292,7 @@ mod tests {
         let text = render(&recording, &at(200));
         assert!(
             text.contains(
-                "whose blocks the 600 KiB are that the heap gained, so that its call sites rest on pages"
+                "whose blocks the 600.0 KiB are that the heap gained, so that its call sites rest on pages"
             ),
             "{text}"
         );

@@ -9,6 +9,7 @@ mod layout;
 mod mappings;
 mod sites;
 mod tail;
+mod trend;
 
 use layout::{Page, bytes, percent, seconds};
 
@@ -51,6 +52,7 @@ pub fn render(recording: &Recording, options: &Options) -> String {
     let mut page = Page::new(options);
     head(&mut page, recording, options);
     account::section(&mut page, recording);
+    trend::section(&mut page, recording);
     // Before the call sites: whether what grew is in use decides how they are to be read.
     heap::section(&mut page, recording, options);
     sites::section(&mut page, recording, options);

@@ -200,6 +200,12 @@ pub fn cost(page: &mut Page, recording: &Recording) {
         cost.kernel_map_bytes
             .map(|size| format!("{} of kernel maps", bytes(size))),
         reads,
+        match (cost.samples, cost.sample_seconds) {
+            (Some(samples), Some(took)) if samples > 0 => {
+                Some(format!("{samples} samples of /proc in {}", seconds(took)))
+            }
+            _ => None,
+        },
         cost.attach_seconds
             .map(|took| format!("attached after {}", seconds(took))),
     ]

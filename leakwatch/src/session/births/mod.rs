@@ -13,18 +13,18 @@ use std::time::Duration;
 
 use leakwatch_ebpf::wire::alloc::cut;
 use leakwatch_ebpf::wire::{Counter, SAMPLE_ALL, SAMPLE_MIN};
-use rustix::process::{getpriority_process, setpriority_process};
 
 use super::RecordOptions;
+use super::priority::Priority;
 use super::process::monotonic_ns;
-use super::watch::Watch;
+use super::watch::{DRAIN_MAX, Watch};
 use crate::births::cohorts::Look;
 use crate::births::{Bursts, Cohorts, HitCost, Hits, LEEWAY, NO_BUDGET, Plan, Spent, Step};
 use crate::census::watched::Lists;
-use crate::probe::allocs::{AllocLinks, AllocMethod, BurstLimits};
+use crate::probe::allocs::{AllocHolders, AllocLinks, AllocMethod, BurstLimits};
 use crate::probe::{Probe, ProbeError};
 use crate::sampler::{ProcRoot, stat};
-use crate::target::entry_points::{EntryPoints, safe_to_probe};
+use crate::target::entry_points::safe_to_probe;
 use crate::target::{Proc, allocator};
 
 use look::Looking;
@@ -53,7 +53,9 @@ const SLICE: Duration = Duration::from_millis(1);
 
 /// What is known before the window, while nothing is watched yet.
 pub(super) struct Prepared {
-    points: EntryPoints,
+    holders: AllocHolders,
+    /// The deepest that a thread's own stack goes, bytes.
+    stack_bytes_max: u64,
     method: AllocMethod,
     cost: HitCost,
 }
@@ -79,13 +81,22 @@ pub(super) fn prepare(probe: &mut Probe, options: &RecordOptions) -> Result<Prep
         );
     }
     let cost = probe.calibrate_allocs().map_err(|error| error.to_string())?;
-    Ok(Prepared { points, method, cost })
+    let holders = probe
+        .hold_allocs(pid, &points)
+        .map_err(|error| error.to_string())?;
+    Ok(Prepared {
+        holders,
+        stack_bytes_max: points.stack_bytes_max,
+        method,
+        cost,
+    })
 }
 
 /// Births in the window.
 pub(super) struct BirthWatch {
     target: u32,
-    points: EntryPoints,
+    holders: AllocHolders,
+    stack_bytes_max: u64,
     pub method: AllocMethod,
     pub bursts: Bursts,
     window: Duration,
@@ -120,7 +131,7 @@ enum Phase {
 /// The probes are in the target's text. Times are of the window.
 struct Stretch {
     links: AllocLinks,
-    urgent: Option<Urgent>,
+    urgent: Option<Priority>,
     since: Duration,
     /// What is not told to the bursts yet began then.
     began: Duration,
@@ -189,7 +200,12 @@ impl Watch {
             self.state.allocs_not_watched = Some("the heap's free lists were not found".to_owned());
             return;
         };
-        let Prepared { points, method, cost } = prepared;
+        let Prepared {
+            holders,
+            stack_bytes_max,
+            method,
+            cost,
+        } = prepared;
         let counts = self.probe.counts().unwrap_or_default();
         let processor = processor(&self.state.root, options.target.pid).unwrap_or_default();
         let fraction = match options.allocs {
@@ -210,7 +226,8 @@ impl Watch {
         self.state.cohorts = Some(Cohorts::new(SAMPLE_ALL));
         self.births = Some(BirthWatch {
             target: options.target.pid,
-            points,
+            holders,
+            stack_bytes_max,
             method,
             bursts,
             window: options.duration,
@@ -431,7 +448,7 @@ impl Watch {
         let mut limits = BurstLimits {
             threshold,
             hits_max,
-            stack_bytes_max: births.points.stack_bytes_max,
+            stack_bytes_max: births.stack_bytes_max,
         };
         if let Phase::Watching(stretch) = &mut births.phase {
             let before = self.probe.burst_state()?.hits;
@@ -442,9 +459,9 @@ impl Watch {
             return Ok(());
         }
         // On a machine that is busy nothing else would end the burst in time.
-        let urgent = Urgent::until_dropped();
+        let urgent = Priority::urgent();
         // While the probes are put in some births would go unseen, and every hit would cost as much as one that is seen.
-        let links = self.probe.attach_allocs(births.target, &births.points)?;
+        let links = births.holders.attach()?;
         self.probe.begin_burst(&limits)?;
         let began = self.state.began.elapsed();
         births.phase = Phase::Watching(Stretch {
@@ -504,11 +521,20 @@ impl Watch {
         }
         self.drain_rest();
         self.finish_look(births);
-        self.state.work_off(Duration::MAX);
+        self.work_off_modestly();
         // One that is under way was not in time.
         drop(looking);
         if let Some(cohorts) = &mut self.state.cohorts {
             cohorts.end_stretch();
+        }
+    }
+
+    /// Unwinds all that waits. The burst has made the target late enough: it goes first.
+    fn work_off_modestly(&mut self) {
+        let _modest = Priority::modest();
+        while !self.state.queue.is_empty() {
+            self.state.work_off(SLICE);
+            self.drain(DRAIN_MAX);
         }
     }
 
@@ -534,31 +560,6 @@ impl Watch {
         self.state.work_off(Duration::MAX);
         if let Some(cohorts) = &mut self.state.cohorts {
             cohorts.checked(time, &looks, &seen);
-        }
-    }
-}
-
-/// This thread runs before others while it lives: while a burst is on, which it costs the target more to prolong. Without
-/// the privilege it goes on as it is.
-struct Urgent {
-    /// The priority to go back to.
-    nice: Option<i32>,
-}
-
-impl Urgent {
-    fn until_dropped() -> Self {
-        let nice = getpriority_process(None).ok();
-        Self {
-            nice: nice.filter(|_| setpriority_process(None, -20).is_ok()),
-        }
-    }
-}
-
-impl Drop for Urgent {
-    fn drop(&mut self) {
-        if let Some(nice) = self.nice {
-            // To be less urgent is always allowed.
-            let _: Result<(), rustix::io::Errno> = setpriority_process(None, nice);
         }
     }
 }

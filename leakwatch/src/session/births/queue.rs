@@ -29,6 +29,10 @@ struct Queued {
 }
 
 impl Queue {
+    pub fn is_empty(&self) -> bool {
+        self.births.is_empty()
+    }
+
     /// Whether there is room for more.
     fn has_room(&self) -> bool {
         self.bytes < QUEUE_BYTES_MAX

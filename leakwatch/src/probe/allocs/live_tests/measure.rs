@@ -57,11 +57,12 @@ fn measure() {
         let (mut attach, mut detach, mut clean) = (Vec::new(), Vec::new(), Vec::new());
         let (mut idle_before, mut idle_after) = (Vec::new(), Vec::new());
         let idle = |probe: &Probe| probe.counts().unwrap().get(Counter::AllocIdle) as f64;
+        let holders = probe.hold_allocs(maker.pid(), &points).unwrap();
         for _ in 0..20 {
             std::thread::sleep(Duration::from_millis(100));
             let began = idle(&probe);
             let before = Instant::now();
-            let links = probe.attach_allocs(maker.pid(), &points).unwrap();
+            let links = holders.attach().unwrap();
             attach.push(before.elapsed().as_secs_f64() * 1e3);
             probe
                 .begin_burst(&BurstLimits {

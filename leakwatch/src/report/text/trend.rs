@@ -1,0 +1,151 @@
+//! How memory went over the window, and what it went with.
+
+use super::layout::{PLAIN, Page, bytes, per_second, rounded, seconds};
+use crate::report::model::{Correlation, MemoryTrend, Recording};
+
+/// A correlation with a greater chance to be none is not told.
+const CHANCE_MOST: f64 = 0.01;
+
+/// After the account: nothing, where there were no samples.
+pub fn section(page: &mut Page, recording: &Recording) {
+    let Some(trend) = &recording.trend else { return };
+    page.heading("TREND", "");
+    page.paragraph(2, &of_memory(page, trend), PLAIN);
+    let with = recording.correlations.iter().flatten();
+    for correlation in with.filter(|it| it.p_value.is_some_and(|chance| chance <= CHANCE_MOST)) {
+        page.paragraph(2, &goes_with(page, correlation), PLAIN);
+    }
+}
+
+fn of_memory(page: &Page, trend: &MemoryTrend) -> String {
+    let samples = format!(
+        "{} sample{}",
+        trend.samples,
+        if trend.samples == 1 { "" } else { "s" }
+    );
+    let longer = trend.watch_longer_seconds.map(seconds);
+    if trend.kind == "unknown" {
+        let longer = longer.map_or_else(String::new, |longer| format!("; about {longer} more would tell"));
+        return format!("How anonymous memory goes cannot be told from {samples} yet{longer}.");
+    }
+    let rate = match (
+        trend.slope_bytes_per_second,
+        trend.slope_low_bytes_per_second,
+        trend.slope_high_bytes_per_second,
+    ) {
+        (Some(slope), Some(low), Some(high)) => {
+            format!(
+                ", {} ({} to {})",
+                per_second(slope),
+                per_second(low),
+                per_second(high)
+            )
+        }
+        _ => String::new(),
+    };
+    let longer = longer.map_or_else(String::new, |longer| {
+        format!(" Another {longer} would tell more.")
+    });
+    format!(
+        "Anonymous memory: {}{rate}, by {samples}.{longer}",
+        page.fit(&trend.kind, 40)
+    )
+}
+
+fn goes_with(page: &Page, correlation: &Correlation) -> String {
+    let name = match correlation.with.as_str() {
+        "fds" => "open descriptors".to_owned(),
+        other => page.fit(other, 40),
+    };
+    let each = match (correlation.bytes_per_unit_low, correlation.bytes_per_unit_high) {
+        (Some(low), Some(high)) => format!(": {} to {} each", bytes(rounded(low)), bytes(rounded(high))),
+        _ => String::new(),
+    };
+    let lag = correlation
+        .lag_seconds
+        .filter(|lag| *lag > 0.0)
+        .map_or_else(String::new, |lag| format!(", {} later", seconds(lag)));
+    let chance = correlation
+        .p_value
+        .map_or_else(String::new, |chance| format!(" (p {chance:.3})"));
+    let few = if correlation.few_events {
+        "; few events say so, and it may be chance"
+    } else {
+        ""
+    };
+    format!("It goes with {name}{each}{lag}{chance}{few}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::render;
+    use super::super::tests::at;
+    use super::*;
+    use crate::report::sample;
+
+    fn text(trend: MemoryTrend, correlations: Vec<Correlation>) -> String {
+        let mut recording = sample::full();
+        recording.trend = Some(trend);
+        recording.correlations = Some(correlations);
+        let text = render(&recording, &at(100));
+        let from = text.find("TREND").unwrap();
+        text[from..]
+            .lines()
+            .take_while(|line| !line.is_empty())
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    #[test]
+    fn growth_and_what_it_goes_with() {
+        let trend = MemoryTrend {
+            kind: "steady growth".into(),
+            slope_bytes_per_second: Some(2_200_000.0),
+            slope_low_bytes_per_second: Some(-1000.0),
+            slope_high_bytes_per_second: Some(2_400_000.0),
+            p_value: Some(0.0),
+            samples: 60,
+            watch_longer_seconds: None,
+        };
+        let with = |name: &str, p_value| Correlation {
+            with: name.into(),
+            p_value: Some(p_value),
+            bytes_per_unit_low: Some(3174.0),
+            bytes_per_unit_high: Some(4505.0),
+            lag_seconds: Some(2.0),
+            few_events: name == "fds",
+            ..Correlation::default()
+        };
+        let correlations = vec![
+            with("connections", 0.005),
+            with("fds", 0.01),
+            with("threads", 0.2),
+        ];
+        assert_eq!(
+            text(trend, correlations),
+            "TREND\n  Anonymous memory: steady growth, 2.1 MiB/s (-1000 B/s to 2.3 MiB/s), by 60 samples.\n  \
+             It goes with connections: 3.1 KiB to 4.4 KiB each, 2.0 s later (p 0.005).\n  \
+             It goes with open descriptors: 3.1 KiB to 4.4 KiB each, 2.0 s later (p 0.010); few events say so,\n  \
+             and it may be chance."
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_told_yet() {
+        let trend = MemoryTrend {
+            kind: "unknown".into(),
+            samples: 1,
+            watch_longer_seconds: Some(40.0),
+            ..MemoryTrend::default()
+        };
+        assert_eq!(
+            text(trend, Vec::new()),
+            "TREND\n  How anonymous memory goes cannot be told from 1 sample yet; about 40.0 s more would tell."
+        );
+    }
+
+    #[test]
+    fn without_samples_it_is_not_there() {
+        assert!(!render(&sample::full(), &at(100)).contains("TREND"));
+    }
+}

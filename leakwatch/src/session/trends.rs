@@ -1,0 +1,119 @@
+//! What the samples of the window say together: how memory went, and what it went with.
+
+use super::process::anonymous_of;
+use super::series::{Point, Series};
+use crate::diagnose::correlate::{Correlation, Paired, correlate};
+use crate::diagnose::trend::series::{Sample, Series as TrendSeries};
+use crate::diagnose::trend::{Trend, judge};
+
+/// What memory may go with: its name in the recording, and where it is in a sample.
+const WITH: [(&str, fn(&Point) -> Option<u64>); 3] = [
+    ("connections", |point| point.connections),
+    ("fds", |point| point.descriptors),
+    ("threads", |point| point.totals.threads),
+];
+
+/// Bytes and counts are far below 2^53.
+#[expect(clippy::cast_precision_loss, reason = "a size in memory")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// How anonymous memory went; `None` without samples.
+pub(super) fn of_memory(series: &Series) -> Option<Trend> {
+    let samples: Vec<Sample> = series
+        .points()
+        .iter()
+        .filter_map(|point| {
+            Some(Sample {
+                at: point.at.as_secs_f64(),
+                bytes: float(anonymous_of(&point.totals)?),
+                run: 0,
+            })
+        })
+        .collect();
+    (!samples.is_empty()).then(|| judge(&TrendSeries::new(&samples)))
+}
+
+/// What anonymous memory goes with, as far as enough samples have both and either changes.
+pub(super) fn correlations(series: &Series) -> Vec<(&'static str, Correlation)> {
+    let correlated = |count: fn(&Point) -> Option<u64>| {
+        let paired: Vec<Paired> = series
+            .points()
+            .iter()
+            .filter_map(|point| {
+                Some(Paired {
+                    at: point.at.as_secs_f64(),
+                    bytes: float(anonymous_of(&point.totals)?),
+                    units: float(count(point)?),
+                    run: 0,
+                })
+            })
+            .collect();
+        correlate(&paired)
+    };
+    WITH.into_iter()
+        .filter_map(|(name, count)| Some((name, correlated(count)?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::diagnose::trend::Kind;
+    use crate::sampler::sample::Sample as Sampled;
+    use crate::sampler::sockets::Sockets;
+    use crate::sampler::totals::Totals;
+
+    /// 5 KiB for each connection, which come in clumps and stay.
+    fn server(seconds: u64) -> Series {
+        let mut series = Series::default();
+        let (mut connections, mut random) = (10_u64, 1_u64);
+        for second in 0..seconds {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            connections += (random >> 33) % 7 * ((random >> 40) % 3);
+            let sample = Sampled {
+                totals: Totals {
+                    rss_anonymous: Some((50 << 20) + connections * 5120),
+                    threads: Some(8),
+                    ..Totals::default()
+                },
+                descriptors: Some(20 + connections),
+                // Not each time.
+                sockets: (second % 10 != 3).then(|| Sockets {
+                    tcp_established: connections,
+                    ..Sockets::default()
+                }),
+                ..Sampled::default()
+            };
+            series.push(Duration::from_secs(second), &sample);
+        }
+        series
+    }
+
+    #[test]
+    fn memory_that_goes_with_connections_does_not_go_with_threads() {
+        let series = server(240);
+        let found = correlations(&series);
+        let names: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
+        // The threads never change.
+        assert_eq!(names, ["connections", "fds"]);
+        for (name, correlation) in &found {
+            assert!(correlation.p_value <= 0.01, "{name}: {correlation:?}");
+            let each = correlation.per_unit.unwrap();
+            assert!((each.bytes - 5120.0).abs() < 0.25 * 5120.0, "{name}: {each:?}");
+        }
+        assert_eq!(of_memory(&series).unwrap().kind, Kind::SteadyGrowth);
+    }
+
+    #[test]
+    fn without_samples_there_is_nothing_to_say() {
+        assert!(of_memory(&Series::default()).is_none());
+        assert!(correlations(&Series::default()).is_empty());
+        assert_eq!(of_memory(&server(3)).unwrap().kind, Kind::Unknown);
+    }
+}
