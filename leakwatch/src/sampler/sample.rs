@@ -1,7 +1,7 @@
 //! One sample of a process: all that `/proc` says of it at one time.
 //!
 //! What is cheap is read each time. What costs by the size of the process or of the host, `smaps_rollup` and the sockets, is
-//! read as often as it may take a hundredth of the time ([`super::cost`]), and is absent in the samples between.
+//! read as often as its share of the time allows ([`super::cost`]), and is absent in the samples between.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -95,7 +95,7 @@ impl Sampler {
             depth,
             began: Instant::now(),
             rollups: Pace::default(),
-            socket_tables: Pace::default(),
+            socket_tables: Pace::of_own(),
             samples: 0,
             spent: Duration::ZERO,
         })

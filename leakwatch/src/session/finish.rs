@@ -8,7 +8,7 @@ use leakwatch_ebpf::wire::Counter;
 
 use super::births::BirthWatch;
 use super::facts::{Facts, Names};
-use super::pages::union;
+use super::pages::{grown, union};
 use super::process::{Measure, anonymous_of, monotonic_ns};
 use super::sampling::Sampling;
 use super::survivors::Survivors;
@@ -19,9 +19,9 @@ use crate::diagnose::reconcile::reconcile;
 use crate::diagnose::verdict::{self, judge};
 use crate::report::build::{self, origin};
 use crate::report::model::{self, EndedBy, Recording, SCHEMA_VERSION};
-use crate::sampler::ProcRoot;
 use crate::sampler::growth::growth;
 use crate::sampler::sample::Sampler;
+use crate::sampler::{ProcRoot, maps};
 
 /// What the clock said of the recording.
 pub(super) struct Recorded {
@@ -317,7 +317,11 @@ impl State {
         if !self.survivors.as_ref().is_some_and(Survivors::tell) || pid != self.target {
             return Vec::new();
         }
-        union(&start.census.extents, &end.census.extents)
+        let heaps = union(&start.census.extents, &end.census.extents);
+        match maps::read(&self.root, pid) {
+            Ok(read) => grown(heaps, &read.mappings),
+            Err(_) => heaps,
+        }
     }
 
     /// Finds out what is there of what was added.

@@ -169,6 +169,33 @@ pub(super) fn union(one: &[Range<u64>], next: &[Range<u64>]) -> Vec<Range<u64>> 
     apart
 }
 
+/// The heaps as they are by a later reading of the mappings, by address: what was added at their upper ends since they were
+/// walked is theirs too.
+pub(super) fn grown(heaps: Vec<Range<u64>>, mappings: &[Mapping]) -> Vec<Range<u64>> {
+    /// A heap of a thread arena never goes beyond; the kernel may merge a full one with what is mapped above it.
+    const ARENA_BYTES: u64 = 64 << 20;
+    let grown: Vec<Range<u64>> = heaps
+        .into_iter()
+        .map(|heap| {
+            let last = heap.end.saturating_sub(1);
+            let of = mappings.partition_point(|mapping| mapping.range.end <= last);
+            let end = mappings
+                .get(of)
+                .filter(|mapping| mapping.range.contains(&last))
+                .map_or(heap.end, |mapping| {
+                    if mapping.path_bytes() == b"[heap]" {
+                        mapping.range.end
+                    } else {
+                        let limit = (last / ARENA_BYTES + 1).saturating_mul(ARENA_BYTES);
+                        mapping.range.end.min(limit.max(heap.end))
+                    }
+                });
+            heap.start..end
+        })
+        .collect();
+    union(&grown, &[])
+}
+
 /// Whether the allocator has its arenas there, and little else.
 pub(super) fn is_heap(region: Region) -> bool {
     matches!(region, Region::Heap | Region::Arena)
@@ -270,5 +297,36 @@ impl Process {
                 )
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::maps;
+
+    #[test]
+    fn heaps_grow_at_their_upper_ends_and_no_further() {
+        let text = "555500000000-555500400000 rw-p 00000000 00:00 0 [heap]\n\
+            7e0000000000-7e0000300000 rw-p 00000000 00:00 0\n\
+            7e0004000000-7e000b000000 rw-p 00000000 00:00 0\n";
+        let mappings = maps::parse(text.as_bytes()).unwrap().mappings;
+        let heaps = vec![
+            0x5555_0000_0000..0x5555_0020_0000,
+            0x7e00_0000_0030..0x7e00_0020_0000,
+            // Full, and another mapping above it.
+            0x7e00_0400_0030..0x7e00_07ff_f000,
+            // Gone.
+            0x7f00_0000_0000..0x7f00_0000_1000,
+        ];
+        assert_eq!(
+            grown(heaps, &mappings),
+            [
+                0x5555_0000_0000..0x5555_0040_0000,
+                0x7e00_0000_0030..0x7e00_0030_0000,
+                0x7e00_0400_0030..0x7e00_0800_0000,
+                0x7f00_0000_0000..0x7f00_0000_1000,
+            ]
+        );
     }
 }

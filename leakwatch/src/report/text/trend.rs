@@ -3,8 +3,8 @@
 use super::layout::{PLAIN, Page, bytes, per_second, rounded, seconds};
 use crate::report::model::{Correlation, MemoryTrend, Recording};
 
-/// A correlation with a greater chance to be none is not told.
-const CHANCE_MOST: f64 = 0.01;
+/// A correlation with a greater chance to be none is not told. A minute of samples cannot make it less than 0.014.
+const CHANCE_MOST: f64 = 0.02;
 
 /// After the account: nothing, where there were no samples.
 pub fn section(page: &mut Page, recording: &Recording) {
