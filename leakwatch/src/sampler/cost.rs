@@ -1,11 +1,12 @@
-//! When smaps may be read. Pure.
+//! When what is dear may be read. Pure.
 //!
-//! A read holds the target's mmap lock while it walks the page tables: page faults and mapping calls of the target
-//! wait (4.5 s were seen at 210 GB). So reads may take one hundredth of the time, and no more.
+//! A read of smaps or its rollup holds the target's mmap lock while it walks the page tables: page faults and mapping
+//! calls of the target wait (4.5 s were seen at 210 GB). Listing descriptors and sockets costs the host time for each of
+//! them. So each such reader may take one hundredth of the time, and no more.
 
 use std::time::Duration;
 
-/// One part in so many of the time may go to reading smaps.
+/// One part in so many of the time may go to one such reader.
 const SHARE: u32 = 100;
 
 /// What the text of one mapping costs over the page walk: some 25 lines are formatted, copied and parsed (measured:
@@ -14,13 +15,13 @@ const TEXT_PER_MAPPING: Duration = Duration::from_micros(8);
 
 /// Paces repeated reads: one that took t is followed by at least 100 t without any.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SmapsBudget {
+pub struct ReadBudget {
     not_before: Option<Duration>,
     reads: u64,
     spent: Duration,
 }
 
-impl SmapsBudget {
+impl ReadBudget {
     /// Whether a read may start at `now` (time since any fixed moment).
     #[must_use]
     pub fn may_read(&self, now: Duration) -> bool {
@@ -63,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_first_read_is_free() {
-        assert!(SmapsBudget::default().may_read(Duration::ZERO));
+        assert!(ReadBudget::default().may_read(Duration::ZERO));
     }
 
     #[test]
@@ -87,7 +88,7 @@ mod tests {
         fn reading_whenever_allowed_stays_within_the_hundredth(
             costs in proptest::collection::vec(1u64..5_000_000, 2..60), step in 1u64..100_000_000,
         ) {
-            let mut budget = SmapsBudget::default();
+            let mut budget = ReadBudget::default();
             let mut now = Duration::ZERO;
             let mut all_but_last = Duration::ZERO;
             let mut spent = Duration::ZERO;
