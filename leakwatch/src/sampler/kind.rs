@@ -24,7 +24,8 @@ pub enum Kind {
     /// The main thread's stack.
     Stack,
     /// Another thread's: anonymous memory right above a small guard, or so named. An allocator that puts guards below
-    /// blocks of its own is taken for it.
+    /// blocks of its own is taken for it. Not told from other anonymous memory where glibc 2.42 or newer makes guards
+    /// without a mapping and Linux before 6.19 does not show them.
     ThreadStack,
     /// What a program or library writes to of its own file: variables, relocations; and right behind those in memory what has
     /// no place in the file (`.bss`).
@@ -124,7 +125,7 @@ fn purpose<'a>(
             Kind::LibraryData
         }
         Region::File => Kind::File,
-        Region::Anonymous => return anonymous(mapping, below),
+        Region::Anonymous => return anonymous(sizes, below),
     };
     Purpose {
         region,
@@ -133,7 +134,8 @@ fn purpose<'a>(
     }
 }
 
-fn anonymous<'a>(mapping: &Mapping, below: Option<(&Mapping, Purpose<'a>)>) -> Purpose<'a> {
+fn anonymous<'a>(sizes: &MappingSizes, below: Option<(&Mapping, Purpose<'a>)>) -> Purpose<'a> {
+    let mapping = &sizes.mapping;
     let path = mapping.path_bytes();
     let of = |kind, file| Purpose {
         region: Region::Anonymous,
@@ -147,7 +149,9 @@ fn anonymous<'a>(mapping: &Mapping, below: Option<(&Mapping, Purpose<'a>)>) -> P
         return of(Kind::Jit, None);
     }
     // The names that glibc (`glibc.mem.decorate_maps`) and Android's libc give.
-    if path.starts_with(b"[anon: glibc: pthread") || path.starts_with(b"[anon:stack_and_tls") {
+    let named = path.starts_with(b"[anon: glibc: pthread") || path.starts_with(b"[anon:stack_and_tls");
+    // A guard within the mapping (`MADV_GUARD_INSTALL`).
+    if named || mapping.writable && sizes.vm_flags.has(*b"gu") {
         return of(Kind::ThreadStack, None);
     }
     if path.starts_with(b"[anon: glibc: malloc arena") {
@@ -253,6 +257,8 @@ mod tests {
         assert_eq!(of("[anon: glibc: malloc arena]"), Kind::Arena);
         assert_eq!(of("[anon: glibc: malloc]"), Kind::Anonymous);
         assert_eq!(of("[stack:77]"), Kind::ThreadStack);
+        let guarded = ["1000-9000 rw-p 0 00:00 0", "VmFlags: rd wr mr mw me ac nh gu"];
+        assert_eq!(bare(&guarded), [Kind::ThreadStack]);
     }
 
     #[test]

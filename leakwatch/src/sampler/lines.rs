@@ -31,7 +31,7 @@ pub(super) fn for_each_line(mut reader: impl BufRead, mut each: impl FnMut(&[u8]
                 None => (chunk, chunk.len()),
             };
             let room = LINE_BYTES_MAX.saturating_sub(line.len());
-            line.extend(part.iter().take(room));
+            line.extend_from_slice(part.get(..room).unwrap_or(part));
             ended = newline.is_some();
             reader.consume(used);
         }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::{self, ChildStdout, Command, Stdio};
@@ -177,11 +177,16 @@ fn stranger() {
     wait();
 }
 
-/// As many UDP sockets as it may have, up to 15,000.
+/// Both ends of as many connections as it may have, up to 7,000.
 fn idle_sockets() {
-    let held: Vec<_> = (0..15_000)
-        .map_while(|_| UdpSocket::bind("127.0.0.1:0").ok())
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let held: Vec<_> = (0..7000)
+        .map_while(|_| {
+            let near = TcpStream::connect(address).ok()?;
+            Some((near, listener.accept().ok()?))
+        })
         .collect();
-    ready(held.len());
+    ready(2 * held.len());
     wait();
 }

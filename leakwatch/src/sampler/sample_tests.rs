@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
+use super::super::growth::growth;
+use super::super::kind::Kind;
 use super::super::living::Child;
+use super::super::smaps;
 use super::*;
 
 /// The files of one process, as a kernel of some version writes them.
@@ -318,6 +321,39 @@ fn a_child_that_grows_by_known_amounts() {
     assert_eq!(ended, Err(NoSample::Zombie));
     child.reap();
     assert_eq!(sampler.sample(&mut subject, Parts::NONE), Err(NoSample::Exited));
+}
+
+#[test]
+fn a_child_grows_in_stacks_and_anonymous_memory() {
+    let root = ProcRoot::default();
+    let (mut child, _) = Child::role("growth", |_| {});
+    let before = smaps::read(&root, child.pid()).unwrap();
+    child.step();
+    let after = smaps::read(&root, child.pid()).unwrap();
+    let growth = growth(&before.mappings, &after.mappings);
+    let mib = 1 << 20;
+    let grown = |kind: Kind| growth.kinds.get(&kind).copied().unwrap_or_default();
+    assert!((64 * mib..67 * mib).contains(&grown(Kind::Anonymous).anonymous));
+    let guards = after
+        .mappings
+        .iter()
+        .filter(|sizes| sizes.mapping.inaccessible() && sizes.size <= 65536);
+    if guards.count() < 11 {
+        eprintln!("this libc makes guards without a mapping: stacks not tested");
+        return;
+    }
+    // 2 MiB each; what lies right above the highest may have become one with it.
+    assert!(
+        (20 * mib..24 * mib).contains(&grown(Kind::ThreadStack).size),
+        "{:?}",
+        growth.kinds
+    );
+    let library = growth
+        .libraries
+        .iter()
+        .find(|row| row.name == b"[thread stacks]")
+        .unwrap();
+    assert_eq!(library.growth, grown(Kind::ThreadStack));
 }
 
 /// To whom nothing is allowed, sizes and counts are told and the rest is forbidden.

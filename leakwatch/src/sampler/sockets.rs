@@ -2,9 +2,9 @@
 //! namespace (`/proc/PID/net/{tcp,tcp6,unix,udp,udp6}`).
 //!
 //! The ways that were weighed against it:
-//! - `sock_diag` (netlink) writes the same tables without text, at about a third of the cost; but it answers for the
-//!   namespace that the asking thread is in, so a container would need `setns`, it cannot select by process either, and
-//!   the greater part of the cost, one link read for each descriptor, stays.
+//! - `sock_diag` (netlink) gives the same tables without text, and so at less cost; but it answers for the namespace that
+//!   the asking thread is in, so a container would need `setns`; it cannot select by process either; and more than half of
+//!   the cost, one link read for each descriptor, stays (14,000 connections: 80 ms in all, of which the tables take 35).
 //! - `pidfd_getfd` and `getsockopt` would ask each socket itself; but while the copy is held, the target's own `close`
 //!   does not close the connection.
 //!
@@ -109,15 +109,15 @@ enum Protocol {
     Udp,
 }
 
-/// In the order of how likely a server's sockets are there: the rest is left out once all are found. TCP is before Unix for
-/// another reason too: a Unix socket's path may hold a newline and so feign a line, and what is found already cannot be
-/// taken for another.
+/// The rest is left out once all are found. TCP is before Unix because a Unix socket's path may hold a newline and so feign
+/// a line, and what is found already cannot be taken for another. UDP is last because the kernel seeks from the table's
+/// beginning for each page of text: 15,000 sockets take 0.2 s, where as many TCP sockets take 35 ms.
 const TABLES: [(&str, Protocol); 5] = [
     ("net/tcp", Protocol::Tcp),
     ("net/tcp6", Protocol::Tcp),
+    ("net/unix", Protocol::Unix),
     ("net/udp", Protocol::Udp),
     ("net/udp6", Protocol::Udp),
-    ("net/unix", Protocol::Unix),
 ];
 
 /// Reads the sockets of a process. A table that the kernel does not have (IPv6 turned off) holds none.
