@@ -32,6 +32,7 @@ pub enum Kind {
     LibraryData,
     /// Any other private mapping of a file: code, constants, data files.
     File,
+    /// Memory or a file that other processes can have too.
     Shared,
     /// Code made at run time: executable, and of no file on disk.
     Jit,

@@ -102,6 +102,7 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// By both clocks.
     #[must_use]
     pub fn now() -> Self {
         Self {

@@ -27,7 +27,8 @@ pub struct Stat {
     pub start_time_ticks: u64,
     /// Where the heap begins; `None` when the kernel hides it (it writes 0 without ptrace rights).
     pub start_brk: Option<u64>,
-    /// Where the main thread's stack begins (its highest addresses); `None` likewise.
+    /// Where the main thread's stack begins (its highest addresses); `None` likewise. Addresses are random by default, so
+    /// another one in a process of the same start time tells that it executed another program.
     pub start_stack: Option<u64>,
 }
 
