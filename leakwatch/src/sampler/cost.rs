@@ -1,50 +1,27 @@
-//! When what is dear may be read: smaps, and the tables of a host's sockets. Pure.
+//! When what is dear may be read. Pure.
 //!
-//! A read holds the target's mmap lock while it walks the page tables: page faults and mapping calls of the target
-//! wait (4.5 s were seen at 210 GB). So reads may take one hundredth of the time, and no more.
+//! A read of smaps or its rollup holds the target's mmap lock while it walks the page tables: page faults and mapping
+//! calls of the target wait (4.5 s were seen at 210 GB). Listing descriptors and sockets costs the host time for each of
+//! them. So each such reader may take one hundredth of the time, and no more.
 
 use std::time::Duration;
 
-/// One part in so many of the time may go to it.
+/// One part in so many of the time may go to one such reader.
 const SHARE: u32 = 100;
 
 /// What the text of one mapping costs over the page walk: some 25 lines are formatted, copied and parsed (measured:
 /// 5 to 7 µs in an optimised build on Linux 6.18, for 15,000 to 60,000 mappings).
 const TEXT_PER_MAPPING: Duration = Duration::from_micros(8);
 
-/// The same of what takes nothing from the target: the tables of sockets, which the kernel walks whole for each reader.
-const SHARE_OF_OWN: u32 = 20;
-
 /// Paces repeated reads: one that took t is followed by at least 100 t without any.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    share: u32,
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadBudget {
     not_before: Option<Duration>,
     reads: u64,
     spent: Duration,
 }
 
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            share: SHARE,
-            not_before: None,
-            reads: 0,
-            spent: Duration::ZERO,
-        }
-    }
-}
-
-impl Pace {
-    /// For reads that cost only who reads: one that took t is followed by at least 20 t without any.
-    #[must_use]
-    pub fn of_own() -> Self {
-        Self {
-            share: SHARE_OF_OWN,
-            ..Self::default()
-        }
-    }
-
+impl ReadBudget {
     /// Whether a read may start at `now` (time since any fixed moment).
     #[must_use]
     pub fn may_read(&self, now: Duration) -> bool {
@@ -53,7 +30,7 @@ impl Pace {
 
     /// Notes a read that ended at `now` and took `took`.
     pub fn note(&mut self, now: Duration, took: Duration) {
-        self.not_before = Some(now.saturating_add(took.saturating_mul(self.share)));
+        self.not_before = Some(now.saturating_add(took.saturating_mul(SHARE)));
         self.reads += 1;
         self.spent = self.spent.saturating_add(took);
     }
@@ -87,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_first_read_is_free() {
-        assert!(Pace::default().may_read(Duration::ZERO));
+        assert!(ReadBudget::default().may_read(Duration::ZERO));
     }
 
     #[test]
@@ -111,7 +88,7 @@ mod tests {
         fn reading_whenever_allowed_stays_within_the_hundredth(
             costs in proptest::collection::vec(1u64..5_000_000, 2..60), step in 1u64..100_000_000,
         ) {
-            let mut budget = Pace::default();
+            let mut budget = ReadBudget::default();
             let mut now = Duration::ZERO;
             let mut all_but_last = Duration::ZERO;
             let mut spent = Duration::ZERO;

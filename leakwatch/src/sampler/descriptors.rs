@@ -1,105 +1,172 @@
 //! The open descriptors of a process: how many, and which of them are sockets.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::mem::MaybeUninit;
+use std::time::Instant;
+
+use rustix::fs::{Dir, PROC_SUPER_MAGIC, readlinkat_raw, statfs};
 
 use super::lines::number;
 use super::{ProcRoot, named};
 
-/// Descriptors whose kind is looked up at most: what is beyond is counted, and no more.
-const LOOKED_UP_MOST: usize = 1 << 17;
+/// The most descriptors that are listed of one process: the kernel's default for the most that one may have
+/// (`fs.nr_open`). It bounds memory at some 32 MiB.
+pub const DESCRIPTORS_MAX: u64 = 1 << 20;
 
-/// The sockets among a process's descriptors.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OwnSockets {
-    /// Their inodes: one socket may have several descriptors.
-    pub inodes: HashSet<u64>,
-    /// Descriptors that were not looked at.
-    pub beyond: u64,
+/// How often the deadline is looked at.
+const STRIDE: u64 = 256;
+
+/// Whether the size of the folder `ROOT/PID/fd` is the number of descriptors, as it is since Linux 6.2.
+#[must_use]
+pub fn counted_by_kernel(root: &ProcRoot) -> bool {
+    // The size of a folder elsewhere is something else; and before 6.2 it is 0, though this process has descriptors.
+    statfs(root.path()).is_ok_and(|system| system.f_type == PROC_SUPER_MAGIC)
+        && fs::metadata(root.path().join("self/fd")).is_ok_and(|folder| folder.len() > 0)
 }
 
-/// How many descriptors a process has open. The kernel tells it by the size of the folder since Linux 6.2; before that
-/// they are listed.
-///
-/// # Errors
-///
-/// When the folder cannot be read: the process is gone, or another user's.
+/// The number of descriptors where [`counted_by_kernel`]: one call, whatever the number. It needs no rights over the
+/// process.
 pub fn count(root: &ProcRoot, pid: u32) -> io::Result<u64> {
-    let folder = root.of(pid, "fd");
-    let size = fs::metadata(&folder)
-        .map_err(|error| named(&folder, &error))?
-        .size();
-    // The size of a folder that stands in for it says nothing of its entries.
-    if size > 0 && is_proc(&folder) {
-        return Ok(size);
-    }
-    let entries = fs::read_dir(&folder).map_err(|error| named(&folder, &error))?;
-    Ok(entries.count() as u64)
+    let path = root.of(pid, "fd");
+    let folder = fs::metadata(&path).map_err(|error| named(&path, &error))?;
+    Ok(folder.len())
 }
 
-fn is_proc(folder: &std::path::Path) -> bool {
-    rustix::fs::statfs(folder).is_ok_and(|found| found.f_type == rustix::fs::PROC_SUPER_MAGIC)
+/// The number of descriptors, by listing them. Errors as [`sockets`] has them.
+pub fn count_by_listing(root: &ProcRoot, pid: u32, deadline: Instant) -> io::Result<u64> {
+    let mut count = 0;
+    for_each(root, pid, deadline, |_, _| count += 1)?;
+    Ok(count)
 }
 
-/// The sockets among the descriptors of a process: each descriptor's name is read.
+/// The inodes of the sockets that the process holds, each once however many descriptors it has.
 ///
-/// # Errors
-///
-/// When the folder cannot be read. Descriptors that are closed meanwhile are left out.
-pub fn sockets(root: &ProcRoot, pid: u32) -> io::Result<OwnSockets> {
-    let folder = root.of(pid, "fd");
-    let entries = fs::read_dir(&folder).map_err(|error| named(&folder, &error))?;
-    let mut own = OwnSockets::default();
-    for (index, entry) in entries.flatten().enumerate() {
-        if index >= LOOKED_UP_MOST {
-            own.beyond += 1;
-            continue;
+/// Errors: `PermissionDenied` without ptrace rights, `FileTooLarge` beyond [`DESCRIPTORS_MAX`], `TimedOut` when the
+/// deadline passes first.
+pub fn sockets(root: &ProcRoot, pid: u32, deadline: Instant) -> io::Result<HashSet<u64>> {
+    let mut inodes = HashSet::new();
+    let mut link = [MaybeUninit::uninit(); 64];
+    for_each(root, pid, deadline, |folder, name| {
+        // A descriptor may be closed meanwhile. A target longer than the buffer is a path, and so no socket.
+        if let Ok((target, _)) = readlinkat_raw(folder, name, &mut link) {
+            inodes.extend(socket_inode(target));
         }
-        if let Ok(name) = fs::read_link(entry.path())
-            && let Some(inode) = inode(name.as_os_str().as_bytes())
-        {
-            own.inodes.insert(inode);
-        }
-    }
-    Ok(own)
+    })?;
+    Ok(inodes)
 }
 
-/// Of `socket:[123]`.
-fn inode(name: &[u8]) -> Option<u64> {
-    number(name.strip_prefix(b"socket:[")?.strip_suffix(b"]")?, 10)
+fn for_each(
+    root: &ProcRoot,
+    pid: u32,
+    deadline: Instant,
+    mut each: impl FnMut(&File, &std::ffi::CStr),
+) -> io::Result<()> {
+    let path = root.of(pid, "fd");
+    let mut walk = || -> io::Result<()> {
+        let folder = File::open(&path)?;
+        let mut seen = 0_u64;
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if number(name.to_bytes(), 10).is_none() {
+                continue;
+            }
+            seen += 1;
+            if seen > DESCRIPTORS_MAX {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            if seen.is_multiple_of(STRIDE) && Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            each(&folder, name);
+        }
+        Ok(())
+    };
+    walk().map_err(|error| named(&path, &error))
+}
+
+/// `socket:[12345]` -> 12345.
+fn socket_inode(link: &[u8]) -> Option<u64> {
+    number(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?, 10)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::symlink;
+    use std::time::Duration;
+
+    use super::super::living::Child;
     use super::*;
 
-    #[test]
-    fn descriptors_of_this_process() {
-        let (root, own) = (ProcRoot::default(), std::process::id());
-        let before = count(&root, own).unwrap();
-        let files: Vec<_> = (0..500).map(|_| fs::File::open("/dev/null").unwrap()).collect();
-        let with = count(&root, own).unwrap();
-        // Other tests open and close some meanwhile.
-        assert!(with.abs_diff(before + 500) < 200, "{before}, then {with}");
-        let listed = fs::read_dir(root.of(own, "fd")).unwrap().count() as u64;
-        assert!(listed.abs_diff(with) < 200, "{with}, listed {listed}");
-        drop(files);
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    fn process_with(links: &[(&str, &str)]) -> (tempfile::TempDir, ProcRoot) {
+        let folder = tempfile::tempdir().unwrap();
+        let descriptors = folder.path().join("42/fd");
+        fs::create_dir_all(&descriptors).unwrap();
+        for (name, target) in links {
+            symlink(target, descriptors.join(name)).unwrap();
+        }
+        let root = ProcRoot::new(folder.path());
+        (folder, root)
     }
 
     #[test]
-    fn names_that_are_no_sockets() {
-        assert_eq!(inode(b"socket:[123]"), Some(123));
-        for name in [
-            &b"/socket:[1]"[..],
-            b"socket:[]",
-            b"socket:[1",
-            b"socket:[99999999999999999999]",
-            b"pipe:[3]",
-        ] {
-            assert_eq!(inode(name), None);
+    fn sockets_are_told_by_their_links() {
+        let long = format!("/{}", "x".repeat(200));
+        let (_folder, root) = process_with(&[
+            ("0", "/dev/null"),
+            ("1", "socket:[17]"),
+            ("2", "socket:[17]"),
+            ("3", "pipe:[18]"),
+            ("4", "socket:[18446744073709551615]"),
+            ("5", "socket:[18446744073709551616]"),
+            ("6", "socket:[]"),
+            ("7", "/tmp/socket:[19]"),
+            ("8", &long),
+            ("not-a-number", "socket:[20]"),
+        ]);
+        assert_eq!(count_by_listing(&root, 42, soon()).unwrap(), 9);
+        assert_eq!(sockets(&root, 42, soon()).unwrap(), HashSet::from([17, u64::MAX]));
+        assert!(
+            !counted_by_kernel(&root),
+            "the size of any other folder is no count"
+        );
+    }
+
+    #[test]
+    fn a_deadline_ends_a_long_listing() {
+        let names: Vec<String> = (0..300).map(|name| name.to_string()).collect();
+        let links: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "socket:[1]")).collect();
+        let (_folder, root) = process_with(&links);
+        let error = sockets(&root, 42, Instant::now() - Duration::from_secs(1)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.to_string().contains("42/fd"), "{error}");
+    }
+
+    #[test]
+    fn the_kernel_counts_as_a_listing_does() {
+        let root = ProcRoot::default();
+        // What this process was started with is inherited by both.
+        let bare = Child::shell("");
+        let child = Child::shell("exec 7</dev/null 8</dev/null 9</dev/null");
+        let listed = count_by_listing(&root, child.pid(), soon()).unwrap();
+        assert_eq!(listed, 3 + count_by_listing(&root, bare.pid(), soon()).unwrap());
+        if counted_by_kernel(&root) {
+            assert_eq!(count(&root, child.pid()).unwrap(), listed);
         }
+    }
+
+    #[test]
+    fn the_inode_is_that_of_the_socket() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let inode = rustix::fs::fstat(socket.as_fd()).unwrap().st_ino;
+        let found = sockets(&ProcRoot::default(), std::process::id(), soon()).unwrap();
+        assert!(found.contains(&inode));
     }
 }

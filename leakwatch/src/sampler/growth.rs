@@ -1,10 +1,11 @@
-//! What grew between two readings of smaps: per mapping, per library, per region. Pure.
+//! What grew between two readings of smaps: per mapping, per library, per kind and region. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::AddAssign;
 
+use super::kind::{Kind, Purpose, purposes};
 use super::maps::Mapping;
-use super::region::{Region, regions};
+use super::region::Region;
 use super::smaps::MappingSizes;
 
 /// Sizes that grew (or shrank), bytes.
@@ -100,14 +101,16 @@ pub struct MappingGrowth {
     /// As it was at the second reading; at the first for one that is gone.
     pub mapping: Mapping,
     pub region: Region,
+    pub kind: Kind,
     pub fate: Fate,
     pub growth: Delta,
 }
 
-/// Growth of the mappings of one file, or of all those of a region that has no files.
+/// Growth of the mappings of one file, its unnamed data (`.bss`) included, or of all those of a kind that has no files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LibraryGrowth {
-    /// The path (without ` (deleted)`), or e.g. `[heap]`, `[anonymous]`, `[thread arenas]`. Untrusted bytes.
+    /// The path (without ` (deleted)`), or e.g. `[heap]`, `[anonymous]`, `[thread arenas]`, `[thread stacks]`. Untrusted
+    /// bytes.
     pub name: Vec<u8>,
     pub mappings: u64,
     pub growth: Delta,
@@ -122,19 +125,23 @@ pub struct Growth {
     pub libraries: Vec<LibraryGrowth>,
     /// Only regions that occur.
     pub regions: BTreeMap<Region, Delta>,
+    /// Only kinds that occur.
+    pub kinds: BTreeMap<Kind, Delta>,
     pub total: Delta,
 }
 
-fn library(mapping: &Mapping, region: Region) -> Vec<u8> {
-    let path = mapping.path_bytes();
-    match region {
-        Region::Heap => b"[heap]".to_vec(),
-        Region::Anonymous => b"[anonymous]".to_vec(),
-        Region::Arena => b"[thread arenas]".to_vec(),
-        Region::Stack => b"[stack]".to_vec(),
-        _ if path.is_empty() => b"[anonymous shared]".to_vec(),
-        _ => path.strip_suffix(b" (deleted)").unwrap_or(path).to_vec(),
-    }
+fn library(mapping: &Mapping, purpose: Purpose<'_>) -> Vec<u8> {
+    let path = purpose.file.unwrap_or_else(|| match purpose.kind {
+        Kind::Heap => b"[heap]",
+        Kind::Arena => b"[thread arenas]",
+        Kind::Stack => b"[stack]",
+        Kind::ThreadStack => b"[thread stacks]",
+        Kind::Jit => b"[JIT code]",
+        _ if purpose.region == Region::Anonymous => b"[anonymous]",
+        _ if mapping.path.is_none() => b"[anonymous shared]",
+        _ => mapping.path_bytes(),
+    });
+    path.strip_suffix(b" (deleted)").unwrap_or(path).to_vec()
 }
 
 /// Compares two readings. A mapping is the same one when start, path and permissions are; what is left over on both
@@ -142,8 +149,8 @@ fn library(mapping: &Mapping, region: Region) -> Vec<u8> {
 /// mapping below an old one moves its start) and `mprotect` changes permissions.
 #[must_use]
 pub fn growth(before: &[MappingSizes], after: &[MappingSizes]) -> Growth {
-    let before_regions = regions(before);
-    let after_regions = regions(after);
+    let before_purposes = purposes(before);
+    let after_purposes = purposes(after);
     let exact = |mapping: &Mapping| {
         let permissions = (
             mapping.readable,
@@ -158,17 +165,17 @@ pub fn growth(before: &[MappingSizes], after: &[MappingSizes]) -> Growth {
         .map(|sizes| (exact(&sizes.mapping), sizes))
         .collect();
     let mut rows = Vec::with_capacity(after.len());
-    for (sizes, region) in after.iter().zip(after_regions) {
+    for (sizes, purpose) in after.iter().zip(after_purposes) {
         rows.push((
             sizes,
-            region,
+            purpose,
             unmatched.remove(&exact(&sizes.mapping)).map(Sizes::of),
         ));
     }
 
     let mut gone = Vec::new();
     // `before` is by address, and so the pairing does not depend on the map's order.
-    for (sizes, region) in before.iter().zip(before_regions) {
+    for (sizes, purpose) in before.iter().zip(before_purposes) {
         if !unmatched
             .get(&exact(&sizes.mapping))
             .is_some_and(|left| std::ptr::eq(*left, sizes))
@@ -183,13 +190,13 @@ pub fn growth(before: &[MappingSizes], after: &[MappingSizes]) -> Growth {
             .find(|(after, ..)| same_memory(&sizes.mapping, &after.mapping));
         match heir {
             Some((_, _, earlier)) => earlier.get_or_insert_default().add(sizes),
-            None => gone.push((sizes, region)),
+            None => gone.push((sizes, purpose)),
         }
     }
 
     let mut result = Growth::default();
     let mut libraries: BTreeMap<Vec<u8>, (u64, Delta)> = BTreeMap::new();
-    let stayed = rows.into_iter().map(|(sizes, region, earlier)| {
+    let stayed = rows.into_iter().map(|(sizes, purpose, earlier)| {
         let fate = if earlier.is_some() {
             Fate::Stayed
         } else {
@@ -197,28 +204,30 @@ pub fn growth(before: &[MappingSizes], after: &[MappingSizes]) -> Growth {
         };
         (
             sizes,
-            region,
+            purpose,
             fate,
             Delta::between(&earlier.unwrap_or_default(), &Sizes::of(sizes)),
         )
     });
-    let gone = gone.into_iter().map(|(sizes, region)| {
+    let gone = gone.into_iter().map(|(sizes, purpose)| {
         (
             sizes,
-            region,
+            purpose,
             Fate::Gone,
             Delta::between(&Sizes::of(sizes), &Sizes::default()),
         )
     });
-    for (sizes, region, fate, growth) in stayed.chain(gone) {
+    for (sizes, purpose, fate, growth) in stayed.chain(gone) {
         result.total += growth;
-        *result.regions.entry(region).or_default() += growth;
-        let (count, sum) = libraries.entry(library(&sizes.mapping, region)).or_default();
+        *result.regions.entry(purpose.region).or_default() += growth;
+        *result.kinds.entry(purpose.kind).or_default() += growth;
+        let (count, sum) = libraries.entry(library(&sizes.mapping, purpose)).or_default();
         *count += 1;
         *sum += growth;
         result.mappings.push(MappingGrowth {
             mapping: sizes.mapping.clone(),
-            region,
+            region: purpose.region,
+            kind: purpose.kind,
             fate,
             growth,
         });
@@ -332,6 +341,54 @@ mod tests {
         assert_eq!(kib(&growth(&before, &after)), [(0x20000, Fate::Stayed, 60)]);
     }
 
+    #[test]
+    fn new_threads_are_growth_of_stacks_and_unnamed_data_is_the_library_s() {
+        let library = [
+            sizes("10000-20000 r-xp 0 fe:00 9 /lib/a.so", 0),
+            sizes("20000-21000 rw-p 0 fe:00 9 /lib/a.so", 4),
+        ];
+        let stack = |at: u64| {
+            [
+                sizes(&format!("{at:x}-{:x} ---p 0 00:00 0", at + 0x1000), 0),
+                sizes(&format!("{:x}-{:x} rw-p 0 00:00 0", at + 0x1000, at + 0x8000), 12),
+            ]
+        };
+        let of = |data: u64, threads: u64| {
+            let mut reading = library.to_vec();
+            reading.push(sizes("21000-31000 rw-p 0 00:00 0", data));
+            reading.extend((0..threads).flat_map(|thread| stack(0x100_0000 + thread * 0x8000)));
+            reading
+        };
+        let growth = growth(&of(4, 1), &of(40, 4));
+        let kinds: Vec<_> = growth
+            .kinds
+            .iter()
+            .map(|(kind, row)| (*kind, row.anonymous / 1024))
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                (Kind::ThreadStack, 36),
+                (Kind::LibraryData, 36),
+                (Kind::File, 0),
+                (Kind::Reserved, 0)
+            ]
+        );
+        let names: Vec<_> = growth
+            .libraries
+            .iter()
+            .map(|row| (&row.name[..], row.growth.anonymous / 1024))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                (&b"[thread stacks]"[..], 36),
+                (b"/lib/a.so", 36),
+                (b"[anonymous]", 0)
+            ]
+        );
+    }
+
     fn some_mappings() -> impl Strategy<Value = Vec<MappingSizes>> {
         proptest::collection::vec((1u64..4, 1u64..5, 0u64..64, 0usize..4, 0usize..3), 0..30).prop_map(
             |rows| {
@@ -359,6 +416,7 @@ mod tests {
             prop_assert_eq!(growth.mappings.iter().map(|row| row.growth.anonymous).sum::<i64>(), truth);
             prop_assert_eq!(growth.libraries.iter().map(|row| row.growth.anonymous).sum::<i64>(), truth);
             prop_assert_eq!(growth.regions.values().map(|row| row.anonymous).sum::<i64>(), truth);
+            prop_assert_eq!(growth.kinds.values().map(|row| row.anonymous).sum::<i64>(), truth);
             prop_assert!(growth.mappings.is_sorted_by_key(|row| std::cmp::Reverse(row.growth.anonymous)));
         }
 

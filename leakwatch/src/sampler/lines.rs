@@ -31,7 +31,7 @@ pub(super) fn for_each_line(mut reader: impl BufRead, mut each: impl FnMut(&[u8]
                 None => (chunk, chunk.len()),
             };
             let room = LINE_BYTES_MAX.saturating_sub(line.len());
-            line.extend(part.iter().take(room));
+            line.extend_from_slice(part.get(..room).unwrap_or(part));
             ended = newline.is_some();
             reader.consume(used);
         }
@@ -68,6 +68,13 @@ pub(super) fn number(text: &[u8], radix: u32) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(text).ok()?, radix).ok()
 }
 
+/// The bytes of a field whose name was split off: ` 12 kB`. `None` for anything else, an overflow included.
+pub(super) fn kib(rest: &[u8]) -> Option<u64> {
+    let (value, unit) = word(rest);
+    let bytes = number(value, 10)?.checked_mul(1024)?;
+    (word(unit).0 == b"kB").then_some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +100,13 @@ mod tests {
         assert_eq!(number(b"-1", 10), None);
         assert_eq!(number(b"99999999999999999999", 10), None);
         assert_eq!(number(b"", 10), None);
+    }
+
+    #[test]
+    fn sizes_are_kibibytes_or_nothing() {
+        assert_eq!(kib(b"\t   12 kB"), Some(12 << 10));
+        assert_eq!(kib(b" 12"), None);
+        assert_eq!(kib(b" 12 MB"), None);
+        assert_eq!(kib(b" 18446744073709551615 kB"), None);
     }
 }

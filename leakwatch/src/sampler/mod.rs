@@ -4,7 +4,7 @@
 //! are chosen by the target and arrive as bytes.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub mod cgroup;
@@ -12,15 +12,20 @@ pub mod cost;
 pub mod descriptors;
 pub mod growth;
 pub mod host;
+pub mod kind;
 mod lines;
+#[cfg(test)]
+mod living;
 pub mod maps;
 pub mod paging;
+pub mod processes;
 pub mod region;
 pub mod resident;
 pub mod sample;
 pub mod smaps;
 pub mod sockets;
 pub mod stat;
+pub mod subject;
 pub mod totals;
 
 /// Where the proc file system is: `/proc`, or a folder that stands in for it.
@@ -49,6 +54,12 @@ impl ProcRoot {
         let path = self.of(pid, file);
         File::open(&path).map_err(|error| named(&path, &error))
     }
+
+    /// Reads `ROOT/PID/FILE` into `buffer` in place of what it held, at most `limit` bytes; the error names the file.
+    pub fn read_into(&self, pid: u32, file: &str, limit: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let path = self.of(pid, file);
+        read_into(&path, limit, buffer).map_err(|error| named(&path, &error))
+    }
 }
 
 impl Default for ProcRoot {
@@ -57,14 +68,25 @@ impl Default for ProcRoot {
     }
 }
 
+/// Most bytes of a file that holds a few lines of fixed form, such as status.
+const SMALL_FILE: u64 = 64 * 1024;
+
+fn read_into(path: &Path, limit: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+    buffer.clear();
+    // With room the first read gets it all, and no size is asked for that /proc gives as 0.
+    buffer.reserve(4096);
+    File::open(path)?.take(limit).read_to_end(buffer)?;
+    Ok(())
+}
+
 /// The error with the file that it befell; the kind stays, so a caller can tell "gone" from "forbidden".
 fn named(path: &Path, error: &io::Error) -> io::Error {
-    let reason = match error.raw_os_error() {
-        // What a file of /proc says once its process is reaped.
-        Some(libc::ESRCH) => "the process exited".to_owned(),
-        _ => error.to_string(),
+    let (kind, reason) = match error.raw_os_error() {
+        // What a file of /proc says once its process is reaped; the kind that it comes with has no name.
+        Some(libc::ESRCH) => (io::ErrorKind::NotFound, "the process exited".to_owned()),
+        _ => (error.kind(), error.to_string()),
     };
-    io::Error::new(error.kind(), format!("cannot read {}: {reason}", path.display()))
+    io::Error::new(kind, format!("cannot read {}: {reason}", path.display()))
 }
 
 #[cfg(test)]
@@ -95,5 +117,6 @@ mod tests {
             &io::Error::from_raw_os_error(libc::ESRCH),
         );
         assert_eq!(error.to_string(), "cannot read /proc/42/maps: the process exited");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

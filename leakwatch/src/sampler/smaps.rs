@@ -5,7 +5,7 @@
 use std::io::{self, BufRead, BufReader};
 use std::time::{Duration, Instant};
 
-use super::lines::{for_each_line, number, word};
+use super::lines::{for_each_line, kib, word};
 use super::maps::{self, MAPPINGS_MAX, Mapping};
 use super::{ProcRoot, named};
 
@@ -135,10 +135,9 @@ pub fn parse(reader: impl BufRead) -> io::Result<SmapsReading> {
         if name == b"VmFlags:" {
             current.vm_flags = VmFlags::parse(rest);
         } else if let Some(field) = current.field(name) {
-            let (value, unit) = word(rest);
-            match number(value, 10).and_then(|kib| kib.checked_mul(1024)) {
-                Some(bytes) if word(unit).0 == b"kB" => *field = bytes,
-                _ => reading.unreadable_lines += 1,
+            match kib(rest) {
+                Some(bytes) => *field = bytes,
+                None => reading.unreadable_lines += 1,
             }
         }
         true

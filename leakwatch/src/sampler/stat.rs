@@ -1,67 +1,121 @@
-//! `/proc/PID/stat`: the few values that identify the process and bound its heap and stack.
+//! `/proc/PID/stat`: what identifies the process, says what state it is in, and counts its faults and its time.
+//!
+//! Parsed here and not by the procfs crate, which slices by position, and so panics on a line that is cut short.
 
 use std::io;
 use std::time::Duration;
 
-use procfs::FromRead;
-use procfs::process::Stat as ProcStat;
-
-use super::{ProcRoot, named};
+use super::lines::number;
+use super::{ProcRoot, SMALL_FILE, named};
 
 /// What leakwatch needs of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// Clock ticks from boot to the process's start: with the PID its identity.
-    pub start_time_ticks: u64,
+    /// The main thread's state: `R`, `S`, `D`, `Z`...
+    pub state: u8,
+    /// `PF_*` bits of the main thread.
+    flags: u64,
+    /// Faults that needed no disk, of all its threads, those that ended included.
+    pub minor_faults: u64,
+    /// Faults that waited for one.
+    pub major_faults: u64,
     /// Processor time of all its threads, those that ended included; in steps of a clock tick.
     pub processor: Duration,
-    /// Page faults of all its threads that needed no reading from a disk, and those that did.
-    pub minor_faults: u64,
-    pub major_faults: u64,
+    /// A main thread that has exited while others run on counts as one.
+    pub threads: u64,
+    /// Clock ticks from boot to the process's start: with the PID its identity.
+    pub start_time_ticks: u64,
     /// Where the heap begins; `None` when the kernel hides it (it writes 0 without ptrace rights).
     pub start_brk: Option<u64>,
-    /// Where the main thread's stack begins (its highest addresses); `None` likewise.
+    /// Where the main thread's stack begins (its highest addresses); `None` likewise. Addresses are random by default, so
+    /// another one in a process of the same start time tells that it executed another program.
     pub start_stack: Option<u64>,
+}
+
+impl Stat {
+    const PF_EXITING: u64 = 0x4;
+    const PF_KTHREAD: u64 = 0x0020_0000;
+
+    #[must_use]
+    pub fn is_kernel_thread(&self) -> bool {
+        self.flags & Self::PF_KTHREAD != 0
+    }
+
+    /// The main thread has exited, or is about to: then nothing of the process's memory is to be seen here.
+    #[must_use]
+    pub fn main_thread_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x') || self.flags & Self::PF_EXITING != 0
+    }
 }
 
 /// Reads `ROOT/PID/stat`.
 pub fn read(root: &ProcRoot, pid: u32) -> io::Result<Stat> {
-    let path = root.of(pid, "stat");
-    let text = std::fs::read(&path).map_err(|error| named(&path, &error))?;
-    parse(&text).map_err(|error| named(&path, &error))
+    read_into(root, pid, &mut Vec::new())
 }
 
-/// Parses the one line of a stat file.
+/// Reads `ROOT/PID/stat` by way of a buffer that many reads can share.
+pub fn read_into(root: &ProcRoot, pid: u32, buffer: &mut Vec<u8>) -> io::Result<Stat> {
+    root.read_into(pid, "stat", SMALL_FILE, buffer)?;
+    parse(buffer).map_err(|error| named(&root.of(pid, "stat"), &error))
+}
+
+/// The main thread's name in the text of a stat file: any bytes; at most 15 unless it is a kernel thread's.
+#[must_use]
+pub fn name(text: &[u8]) -> Option<&[u8]> {
+    let open = text.iter().position(|&byte| byte == b'(')?;
+    text.get(open + 1..end_of_name(text)?)
+}
+
+/// The name may hold anything, `) R 1` included: the last `)` ends it, as only numbers follow.
+fn end_of_name(text: &[u8]) -> Option<usize> {
+    text.iter().rposition(|&byte| byte == b')')
+}
+
+/// Parses the one line of a stat file. An error when it does not end with a newline: a number that is cut short is
+/// another number, and one of them is the identity.
 pub fn parse(text: &[u8]) -> io::Result<Stat> {
-    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "not the stat line of a process");
-    // The name may hold anything, `) R 1` included: the last `)` ends it, as only numbers follow. It is cut out
-    // before the procfs crate sees the line, which slices by position and would panic on a line that is cut short.
-    let open = text.iter().position(|&byte| byte == b'(').ok_or_else(malformed)?;
-    let close = text
-        .iter()
-        .rposition(|&byte| byte == b')')
-        .ok_or_else(malformed)?;
-    let mut line = text.get(..open).ok_or_else(malformed)?.to_vec();
-    line.extend(b"(x)");
-    line.extend(text.get(close + 1..).ok_or_else(malformed)?);
-    // The crate trims the line first, as text is trimmed: of vertical tabs too.
-    let rest = std::str::from_utf8(&line).map_err(|_| malformed())?.trim();
-    if open < 2 || rest.len() < open + 5 || !line.is_ascii() {
-        return Err(malformed());
-    }
-    let stat = ProcStat::from_read(&line[..]).map_err(|_| malformed())?;
-    let known = |address: u64| (address != 0).then_some(address);
-    Ok(Stat {
-        start_time_ticks: stat.starttime,
-        processor: Duration::from_secs_f64(
-            stat.utime.saturating_add(stat.stime) as f64
-                / rustix::param::clock_ticks_per_second().max(1) as f64,
-        ),
-        minor_faults: stat.minflt,
-        major_faults: stat.majflt,
-        start_brk: stat.start_brk.and_then(known),
-        start_stack: known(stat.startstack),
+    fields(text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not the stat line of a process"))
+}
+
+fn fields(text: &[u8]) -> Option<Stat> {
+    let rest = text.strip_suffix(b"\n")?.get(end_of_name(text)? + 1..)?;
+    let mut words = rest.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    // proc(5) counts from 1, with the PID and the name before these.
+    let &[state] = words.next()? else {
+        return None;
+    };
+    let mut at = 3;
+    let mut field = |wanted: usize| {
+        let word = words.nth(wanted.checked_sub(at + 1)?)?;
+        at = wanted;
+        number(word, 10)
+    };
+    let flags = field(9)?;
+    let minor_faults = field(10)?;
+    let major_faults = field(12)?;
+    let ticks = field(14)?.saturating_add(field(15)?);
+    let threads = field(20)?;
+    let start_time_ticks = field(22)?;
+    let known = |address: &u64| *address != 0;
+    Some(Stat {
+        state,
+        flags,
+        minor_faults,
+        major_faults,
+        processor: of_ticks(ticks),
+        threads,
+        start_time_ticks,
+        start_stack: field(28).filter(known),
+        start_brk: field(47).filter(known),
     })
+}
+
+/// A span of clock ticks.
+#[must_use]
+pub fn of_ticks(ticks: u64) -> Duration {
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    let nanoseconds = u128::from(ticks % per_second) * 1_000_000_000 / u128::from(per_second);
+    Duration::new(ticks / per_second, u32::try_from(nanoseconds).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -82,16 +136,42 @@ mod tests {
             assert_eq!(
                 parse(&line).unwrap(),
                 Stat {
+                    state: b'S',
+                    flags: 4194560,
+                    minor_faults: 100,
+                    major_faults: 0,
+                    threads: 9,
                     start_time_ticks: 77001,
                     // utime 1, stime 2.
                     processor: Duration::from_millis(30),
-                    minor_faults: 100,
-                    major_faults: 0,
                     start_brk: Some(94_000_000_000_000),
                     start_stack: Some(140_700_000_000_000),
                 }
             );
+            assert_eq!(super::name(&line), Some(name));
         }
+    }
+
+    #[test]
+    fn a_line_cut_anywhere_is_an_error() {
+        let line = format!("42 (x){REST}");
+        for at in 0..line.len() {
+            assert!(parse(&line.as_bytes()[..at]).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn states_and_absurd_times() {
+        let of = |state: &str, flags: u64, ticks: u64| {
+            let line =
+                format!("7 (x) {state} 1 2 3 4 5 {flags} 0 0 0 0 {ticks} {ticks} 0 0 20 0 1 0 5 0 0\n");
+            parse(line.as_bytes()).unwrap()
+        };
+        assert!(of("Z", 0, 0).main_thread_ended() && of("R", 4, 0).main_thread_ended());
+        assert!(!of("S", 0x40_0000, 0).main_thread_ended());
+        assert!(of("I", 0x20_8040, 0).is_kernel_thread() && !of("S", 0x40_0000, 0).is_kernel_thread());
+        assert!(of("S", 0, u64::MAX).processor > Duration::from_secs(1 << 50));
+        assert_eq!(of("S", 0, 0).start_brk, None);
     }
 
     #[test]
@@ -117,12 +197,6 @@ mod tests {
         #[test]
         fn any_bytes_are_a_stat_line_or_an_error(text in "[0-9]{0,4} ?\\(.{0,8}\\)? ?.{0,40}") {
             let _ = parse(text.as_bytes());
-        }
-
-        #[test]
-        fn a_line_cut_anywhere_is_no_panic(at in 0usize..220) {
-            let line = format!("42 (x){REST}");
-            let _ = parse(&line.as_bytes()[..at.min(line.len())]);
         }
     }
 }

@@ -1,17 +1,16 @@
 //! The totals of a process: `/proc/PID/status` and `/proc/PID/smaps_rollup`.
 //!
-//! Both go through the procfs crate. `status` holds the process's name, any 15 bytes of it, on which the crate's UTF-8
-//! lines fail: so the text is made UTF-8 first (the name is not used). `smaps_rollup` has no name in it.
+//! Parsed here and not by the procfs crate: it fails on the whole file for one field that it cannot read, multiplies
+//! sizes without a check, and makes a map of all sixty lines, which would cost more than the kernel takes to write them.
 
 use std::io::{self, BufReader};
 use std::time::{Duration, Instant};
 
-use procfs::FromBufRead;
-use procfs::process::{SmapsRollup, Status};
+use super::lines::{for_each_line, kib, number, word};
+use super::{ProcRoot, SMALL_FILE, named};
 
-use super::{ProcRoot, named};
-
-/// From `/proc/PID/status`; bytes. `None` where the process has no memory of its own (kernel thread, zombie).
+/// From `/proc/PID/status`; bytes. `None` where the process has no memory of its own (kernel thread, zombie), and
+/// where the figure is no number of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub rss: Option<u64>,
@@ -23,8 +22,10 @@ pub struct Totals {
     pub swap: Option<u64>,
     /// `VmData`: private writable address space, touched or not.
     pub data: Option<u64>,
-    /// Page tables.
+    /// `VmPTE`: page tables, which no other figure contains.
     pub page_tables: Option<u64>,
+    /// `HugetlbPages`: pages of hugetlbfs, which no other figure contains.
+    pub hugetlb: Option<u64>,
     pub threads: Option<u64>,
 }
 
@@ -57,27 +58,48 @@ fn malformed(what: &str) -> io::Error {
 
 /// Reads `ROOT/PID/status`.
 pub fn read_status(root: &ProcRoot, pid: u32) -> io::Result<Totals> {
-    let path = root.of(pid, "status");
-    let text = std::fs::read(&path).map_err(|error| named(&path, &error))?;
-    parse_status(&text).map_err(|error| named(&path, &error))
+    read_status_into(root, pid, &mut Vec::new())
 }
 
-/// Parses the text of a status file.
+/// Reads `ROOT/PID/status` by way of a buffer that many reads can share.
+pub fn read_status_into(root: &ProcRoot, pid: u32, buffer: &mut Vec<u8>) -> io::Result<Totals> {
+    root.read_into(pid, "status", SMALL_FILE, buffer)?;
+    parse_status(buffer).map_err(|error| named(&root.of(pid, "status"), &error))
+}
+
+/// Parses the text of a status file. An error when it has no whole line of threads, which comes after the sizes: then
+/// it is cut short, or no status at all.
 pub fn parse_status(text: &[u8]) -> io::Result<Totals> {
-    let text = String::from_utf8_lossy(text);
-    let status = Status::from_buf_read(text.as_bytes()).map_err(|_| malformed("status"))?;
-    let bytes = |kib: Option<u64>| kib.and_then(|kib| kib.checked_mul(1024));
-    Ok(Totals {
-        rss: bytes(status.vmrss),
-        peak_rss: bytes(status.vmhwm),
-        rss_anonymous: bytes(status.rssanon),
-        rss_file: bytes(status.rssfile),
-        rss_shmem: bytes(status.rssshmem),
-        swap: bytes(status.vmswap),
-        data: bytes(status.vmdata),
-        page_tables: bytes(status.vmpte),
-        threads: Some(status.threads),
-    })
+    let mut totals = Totals::default();
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        // A number that the end of the text cuts would be another number.
+        let Some(line) = line.strip_suffix(b"\n") else {
+            break;
+        };
+        let (name, rest) = word(line);
+        let field = match name {
+            b"VmRSS:" => &mut totals.rss,
+            b"VmHWM:" => &mut totals.peak_rss,
+            b"RssAnon:" => &mut totals.rss_anonymous,
+            b"RssFile:" => &mut totals.rss_file,
+            b"RssShmem:" => &mut totals.rss_shmem,
+            b"VmSwap:" => &mut totals.swap,
+            b"VmData:" => &mut totals.data,
+            b"VmPTE:" => &mut totals.page_tables,
+            b"HugetlbPages:" => &mut totals.hugetlb,
+            b"Threads:" => {
+                totals.threads = number(word(rest).0, 10);
+                // Some forty lines of signals, capabilities and processors follow.
+                break;
+            }
+            _ => continue,
+        };
+        *field = kib(rest);
+    }
+    match totals.threads {
+        Some(_) => Ok(totals),
+        None => Err(malformed("status")),
+    }
 }
 
 /// Reads `ROOT/PID/smaps_rollup`.
@@ -90,23 +112,34 @@ pub fn read_rollup(root: &ProcRoot, pid: u32) -> io::Result<Rollup> {
     Ok(rollup)
 }
 
-/// Parses the text of a `smaps_rollup` file.
+/// Parses the text of a `smaps_rollup` file; an error when it does not begin with the line of its one mapping.
 pub fn parse_rollup(reader: impl io::BufRead) -> io::Result<Rollup> {
-    let SmapsRollup { memory_map_rollup } =
-        SmapsRollup::from_buf_read(reader).map_err(|_| malformed("smaps_rollup"))?;
-    let map = memory_map_rollup
-        .0
-        .first()
-        .ok_or_else(|| malformed("smaps_rollup"))?;
-    let bytes = |name: &str| map.extension.map.get(name).copied();
-    Ok(Rollup {
-        rss: bytes("Rss"),
-        pss: bytes("Pss"),
-        private_dirty: bytes("Private_Dirty"),
-        anonymous: bytes("Anonymous"),
-        swap: bytes("Swap"),
-        took: Duration::ZERO,
-    })
+    let mut rollup = Rollup::default();
+    let mut lines = 0_u32;
+    let mut headed = false;
+    for_each_line(reader, |line| {
+        lines += 1;
+        if lines == 1 {
+            headed = line.ends_with(b"[rollup]");
+            return headed;
+        }
+        let (name, rest) = word(line);
+        let field = match name {
+            b"Rss:" => &mut rollup.rss,
+            b"Pss:" => &mut rollup.pss,
+            b"Private_Dirty:" => &mut rollup.private_dirty,
+            b"Anonymous:" => &mut rollup.anonymous,
+            b"Swap:" => &mut rollup.swap,
+            _ => return true,
+        };
+        *field = kib(rest);
+        true
+    })?;
+    if headed {
+        Ok(rollup)
+    } else {
+        Err(malformed("smaps_rollup"))
+    }
 }
 
 #[cfg(test)]
@@ -155,5 +188,27 @@ mod tests {
         assert!(parse_status(b"Name:\tx\n").is_err());
         assert!(parse_rollup(&b""[..]).is_err());
         assert!(parse_rollup(&b"Rss: 4 kB\n"[..]).is_err());
+    }
+
+    #[test]
+    fn absurd_numbers_are_none_and_leave_the_others() {
+        let totals = parse_status(
+            b"Name:\tx\nVmRSS:\t18446744073709551615 kB\nVmData:\t-1 kB\nVmSwap:\t8 kB\nVmPTE:\t4\nThreads:\t3\n",
+        )
+        .unwrap();
+        let expected = Totals {
+            swap: Some(8192),
+            threads: Some(3),
+            ..Totals::default()
+        };
+        assert_eq!(totals, expected);
+        let text = b"0-1 ---p 00000000 00:00 0    [rollup]\nRss: 18446744073709551615 kB\nPss: 4 kB\n";
+        let rollup = parse_rollup(&text[..]).unwrap();
+        assert_eq!((rollup.rss, rollup.pss), (None, Some(4096)));
+    }
+
+    #[test]
+    fn a_number_cut_short_is_no_number() {
+        assert!(parse_status(b"Name:\tx\nVmRSS:\t8 kB\nThreads:\t12").is_err());
     }
 }

@@ -20,7 +20,6 @@ use crate::diagnose::verdict::{self, judge};
 use crate::report::build::{self, origin};
 use crate::report::model::{self, EndedBy, Recording, SCHEMA_VERSION};
 use crate::sampler::growth::growth;
-use crate::sampler::sample::Sampler;
 use crate::sampler::{ProcRoot, maps};
 
 /// What the clock said of the recording.
@@ -116,7 +115,7 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         .or_else(|| state.series.points().last().map(|point| point.totals));
     let (smaps_reads, smaps_seconds) = facts.smaps_cost;
     let usage = Usage::own();
-    let sampled = state.sampler.as_ref().map(Sampler::spent);
+    let (samples, sampled) = state.samples.spent();
     let censuses = &state.censuses;
     let heap = censuses
         .end
@@ -186,8 +185,8 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
                 .map(|counts| counts.get(Counter::Faults)),
             thinned_stacks: counts.as_ref().map(|counts| counts.get(Counter::Thinned)),
             attach_seconds: Some(recorded.attached.as_secs_f64()),
-            samples: sampled.map(|(samples, _)| samples),
-            sample_seconds: sampled.map(|(_, took)| took.as_secs_f64()),
+            samples: Some(samples),
+            sample_seconds: Some(sampled.as_secs_f64()),
         },
         notes: notes(&state, start, end, probe.missing()),
     }

@@ -18,6 +18,7 @@ mod pages;
 mod priority;
 mod process;
 mod recorder;
+mod samples;
 mod sampling;
 mod series;
 mod sites;
@@ -146,10 +147,8 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
         let root = root.clone();
         move || Measure::take(&root, pid, window, pages)
     })?;
-    if let Some(sampler) = &mut watch.state.sampler
-        && let Some(rollup) = &start.rollup
-    {
-        sampler.note_rollup(rollup.took);
+    if let Some(rollup) = &start.rollup {
+        watch.state.samples.note_rollup(rollup.took);
     }
     if let Some(process) = watch.state.processes.get_mut(&pid) {
         process.set_start(start);

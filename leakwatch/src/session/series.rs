@@ -9,8 +9,9 @@ use crate::sampler::totals::{Rollup, Totals};
 /// sample is left out.
 const POINTS_MAX: usize = 2048;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Point {
+    /// Time of the window.
     pub at: Duration,
     pub totals: Totals,
     /// Not read each time.
@@ -21,13 +22,16 @@ pub(super) struct Point {
 }
 
 impl Point {
-    fn of(at: Duration, sample: &Sample) -> Self {
+    pub fn of(at: Duration, sample: &Sample) -> Self {
         Self {
             at,
             totals: sample.totals,
-            rollup: sample.rollup,
-            descriptors: sample.descriptors,
-            connections: sample.sockets.map(|sockets| sockets.connections()),
+            rollup: sample.rollup.ok(),
+            descriptors: sample.descriptors.ok(),
+            connections: sample
+                .sockets
+                .ok()
+                .map(|sockets| sockets.tcp.connections().saturating_add(sockets.unix.connected)),
         }
     }
 }
@@ -41,8 +45,7 @@ pub(super) struct Series {
 }
 
 impl Series {
-    /// `at`: time of the window.
-    pub fn push(&mut self, at: Duration, sample: &Sample) {
+    pub fn push(&mut self, point: Point) {
         let index = self.samples;
         self.samples += 1;
         if index & ((1 << self.thinned) - 1) != 0 {
@@ -56,7 +59,7 @@ impl Series {
             });
             self.thinned += 1;
         }
-        self.points.push(Point::of(at, sample));
+        self.points.push(point);
     }
 
     pub fn points(&self) -> &[Point] {
@@ -72,7 +75,10 @@ mod tests {
     fn a_week_of_seconds_stays_bounded_and_even() {
         let mut series = Series::default();
         for second in 0..7 * 24 * 3600 {
-            series.push(Duration::from_secs(second), &Sample::default());
+            series.push(Point {
+                at: Duration::from_secs(second),
+                ..Point::default()
+            });
         }
         let points = series.points();
         assert!(

@@ -63,8 +63,6 @@ mod tests {
 
     use super::*;
     use crate::diagnose::trend::Kind;
-    use crate::sampler::sample::Sample as Sampled;
-    use crate::sampler::sockets::Sockets;
     use crate::sampler::totals::Totals;
 
     /// 5 KiB for each connection, which come in clumps and stay.
@@ -76,7 +74,8 @@ mod tests {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
             connections += (random >> 33) % 7 * ((random >> 40) % 3);
-            let sample = Sampled {
+            series.push(Point {
+                at: Duration::from_secs(second),
                 totals: Totals {
                     rss_anonymous: Some((50 << 20) + connections * 5120),
                     threads: Some(8),
@@ -84,13 +83,9 @@ mod tests {
                 },
                 descriptors: Some(20 + connections),
                 // Not each time.
-                sockets: (second % 10 != 3).then(|| Sockets {
-                    tcp_established: connections,
-                    ..Sockets::default()
-                }),
-                ..Sampled::default()
-            };
-            series.push(Duration::from_secs(second), &sample);
+                connections: (second % 10 != 3).then_some(connections),
+                rollup: None,
+            });
         }
         series
     }

@@ -15,8 +15,9 @@ use super::births::{BirthWatch, Queue};
 use super::heap::Censuses;
 use super::process::{PageRules, Process, anonymous_of, monotonic_ns, regions};
 use super::recorder::Recorder;
+use super::samples::Samples;
 use super::sampling::Sampling;
-use super::series::Series;
+use super::series::{Point, Series};
 use super::sites::{Sites, via};
 use super::survivors::Survivors;
 use super::translate::{changes, untagged};
@@ -27,9 +28,7 @@ use crate::ledger::SiteId;
 use crate::ledger::pages::{Fault, PAGES_MAX};
 use crate::probe::{Counts, Event, Probe, ProbeError};
 use crate::report::model::EndedBy;
-use crate::sampler::cgroup::CgroupRoot;
 use crate::sampler::paging::Paging;
-use crate::sampler::sample::{Depth, Sampler, Taken};
 use crate::sampler::{ProcRoot, maps};
 use crate::unwind::{Snapshot, Unwinder};
 
@@ -62,8 +61,7 @@ pub(super) struct State {
     pub sites: Sites,
     pub processes: BTreeMap<u32, Process>,
     pub series: Series,
-    /// `None` where the target's /proc could not be read.
-    pub sampler: Option<Sampler>,
+    pub samples: Samples,
     pub events: u64,
     /// Events of processes that are not watched, or were forgotten.
     pub stray_events: u64,
@@ -107,13 +105,7 @@ impl State {
             sites: Sites::default(),
             processes: BTreeMap::new(),
             series: Series::default(),
-            sampler: Sampler::new(
-                ProcRoot::default(),
-                CgroupRoot::default(),
-                options.target.pid,
-                Depth::ALL,
-            )
-            .ok(),
+            samples: Samples::of(&ProcRoot::default(), options.target.pid),
             events: 0,
             stray_events: 0,
             unfollowed_children: 0,
@@ -281,10 +273,8 @@ impl State {
     /// Reads what /proc tells cheaply. Returns the growth of anonymous memory since the start.
     fn sample(&mut self) -> Option<i64> {
         let at = self.began.elapsed();
-        let Ok(Taken::Sample(sample)) = self.sampler.as_mut()?.take() else {
-            return None;
-        };
-        self.series.push(at, &sample);
+        let sample = self.samples.take()?;
+        self.series.push(Point::of(at, &sample));
         let now = sample.totals;
         let start = self
             .processes

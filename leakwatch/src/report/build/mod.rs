@@ -164,6 +164,7 @@ fn mapping(row: &MappingGrowth) -> MappingRow {
     let MappingGrowth {
         mapping,
         region,
+        kind: _,
         fate,
         growth,
     } = row;
