@@ -6,8 +6,11 @@ use crate::diagnose::correlate::{Correlation, Paired, correlate};
 use crate::diagnose::trend::series::{Sample, Series as TrendSeries};
 use crate::diagnose::trend::{Trend, judge};
 
+/// A count of a sample.
+type Count = fn(&Point) -> Option<u64>;
+
 /// What memory may go with: its name in the recording, and where it is in a sample.
-const WITH: [(&str, fn(&Point) -> Option<u64>); 3] = [
+const WITH: [(&str, Count); 3] = [
     ("connections", |point| point.connections),
     ("fds", |point| point.descriptors),
     ("threads", |point| point.totals.threads),
@@ -37,7 +40,7 @@ pub(super) fn of_memory(series: &Series) -> Option<Trend> {
 
 /// What anonymous memory goes with, as far as enough samples have both and either changes.
 pub(super) fn correlations(series: &Series) -> Vec<(&'static str, Correlation)> {
-    let correlated = |count: fn(&Point) -> Option<u64>| {
+    let correlated = |count: Count| {
         let paired: Vec<Paired> = series
             .points()
             .iter()
