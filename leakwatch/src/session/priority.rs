@@ -3,7 +3,7 @@
 use rustix::process::{getpriority_process, setpriority_process};
 
 /// What may wait: a target that wants the processor gets it.
-const MODEST: i32 = 10;
+const MODEST: i32 = 5;
 /// What the target pays for while it waits.
 const URGENT: i32 = -20;
 

@@ -3,10 +3,12 @@
 //! The kernel does not write to another process's text on behalf of one that is being killed. Whoever is killed while it
 //! attaches or detaches leaves breakpoints there for good, and the kernel says no more than `failed to unregister,
 //! leaking uprobe` in its log. So leakwatch itself does neither: a fork of it makes the link when it is told to and ends it
-//! when it is told to, again and again: to fork for each burst would copy the page tables of all that leakwatch has by
-//! then, at the target's expense. However leakwatch ends, the fork sees the end of a socket, finishes what it is at, and exits: the link goes with it, in
-//! a process that nobody is killing. It is in a session of its own, so that what ends a terminal's programs does not end
-//! it, and takes no signal but the one that none can refuse. Only who kills a whole control group at once, or this very
+//! when it is told to, again and again. A fork for each burst would copy the page tables of all that leakwatch has by then,
+//! at the target's expense.
+//!
+//! However leakwatch ends, the fork sees the end of a socket, finishes what it is at, and exits: the link goes with it, in a
+//! process that nobody is killing. It is in a session of its own, so that what ends a terminal's programs does not end it,
+//! and takes no signal but the one that none can refuse. Only who kills a whole control group at once, or this very
 //! process, in the milliseconds in which it writes still does that to it.
 
 use std::io::{self, Read as _, Write as _};
