@@ -36,3 +36,4 @@ pub mod recording;
 pub mod refusal;
 pub mod target;
 pub mod text;
+pub mod trends;

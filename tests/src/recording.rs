@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::allocations::{Allocations, SiteAllocations};
 use crate::heap::{Heap, Verdict};
+use crate::trends::{Correlation, MemoryTrend};
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Recording {
@@ -43,23 +44,6 @@ pub struct Recording {
     pub notes: Vec<String>,
     pub losses: Losses,
     pub cost: Cost,
-}
-
-/// How anonymous memory went.
-#[derive(Clone, Debug, Deserialize)]
-pub struct MemoryTrend {
-    pub kind: String,
-    pub slope_bytes_per_second: Option<f64>,
-    pub samples: u64,
-    pub watch_longer_seconds: Option<f64>,
-}
-
-/// What it goes with.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Correlation {
-    pub with: String,
-    pub p_value: Option<f64>,
-    pub bytes_per_unit: Option<f64>,
 }
 
 /// The account: the kernel's growth against what call sites are known to keep, bytes.

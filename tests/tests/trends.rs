@@ -5,8 +5,9 @@ use std::time::Duration;
 use leakwatch_tests::kernel;
 use leakwatch_tests::programs::Program;
 use leakwatch_tests::record::{Outcome, Record, Running};
-use leakwatch_tests::recording::{Correlation, Recording};
+use leakwatch_tests::recording::Recording;
 use leakwatch_tests::target::Target;
+use leakwatch_tests::trends::Correlation;
 
 /// What `trend_server --keep` has for each connection, bytes.
 const STATE_BYTES: f64 = 24.0 * 1024.0;
