@@ -271,9 +271,12 @@ impl Shares {
     }
 
     fn list_mapped(&mut self, facts: &Facts<'_>, class: Class, sites: &BTreeMap<SiteId, Kept>) {
+        let weight = |kept: &Kept| kept.sure + kept.doubtful;
+        let all: f64 = sites.values().map(weight).sum();
+        let grown = facts.growth.iter().find(|growth| growth.class == class);
+        let grown = grown.map_or(0, |growth| growth.count.max(0)) as f64;
         for (site, kept) in sites {
-            let blocks =
-                (kept.sure + kept.doubtful) * facts.outcome.stands_for as f64 / facts.watched.max(1e-6);
+            let blocks = grown * weight(kept) / all.max(f64::MIN_POSITIVE);
             self.sites.entry(*site).or_default().0.push(Share {
                 class,
                 bytes: blocks * class.chunk_bytes as f64,

@@ -235,3 +235,38 @@ fn births_tell_unless_nearly_all_is_unnamed_and_hardly_one_was_followed() {
     // Too little to ask for more.
     assert!(of(0, 100 << 10, 0));
 }
+
+/// Few of them are seen, and the heap's own count is exact.
+#[test]
+fn blocks_with_a_mapping_of_their_own_are_as_many_as_the_class_gained() {
+    let mapped = |site, count| {
+        let mut own = survivors(site, 1 << 20, count, 0, false);
+        for survivor in &mut own {
+            survivor.class.mapped = true;
+        }
+        own
+    };
+    let mut all = mapped(1, 3);
+    all.extend(mapped(2, 1));
+    let stays = || course(&[&[4, 4, 4, 4]]);
+    let outcome = outcome(&[(1, stays()), (2, stays())], all);
+    let blocks = |count: i64| {
+        let mut grown = growth(1 << 20, count);
+        grown.class.mapped = true;
+        let estimate = split(&outcome, &[grown], 0.01);
+        let of = |site| {
+            estimate
+                .sites
+                .iter()
+                .find(|it| it.site == SiteId(site))
+                .map(|it| it.blocks)
+        };
+        (of(1).unwrap_or(0.0), of(2).unwrap_or(0.0))
+    };
+    let (one, two) = blocks(98);
+    assert!(
+        (one - 73.5).abs() < 1e-6 && (two - 24.5).abs() < 1e-6,
+        "{one} and {two}"
+    );
+    assert_eq!(blocks(-5), (0.0, 0.0));
+}
