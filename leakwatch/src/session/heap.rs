@@ -182,7 +182,7 @@ fn limits(
     let share = if earlier.is_some() { 2 } else { 1 };
     if !cost::affordable(predicted, window * share) {
         return Err(format!(
-            "reading {} of heap would take about {} ms, more than 1 % of the window (a longer window, or --census always)",
+            "reading {} of heap would take about {} ms, more than {share} % of the window (a longer window, or --census always)",
             bytes(heap),
             predicted.as_millis()
         ));

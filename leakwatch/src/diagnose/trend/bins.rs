@@ -81,26 +81,17 @@ fn bin(points: &[Point]) -> Option<Point> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::made_series::points;
     use super::*;
-
-    fn line(values: impl IntoIterator<Item = f64>) -> Vec<Point> {
-        (0..)
-            .zip(values)
-            .map(|(at, bytes)| Point {
-                at: f64::from(at),
-                bytes,
-            })
-            .collect()
-    }
 
     #[test]
     fn spikes_go_and_steps_stay() {
         let mut values = vec![1.0, 2.0, 3.0, 2.0, 1.0, 90.0, 3.0, 2.0, 1.0, 2.0];
-        let filtered = without_spikes(&line(values.clone()));
+        let filtered = without_spikes(&points(values.clone()));
         assert_eq!(filtered[5].bytes, 2.0);
         values[5] = 2.0;
-        assert_eq!(filtered, line(values));
-        let step = line([1.0, 1.0, 1.0, 1.0, 1.0, 9.0, 9.0, 9.0, 9.0, 9.0]);
+        assert_eq!(filtered, points(values));
+        let step = points([1.0, 1.0, 1.0, 1.0, 1.0, 9.0, 9.0, 9.0, 9.0, 9.0]);
         assert_eq!(without_spikes(&step), step);
     }
 
@@ -108,7 +99,7 @@ mod tests {
     fn bins_are_even_and_of_one_piece() {
         let piece = |count: u32| Piece {
             began: 0.0,
-            points: line((0..count).map(f64::from)),
+            points: points((0..count).map(f64::from)),
         };
         let bins = binned(&[piece(300), piece(50)], 100);
         assert_eq!(bins[0].points.len(), 75);

@@ -140,21 +140,8 @@ fn risen((cycle, next): (&Vec<Point>, &Vec<Point>)) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::made_series::{jitter, points};
     use super::*;
-
-    fn points(values: impl IntoIterator<Item = f64>) -> Vec<Point> {
-        (0..)
-            .zip(values)
-            .map(|(at, bytes)| Point {
-                at: f64::from(at),
-                bytes,
-            })
-            .collect()
-    }
-
-    fn jitter(at: i32) -> f64 {
-        f64::from((at * 7919 + 13) % 101) / 50.0 - 1.0
-    }
 
     #[test]
     fn the_floors_of_a_saw() {

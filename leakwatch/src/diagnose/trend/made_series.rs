@@ -2,7 +2,23 @@
 
 use std::f64::consts::TAU;
 
-use super::series::Sample;
+use super::series::{Point, Sample};
+
+/// One each second, from 0.
+pub fn points(values: impl IntoIterator<Item = f64>) -> Vec<Point> {
+    (0..)
+        .zip(values)
+        .map(|(at, bytes)| Point {
+            at: f64::from(at),
+            bytes,
+        })
+        .collect()
+}
+
+/// Between -1 and 1, without a pattern to speak of.
+pub fn jitter(at: i32) -> f64 {
+    f64::from((at * 7919 + 13) % 101) / 50.0 - 1.0
+}
 
 /// SplitMix64.
 pub struct Random(u64);

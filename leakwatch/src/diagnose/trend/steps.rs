@@ -137,22 +137,8 @@ pub fn cut(points: &[Point], times: impl IntoIterator<Item = f64>) -> Vec<Piece>
 
 #[cfg(test)]
 mod tests {
+    use super::super::made_series::{jitter, points};
     use super::*;
-
-    fn points(values: impl IntoIterator<Item = f64>) -> Vec<Point> {
-        (0..)
-            .zip(values)
-            .map(|(at, bytes)| Point {
-                at: f64::from(at),
-                bytes,
-            })
-            .collect()
-    }
-
-    /// Between -1 and 1, without a pattern to speak of.
-    fn jitter(at: i32) -> f64 {
-        f64::from((at * 7919 + 13) % 101) / 50.0 - 1.0
-    }
 
     #[test]
     fn a_step_is_found_where_it_is() {

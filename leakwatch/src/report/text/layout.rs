@@ -212,11 +212,16 @@ pub fn rounded(bytes: f64) -> u64 {
     bytes.round() as u64
 }
 
-/// With a sign only where it is negative.
-pub fn per_second(rate: f64) -> String {
+/// Bytes that were reckoned, with a sign only where they are negative.
+pub fn reckoned(bytes: f64) -> String {
     #[expect(clippy::cast_possible_truncation, reason = "saturates, and is only shown")]
-    let whole = rate.round() as i64;
-    format!("{}/s", amount(whole))
+    let whole = bytes.round() as i64;
+    amount(whole)
+}
+
+/// As [`reckoned`], of a rate.
+pub fn per_second(rate: f64) -> String {
+    format!("{}/s", reckoned(rate))
 }
 
 #[cfg(test)]

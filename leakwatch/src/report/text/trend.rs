@@ -1,6 +1,6 @@
 //! How memory went over the window, and what it went with.
 
-use super::layout::{PLAIN, Page, bytes, per_second, rounded, seconds};
+use super::layout::{PLAIN, Page, per_second, reckoned, seconds};
 use crate::report::model::{Correlation, MemoryTrend, Recording};
 
 /// A correlation with a greater chance to be none is not told. A minute of samples cannot make it less than 0.014.
@@ -58,7 +58,7 @@ fn goes_with(page: &Page, correlation: &Correlation) -> String {
         other => page.fit(other, 40),
     };
     let each = match (correlation.bytes_per_unit_low, correlation.bytes_per_unit_high) {
-        (Some(low), Some(high)) => format!(": {} to {} each", bytes(rounded(low)), bytes(rounded(high))),
+        (Some(low), Some(high)) => format!(": {} to {} each", reckoned(low), reckoned(high)),
         _ => String::new(),
     };
     let lag = correlation
@@ -110,7 +110,8 @@ mod tests {
         let with = |name: &str, p_value| Correlation {
             with: name.into(),
             p_value: Some(p_value),
-            bytes_per_unit_low: Some(3174.0),
+            // Of one the sign is not known.
+            bytes_per_unit_low: Some(if name == "fds" { -2048.0 } else { 3174.0 }),
             bytes_per_unit_high: Some(4505.0),
             lag_seconds: Some(2.0),
             few_events: name == "fds",
@@ -125,7 +126,7 @@ mod tests {
             text(trend, correlations),
             "TREND\n  Anonymous memory: steady growth, 2.1 MiB/s (-1000 B/s to 2.3 MiB/s), by 60 samples.\n  \
              It goes with connections: 3.1 KiB to 4.4 KiB each, 2.0 s later (p 0.005).\n  \
-             It goes with open descriptors: 3.1 KiB to 4.4 KiB each, 2.0 s later (p 0.010); few events say so,\n  \
+             It goes with open descriptors: -2.0 KiB to 4.4 KiB each, 2.0 s later (p 0.010); few events say so,\n  \
              and it may be chance."
         );
     }
