@@ -129,6 +129,8 @@ pub enum Reason {
     /// Resident memory of the heap that is not in use: its allocator keeps it. Negative where free memory that was
     /// resident already came into use.
     KeptFree,
+    /// What a child's heap had gained before it was first read.
+    UnreadYet,
 }
 
 impl Reason {
@@ -150,6 +152,7 @@ impl Reason {
             Self::UnnamedGrowth => "unnamed_growth",
             Self::FreedBlocks => "freed_blocks_from_before",
             Self::KeptFree => "kept_free_in_heap",
+            Self::UnreadYet => "gained_before_heap_was_read",
         }
     }
 }

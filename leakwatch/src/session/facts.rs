@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use super::heap::WatchedHeap;
 use super::keepers::{Live, LiveAndHeap, mapping_sites, page_sites, went_with_its_process};
 use super::pages::is_heap;
 use super::process::{Process, page_bytes};
-use super::survivors::Survivors;
 use super::watch::State;
 use crate::diagnose::rank::SiteFacts;
 use crate::diagnose::reconcile::{Found, Part, Reason, Rest, parts, reconcile};
@@ -61,16 +61,18 @@ pub(super) struct Facts {
 type ByRegion = BTreeMap<Option<Region>, Found>;
 
 impl Facts {
-    /// `lost_faults`: records of page faults were lost. `survivors`: whose blocks the process's heap has gained, where
-    /// that is known; its pages then say only who extended it.
+    /// `lost_faults`: records of page faults were lost. `heap`: what is known of the process's; where its survivors tell
+    /// whose blocks it has gained, its pages say only who extended it.
     pub fn add(
         &mut self,
         process: &Process,
         state: &State,
         names: &mut Names,
         lost_faults: bool,
-        survivors: Option<&Survivors>,
+        heap: Option<&WatchedHeap>,
     ) {
+        let survivors = heap.and_then(WatchedHeap::telling);
+
         for reading in [&process.start.smaps, &process.end.smaps].into_iter().flatten() {
             self.smaps_cost.0 += 1;
             self.smaps_cost.1 += reading.took;
@@ -114,8 +116,8 @@ impl Facts {
             });
             (sites, found)
         };
-        if let Some(survivors) = survivors {
-            sites.extend(survivors.sites(process.pid, state, names));
+        if let Some(heap) = heap {
+            sites.extend(heap.sites(process.pid, state, names));
         }
         if process.gone && process.parent.is_some() {
             sites.iter_mut().for_each(went_with_its_process);

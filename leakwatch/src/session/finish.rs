@@ -11,7 +11,6 @@ use super::facts::{Facts, Names};
 use super::pages::{grown, union};
 use super::process::{Measure, anonymous_of, monotonic_ns};
 use super::sampling::Sampling;
-use super::survivors::Survivors;
 use super::watch::{State, Watch};
 use super::{RecordOptions, heap, losses, trends};
 use crate::diagnose::rank::rank;
@@ -32,14 +31,13 @@ pub(super) struct Recorded {
 /// Brings the ledgers to agree with the kernel's mappings, stops watching, and reads what the window's end has to tell.
 pub(super) fn close(watch: &mut Watch, options: &RecordOptions) -> Result<()> {
     // While mappings are still watched: what the heap gains meanwhile has a call site as well.
-    watch.count_heap_at_end(options)?;
+    watch.count_heaps_at_end(options)?;
     watch.check();
     watch.check_again_after_losses();
     watch.state.note_clock_end();
-    watch.state.survivors = watch
-        .births
-        .as_ref()
-        .and_then(|births| watch.state.estimate_survivors(births));
+    if let Some(births) = &watch.births {
+        watch.state.estimate_survivors(births);
+    }
     // Not a moment longer: what the target gains while its sizes are read is not in them.
     let all: Vec<u32> = watch.state.processes.keys().copied().collect();
     for pid in all {
@@ -77,19 +75,15 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
     let lost_faults = counts
         .as_ref()
         .map_or(0, |counts| counts.get(Counter::LostFaults));
-    let survivors = state.survivors.take();
     for process in state.processes.values() {
-        let survivors = survivors
-            .as_ref()
-            .filter(|survivors| survivors.tell() && process.pid == options.target.pid);
-        facts.add(process, &state, &mut names, lost_faults > 0, survivors);
+        let heap = state.heaps.get(&process.pid);
+        facts.add(process, &state, &mut names, lost_faults > 0, heap);
     }
     let allocations = births
         .as_ref()
-        .zip(survivors.as_ref())
-        .map(|(births, survivors)| survivors.allocations(&state, &probe, births));
+        .and_then(|births| state.allocations(&probe, births));
     if let Some(births) = &births {
-        state.note_births(births, survivors.is_some());
+        state.note_births(births);
     }
     let losses = losses::losses(
         &state,
@@ -116,7 +110,11 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
     let (smaps_reads, smaps_seconds) = facts.smaps_cost;
     let usage = Usage::own();
     let (samples, sampled) = state.samples.spent();
-    let censuses = &state.censuses;
+    let mut censuses = state
+        .heaps
+        .remove(&options.target.pid)
+        .unwrap_or_default()
+        .censuses;
     let heap = censuses
         .end
         .as_ref()
@@ -165,7 +163,7 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
                 .collect(),
         ),
         heap,
-        heap_not_taken: state.censuses.not_taken.take(),
+        heap_not_taken: censuses.not_taken.take(),
         allocations,
         allocations_not_watched: state.allocs_not_watched.take(),
         processes: options.follow_children.then_some(facts.processes),
@@ -274,6 +272,9 @@ fn notes(state: &State, start: &Measure, end: &Measure, missing: &[&str]) -> Vec
             notes.push(format!("smaps was not read at the window's {when}: {why}."));
         }
     }
+    for (why, children) in &state.children_not_watched {
+        notes.push(format!("Births of {children} children were not watched: {why}."));
+    }
     if let Some(note) = &state.faults_note {
         notes.push(note.clone());
     }
@@ -290,14 +291,15 @@ fn notes(state: &State, start: &Measure, end: &Measure, missing: &[&str]) -> Vec
 
 impl State {
     /// Why there is nothing, or less than there might be, of births that were watched.
-    fn note_births(&mut self, births: &BirthWatch, told: bool) {
-        let why = if told {
+    fn note_births(&mut self, births: &BirthWatch) {
+        let heap = self.heaps.get(&self.target);
+        let why = if heap.is_some_and(|heap| heap.survivors.is_some()) {
             births
                 .given_up
                 .clone()
                 .map(|why| format!("from some moment on: {why}"))
         } else {
-            let heap = self.censuses.not_taken.as_deref();
+            let heap = heap.and_then(|heap| heap.censuses.not_taken.as_deref());
             births.given_up.clone().or_else(|| {
                 Some(format!(
                     "the heap was not read {}",
@@ -310,12 +312,11 @@ impl State {
 
     /// Where the heaps lie, or lay, whose blocks are told by survivors.
     fn survivors_heap(&self, pid: u32) -> Vec<Range<u64>> {
-        let (Some(start), Some(end)) = (&self.censuses.start, &self.censuses.end) else {
+        let heap = self.heaps.get(&pid).filter(|heap| heap.telling().is_some());
+        let censuses = heap.map(|heap| &heap.censuses);
+        let Some((start, end)) = censuses.and_then(|it| it.start.as_ref().zip(it.end.as_ref())) else {
             return Vec::new();
         };
-        if !self.survivors.as_ref().is_some_and(Survivors::tell) || pid != self.target {
-            return Vec::new();
-        }
         let heaps = union(&start.census.extents, &end.census.extents);
         match maps::read(&self.root, pid) {
             Ok(read) => grown(heaps, &read.mappings),

@@ -1,11 +1,13 @@
-//! The census of the target's heap at the window's ends.
+//! The census of the heaps at the window's ends: the target's, and those of its children whose births are watched.
 
 use std::time::{Duration, Instant};
 
 use super::RecordOptions;
-use super::survivors::fates;
+use super::process::monotonic_ns;
+use super::survivors::{Survivors, fates};
 use super::watch::Watch;
 use crate::births::Cohorts;
+use crate::births::cohorts::Outcome;
 use crate::census::Limits;
 use crate::census::cost::{self, Earlier};
 use crate::census::reading::{self, Reading};
@@ -32,6 +34,35 @@ pub enum CensusChoice {
     Never,
 }
 
+/// What is known of one process's heap.
+#[derive(Debug, Default)]
+pub(super) struct WatchedHeap {
+    pub censuses: Censuses,
+    /// Blocks whose births were seen; `None` where they are not watched, or the end has come.
+    pub cohorts: Option<Cohorts>,
+    /// What became of them, once the heap was read at the window's end.
+    pub outcome: Option<Outcome>,
+    /// And whose the heap's growth is by that.
+    pub survivors: Option<Survivors>,
+    /// When births came to be watched, as time of the window, and for how long births of others had been followed by then.
+    pub since: Duration,
+    pub followed_before: Duration,
+    /// A child's: what it had gained before its heap was first read, bytes.
+    pub unread: i64,
+}
+
+impl WatchedHeap {
+    /// Whether probes come and go in the process's text.
+    pub fn has_births(&self) -> bool {
+        self.cohorts.is_some()
+    }
+
+    /// The survivors, where they tell whose the growth is.
+    pub fn telling(&self) -> Option<&Survivors> {
+        self.survivors.as_ref().filter(|survivors| survivors.tell())
+    }
+}
+
 /// What the two readings came to.
 #[derive(Debug, Default)]
 pub(super) struct Censuses {
@@ -42,6 +73,9 @@ pub(super) struct Censuses {
     /// Why one is missing; the first reason.
     pub not_taken: Option<String>,
 }
+
+/// A reading, and the part of its time in which it had a processor.
+type Taken = (Reading, f64);
 
 impl Censuses {
     fn note(&mut self, when: &str, why: &str) {
@@ -63,15 +97,22 @@ impl Censuses {
 }
 
 impl Watch {
-    /// The census at the window's start.
+    /// The census at the window's start, of the target.
     pub fn count_heap_at_start(&mut self, options: &RecordOptions) -> anyhow::Result<()> {
-        let read = self.count_heap(options, Vec::new())?;
+        let pid = options.target.pid;
+        let read = self.count_heap(pid, options, Vec::new())?;
+        self.note_heap_at_start(pid, read);
+        Ok(())
+    }
+
+    /// What the first reading of a process's heap came to.
+    pub fn note_heap_at_start(&mut self, pid: u32, read: Option<Result<Taken, String>>) {
         if let Some(Ok((reading, _))) = &read
-            && let Some(process) = self.state.processes.get_mut(&options.target.pid)
+            && let Some(process) = self.state.processes.get_mut(&pid)
         {
             process.note_heap_before(&reading.census.extents);
         }
-        let censuses = &mut self.state.censuses;
+        let censuses = &mut self.state.heaps.entry(pid).or_default().censuses;
         match read {
             Some(Ok((reading, on_processor))) => {
                 censuses.start = Some(reading);
@@ -80,61 +121,78 @@ impl Watch {
             Some(Err(why)) => censuses.note("start", &why),
             None => {}
         }
+    }
+
+    /// The censuses at the window's end, the target's first. Without one at the start too: alone it still tells what is in
+    /// use.
+    pub fn count_heaps_at_end(&mut self, options: &RecordOptions) -> anyhow::Result<()> {
+        let target = options.target.pid;
+        let heaps = self.state.heaps.iter();
+        let children = heaps.filter(|(pid, heap)| **pid != target && heap.has_births());
+        let children: Vec<u32> = children.map(|(pid, _)| *pid).collect();
+        for pid in std::iter::once(target).chain(children) {
+            self.count_heap_at_end(pid, options)?;
+        }
         Ok(())
     }
 
-    /// The census at the window's end. Without one at the start too: alone it still tells what is in use.
-    pub fn count_heap_at_end(&mut self, options: &RecordOptions) -> anyhow::Result<()> {
-        let gone = self
-            .state
-            .processes
-            .get(&options.target.pid)
-            .is_none_or(|it| it.gone);
-        if gone && options.census != CensusChoice::Never {
-            self.state
-                .censuses
-                .note("end", "the memory that was watched is gone");
+    fn count_heap_at_end(&mut self, pid: u32, options: &RecordOptions) -> anyhow::Result<()> {
+        if options.census == CensusChoice::Never {
             return Ok(());
         }
-        let looks = self
-            .state
-            .cohorts
-            .as_ref()
-            .map(Cohorts::candidates)
-            .unwrap_or_default();
-        let watched = looks.iter().map(|look| look.address).collect();
-        let read = self.count_heap(options, watched)?;
-        let exited = options.target.exited();
-        if let Some(Ok((reading, _))) = &read
-            && !exited
-        {
-            let fates = fates(options.target.pid, &looks, &reading.census.found);
-            self.state.close_births(&looks, &fates);
+        let Some(heap) = self.state.heaps.get_mut(&pid) else {
+            return Ok(());
+        };
+        if self.state.processes.get(&pid).is_none_or(|it| it.gone) {
+            heap.censuses.note("end", "the memory that was watched is gone");
+            return Ok(());
         }
-        let censuses = &mut self.state.censuses;
+        let looks = heap.cohorts.as_ref().map(Cohorts::candidates).unwrap_or_default();
+        let watched = looks.iter().map(|look| look.address).collect();
+        let read = self.count_heap(pid, options, watched)?;
+        // Whatever was read under this number may be another process's.
+        self.drain_rest();
+        let exited = if pid == options.target.pid {
+            options.target.exited()
+        } else {
+            self.state.processes.get(&pid).is_none_or(|it| it.gone)
+        };
+        let Some(heap) = self.state.heaps.get_mut(&pid) else {
+            return Ok(());
+        };
+        if exited && read.is_some() {
+            heap.censuses.note("end", "the process exited");
+            return Ok(());
+        }
         match read {
-            // Whatever was read under this number may be another process's.
-            Some(_) if exited => censuses.note("end", "the target exited"),
-            Some(Ok((reading, _))) => censuses.end = Some(reading),
-            Some(Err(why)) => censuses.note("end", &why),
+            Some(Ok((reading, _))) => {
+                if let Some(cohorts) = heap.cohorts.take() {
+                    let fates = fates(pid, &looks, &reading.census.found);
+                    heap.outcome = Some(cohorts.close(monotonic_ns(), &looks, &fates));
+                }
+                heap.censuses.end = Some(reading);
+            }
+            Some(Err(why)) => heap.censuses.note("end", &why),
             None => {}
         }
         Ok(())
     }
 
-    /// `watched`: addresses of blocks whose fate is asked for, ascending. With the reading comes the part of its time in
-    /// which it had a processor.
-    fn count_heap(
+    /// Reads the heap of a process, `None` where that is not wanted. `watched`: addresses of blocks whose fate is asked
+    /// for, ascending.
+    pub fn count_heap(
         &mut self,
+        pid: u32,
         options: &RecordOptions,
         watched: Vec<u64>,
-    ) -> anyhow::Result<Option<Result<(Reading, f64), String>>> {
-        let (choice, window, pid) = (options.census, options.duration, options.target.pid);
+    ) -> anyhow::Result<Option<Result<Taken, String>>> {
+        let (choice, window) = (options.census, options.duration);
         if choice == CensusChoice::Never {
             return Ok(None);
         }
         let root = self.state.root().clone();
-        let earlier = self.state.censuses.earlier();
+        let heap = self.state.heaps.get(&pid);
+        let earlier = heap.and_then(|heap| heap.censuses.earlier());
         let read = self.drain_while(move || {
             let limits = limits(&root, pid, choice, window, earlier)?;
             let (began, used) = (Instant::now(), thread_processor());

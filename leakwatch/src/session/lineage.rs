@@ -42,6 +42,8 @@ impl State {
         let before = self.processes.len();
         self.processes
             .retain(|_, process| !process.gone || process.parent.is_none());
+        let processes = &self.processes;
+        self.heaps.retain(|pid, _| processes.contains_key(pid));
         let forgotten = before - self.processes.len();
         self.forgotten_children = self.forgotten_children.saturating_add(forgotten as u64);
     }
@@ -65,6 +67,8 @@ impl State {
                         self.sampling.is_some(),
                     ));
                     self.processes.insert(pid, process);
+                    // Its heap is another.
+                    self.heaps.remove(&pid);
                 }
                 Err(_) => self.exited(pid),
             }

@@ -51,12 +51,14 @@ pub(super) fn losses(
             add(name, counts.get(counter));
         }
     }
-    if let Some(outcome) = &state.outcome {
+    for outcome in state.heaps.values().filter_map(|heap| heap.outcome.as_ref()) {
         add("births_out_of_sample", outcome.losses.out_of_sample);
         add("births_evicted", outcome.losses.evicted);
         add("births_with_unknown_fate", outcome.unknown);
     }
     add("bursts_cut", bursts_cut);
+    let not_watched = state.children_not_watched.values().sum();
+    add("children_whose_births_were_not_watched", not_watched);
     add("events_of_unwatched_processes", state.stray_events);
     add("exited_children_forgotten", state.forgotten_children);
     add("stacks_over_limit", unwinding.stacks_over_cap);
@@ -72,8 +74,11 @@ pub(super) fn losses(
         }
     }
     add("huge_page_lookups_dropped", facts.huge_lookups_dropped);
-    let censuses = [&state.censuses.start, &state.censuses.end];
-    for (name, count) in censuses.into_iter().flatten().flat_map(build::heap::losses) {
+    let censuses = state
+        .heaps
+        .values()
+        .flat_map(|heap| [&heap.censuses.start, &heap.censuses.end]);
+    for (name, count) in censuses.flatten().flat_map(build::heap::losses) {
         add(&name, count);
     }
     add("thinned_bytes_without_site", facts.unshared_bytes);

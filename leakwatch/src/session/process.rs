@@ -117,6 +117,8 @@ pub(super) struct Process {
     pub heap_before: u64,
     /// The memory that was watched is gone: exit, or exec.
     pub gone: bool,
+    /// When it came to be watched.
+    pub since: Instant,
     /// Executable memory was mapped since the code was last read.
     code_changed: bool,
     library_loaded: bool,
@@ -199,6 +201,7 @@ impl Process {
             settled: None,
             heap_before: 0,
             gone: false,
+            since: Instant::now(),
             code_changed: false,
             library_loaded: false,
             refreshed: Instant::now(),

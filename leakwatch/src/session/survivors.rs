@@ -1,11 +1,12 @@
 //! Who allocated what the heap has gained: the cohorts joined with the two readings of the heap.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::births::BirthWatch;
 use super::facts::Names;
+use super::heap::WatchedHeap;
 use super::keepers::threads;
-use super::process::monotonic_ns;
 use super::watch::State;
 use crate::births::cohorts::{Class, Fate, Look, Outcome};
 use crate::census::memory::ProcessMemory;
@@ -63,35 +64,98 @@ fn constant(what: Option<What>) -> Option<u64> {
 }
 
 /// What the blocks of one process came to.
+#[derive(Debug)]
 pub(super) struct Survivors {
     pub estimate: Estimate,
     /// Resident bytes of the heap, and those that are not in use, end minus start; `None` where residence is not known.
     resident: Option<(i64, i64)>,
+    /// See [`WatchedHeap::unread`].
+    unread: i64,
 }
 
 impl State {
-    /// The end's census has told of the candidates.
-    pub(super) fn close_births(&mut self, looks: &[Look], fates: &[Fate]) {
-        if let Some(cohorts) = self.cohorts.take() {
-            self.outcome = Some(cohorts.close(monotonic_ns(), looks, fates));
+    /// Splits each heap's growth over the sites of blocks that survived.
+    pub(super) fn estimate_survivors(&mut self, births: &BirthWatch) {
+        let window = self.began_to_end();
+        for heap in self.heaps.values_mut() {
+            heap.survivors = heap.estimate(window, births.followed);
         }
     }
+}
 
-    /// Splits the heap's growth over the sites of blocks that survived.
-    pub(super) fn estimate_survivors(&self, births: &BirthWatch) -> Option<Survivors> {
+impl WatchedHeap {
+    /// `followed`: for how long of the window births could be followed.
+    fn estimate(&self, window: Duration, followed: Duration) -> Option<Survivors> {
         let outcome = self.outcome.as_ref()?;
         let (start, end) = (self.censuses.start.as_ref()?, self.censuses.end.as_ref()?);
-        let window = self.began_to_end().as_secs_f64();
+        let window = window.saturating_sub(self.since).as_secs_f64();
+        let followed = followed.saturating_sub(self.followed_before).as_secs_f64();
         let growth = class_growth(&start.census, &end.census);
         let estimate = estimate(&Facts {
             outcome,
             growth: &growth,
-            watched: (births.followed.as_secs_f64() / window.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0),
+            watched: (followed / window.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0),
         });
         Some(Survivors {
             estimate,
             resident: resident(start, end),
+            unread: self.unread,
         })
+    }
+
+    /// Of the constants that blocks begin with.
+    fn type_names(&self) -> &BTreeMap<u64, TypeName> {
+        static NONE: BTreeMap<u64, TypeName> = BTreeMap::new();
+        self.censuses.end.as_ref().map_or(&NONE, |end| &end.names)
+    }
+
+    /// The functions that made the survivors of each site.
+    fn functions(&self) -> BTreeMap<SiteId, BTreeSet<&'static str>> {
+        let mut functions: BTreeMap<SiteId, BTreeSet<&'static str>> = BTreeMap::new();
+        for survivor in self.outcome.iter().flat_map(|outcome| &outcome.survivors) {
+            if let Some(function) = entry_points::function(survivor.function) {
+                functions.entry(survivor.site).or_default().insert(function.name);
+            }
+        }
+        functions
+    }
+
+    /// The sites of the blocks that survived in process `pid`, whose heap this is; none where that is not known.
+    pub fn sites(&self, pid: u32, state: &State, names: &mut Names) -> Vec<SiteFacts> {
+        let functions = self.functions();
+        self.telling()
+            .into_iter()
+            .flat_map(|survivors| &survivors.estimate.sites)
+            .filter_map(|estimate| {
+                let site = state.sites.get(estimate.site)?;
+                let (frames, complete) = names.of(state, site.stack);
+                Some(SiteFacts {
+                    via: Via::Malloc,
+                    frames,
+                    complete,
+                    committed: 0,
+                    released: 0,
+                    held: 0,
+                    events: estimate.seen,
+                    first_seen: state.seconds_at(site.first_seen),
+                    last_seen: state.seconds_at(site.last_seen),
+                    series: Vec::new(),
+                    live: Some(estimate.bytes),
+                    live_variance: estimate.variance,
+                    touched: None,
+                    extended: None,
+                    allocated: Some(allocated(
+                        estimate,
+                        self.type_names(),
+                        functions.get(&estimate.site),
+                    )),
+                    evidence: Evidence::Survivors,
+                    estimated: false,
+                    threads: threads(site),
+                    process: pid,
+                })
+            })
+            .collect()
     }
 }
 
@@ -176,6 +240,7 @@ impl Survivors {
         if let Some((_, kept)) = self.resident {
             found.add(Reason::KeptFree, kept);
         }
+        found.add(Reason::UnreadYet, self.unread);
         found
     }
 
@@ -183,56 +248,11 @@ impl Survivors {
     pub fn resident_growth(&self) -> Option<i64> {
         self.resident.map(|(resident, _)| resident)
     }
-
-    /// The sites of the blocks that survived.
-    pub fn sites(&self, process: u32, state: &State, names: &mut Names) -> Vec<SiteFacts> {
-        let functions = functions(state.outcome.as_ref());
-        self.estimate
-            .sites
-            .iter()
-            .filter_map(|estimate| {
-                let site = state.sites.get(estimate.site)?;
-                let (frames, complete) = names.of(state, site.stack);
-                Some(SiteFacts {
-                    via: Via::Malloc,
-                    frames,
-                    complete,
-                    committed: 0,
-                    released: 0,
-                    held: 0,
-                    events: estimate.seen,
-                    first_seen: state.seconds_at(site.first_seen),
-                    last_seen: state.seconds_at(site.last_seen),
-                    series: Vec::new(),
-                    live: Some(estimate.bytes),
-                    live_variance: estimate.variance,
-                    touched: None,
-                    extended: None,
-                    allocated: Some(allocated(estimate, state, functions.get(&estimate.site))),
-                    evidence: Evidence::Survivors,
-                    estimated: false,
-                    threads: threads(site),
-                    process,
-                })
-            })
-            .collect()
-    }
-}
-
-/// The functions that made the survivors of each site.
-fn functions(outcome: Option<&Outcome>) -> BTreeMap<SiteId, BTreeSet<&'static str>> {
-    let mut functions: BTreeMap<SiteId, BTreeSet<&'static str>> = BTreeMap::new();
-    for survivor in outcome.into_iter().flat_map(|outcome| &outcome.survivors) {
-        if let Some(function) = entry_points::function(survivor.function) {
-            functions.entry(survivor.site).or_default().insert(function.name);
-        }
-    }
-    functions
 }
 
 fn allocated(
     estimate: &SiteEstimate,
-    state: &State,
+    types: &BTreeMap<u64, TypeName>,
     functions: Option<&BTreeSet<&'static str>>,
 ) -> Allocated {
     let aged = estimate.survived > 0;
@@ -253,7 +273,7 @@ fn allocated(
             .map(|share| AllocatedClass {
                 request: build::heap::largest_request(share.class.chunk_bytes, share.class.mapped),
                 chunk_bytes: share.class.chunk_bytes,
-                type_name: type_name(state, &share.class),
+                type_name: type_name(types, &share.class),
                 mapped: share.class.mapped,
                 blocks: share.blocks,
                 bytes: share.bytes,
@@ -264,53 +284,50 @@ fn allocated(
     }
 }
 
-/// Of the constants that blocks begin with.
-fn type_names(state: &State) -> &BTreeMap<u64, TypeName> {
-    static NONE: BTreeMap<u64, TypeName> = BTreeMap::new();
-    state.censuses.end.as_ref().map_or(&NONE, |end| &end.names)
+fn type_name(types: &BTreeMap<u64, TypeName>, class: &Class) -> Option<String> {
+    types.get(&class.constant?).map(build::allocations::type_name)
 }
 
-fn type_name(state: &State, class: &Class) -> Option<String> {
-    type_names(state)
-        .get(&class.constant?)
-        .map(build::allocations::type_name)
-}
-
-impl Survivors {
-    /// How births were watched, and what nobody is known for.
-    pub fn allocations(&self, state: &State, probe: &Probe, births: &BirthWatch) -> Allocations {
-        let outcome = state.outcome.as_ref();
-        let followed = |outcome: &Outcome| {
-            outcome
-                .courses
-                .values()
-                .flat_map(|course| &course.alive)
-                .filter_map(|alive| alive.first())
-                .sum()
+impl State {
+    /// How births were watched, and what nobody is known for; `None` where they were not, or no heap was read at both ends.
+    pub(super) fn allocations(&self, probe: &Probe, births: &BirthWatch) -> Option<Allocations> {
+        let told = || {
+            let heaps = self.heaps.values();
+            heaps.filter_map(|heap| Some((heap, heap.outcome.as_ref()?, heap.survivors.as_ref()?)))
         };
-        let now = state.began_to_end();
-        let births_seen = outcome.map_or(0, |outcome| {
-            outcome.courses.values().map(|course| course.seen).sum()
-        });
-        Allocations {
+        told().next()?;
+        let tell = told().any(|(.., survivors)| survivors.tell());
+        let followed = |outcome: &Outcome| -> u64 {
+            let courses = outcome.courses.values().flat_map(|course| &course.alive);
+            courses.filter_map(|alive| alive.first()).sum()
+        };
+        let seen = |outcome: &Outcome| -> u64 { outcome.courses.values().map(|course| course.seen).sum() };
+        let stands_for = told().map(|(_, outcome, _)| outcome.stands_for).max();
+        let checks = told().map(|(_, outcome, _)| outcome.checks.len()).max();
+        let mut allocations = Allocations {
             method: births.method.name().to_owned(),
             bursts: births.bursts.count(),
             watched_seconds: births.bursts.watched(),
             hits: births.hits(probe).burst,
-            births: births_seen,
-            sampling_rate: outcome.map_or(1.0, |outcome| 1.0 / outcome.stands_for.max(1) as f64),
-            followed: outcome.map_or(0, followed),
-            checks: outcome.map_or(0, |outcome| {
-                u32::try_from(outcome.checks.len()).unwrap_or(u32::MAX)
-            }),
+            births: told().map(|(_, outcome, _)| seen(outcome)).sum(),
+            sampling_rate: 1.0 / stands_for.unwrap_or(1).max(1) as f64,
+            followed: told().map(|(_, outcome, _)| followed(outcome)).sum(),
+            checks: u32::try_from(checks.unwrap_or(0)).unwrap_or(u32::MAX),
             cost_seconds: births.bursts.spent(),
-            budget_seconds: births.bursts.allowance(now, births.processor()),
+            budget_seconds: births.bursts.allowance(self.began_to_end(), births.processor()),
             target_cpu_seconds: Some(births.processor().as_secs_f64()),
-            tell: self.estimate.tells(),
-            unnamed_bytes: self.estimate.unnamed_bytes,
-            shrunk_bytes: self.estimate.shrunk_bytes,
-            unnamed: build::allocations::unnamed(&self.estimate.unnamed, type_names(state)),
+            tell,
+            ..Allocations::default()
+        };
+        // Where some tell, the others' growth has its pages for evidence.
+        for (heap, _, survivors) in told().filter(|(.., survivors)| survivors.tell() == tell) {
+            let estimate = &survivors.estimate;
+            allocations.unnamed_bytes += estimate.unnamed_bytes;
+            allocations.shrunk_bytes += estimate.shrunk_bytes;
+            let rows = build::allocations::unnamed(&estimate.unnamed, heap.type_names());
+            build::allocations::join(&mut allocations.unnamed, rows);
         }
+        Some(allocations)
     }
 }
 

@@ -12,18 +12,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use super::births::{BirthWatch, Queue};
-use super::heap::Censuses;
+use super::heap::WatchedHeap;
 use super::process::{PageRules, Process, anonymous_of, monotonic_ns, regions};
 use super::recorder::Recorder;
 use super::samples::Samples;
 use super::sampling::Sampling;
 use super::series::{Point, Series};
 use super::sites::{Sites, via};
-use super::survivors::Survivors;
 use super::translate::{changes, untagged};
 use super::{Progress, RecordOptions};
-use crate::births::Cohorts;
-use crate::births::cohorts::Outcome;
 use crate::ledger::SiteId;
 use crate::ledger::pages::{Fault, PAGES_MAX};
 use crate::probe::{Counts, Event, Probe, ProbeError};
@@ -82,16 +79,13 @@ pub(super) struct State {
     pub faults_note: Option<String>,
     /// Why the kernel did not follow the rate.
     pub sampling_error: Option<String>,
-    pub censuses: Censuses,
-    /// Blocks whose births were seen; `None` where they are not watched.
-    pub cohorts: Option<Cohorts>,
+    /// The target's, and those of its children whose births are watched.
+    pub heaps: BTreeMap<u32, WatchedHeap>,
     pub queue: Queue,
-    /// What became of them, once the heap was read at the window's end.
-    pub outcome: Option<Outcome>,
-    /// And whose the heap's growth is by that.
-    pub survivors: Option<Survivors>,
     /// Why births are not watched.
     pub allocs_not_watched: Option<String>,
+    /// Why those of children are not, and of how many.
+    pub children_not_watched: BTreeMap<String, u64>,
     pub(super) window: Duration,
 }
 
@@ -118,12 +112,10 @@ impl State {
             paging: Paging::read(std::path::Path::new("/")),
             faults_note: None,
             sampling_error: None,
-            censuses: Censuses::default(),
-            cohorts: None,
+            heaps: BTreeMap::from([(options.target.pid, WatchedHeap::default())]),
             queue: Queue::default(),
-            outcome: None,
-            survivors: None,
             allocs_not_watched: None,
+            children_not_watched: BTreeMap::new(),
             window: options.duration,
         }
     }
@@ -217,7 +209,7 @@ impl State {
         };
         let address = untagged(header.address);
         // No memory of the target's.
-        if self.cohorts.is_some() && is_page_of_probes(address) {
+        if is_page_of_probes(address) && self.heaps.values().any(WatchedHeap::has_births) {
             return;
         }
         // Sampled before the rate fell.
@@ -498,6 +490,7 @@ impl Watch {
             if Instant::now() >= next_tick && !in_burst {
                 next_tick = Instant::now() + TICK_EVERY;
                 self.tick(progress)?;
+                self.join_children(options)?;
             }
         }
         Ok(())

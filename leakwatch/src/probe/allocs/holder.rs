@@ -65,14 +65,13 @@ impl Holder {
         Ok(Self { pid, life })
     }
 
-    /// Has the link made.
+    /// Has the link made, without waiting for it: [`Self::wait`] does.
     ///
     /// # Errors
     ///
-    /// Why it could not be.
-    pub fn attach(&self) -> io::Result<()> {
-        self.tell()?;
-        self.answer()
+    /// When the holder has ended.
+    pub fn start(&self) -> io::Result<()> {
+        self.tell()
     }
 
     /// Has the link ended, without waiting for it: [`Self::wait`] does.
@@ -84,11 +83,11 @@ impl Holder {
         self.tell()
     }
 
-    /// Waits until the link has ended.
+    /// Waits until the link is made, or has ended.
     ///
     /// # Errors
     ///
-    /// As [`Self::detach`].
+    /// Why it could not be made; or the holder has ended, and the link with it.
     pub fn wait(&self) -> io::Result<()> {
         self.answer()
     }
@@ -223,6 +222,11 @@ mod tests {
 
     use super::*;
 
+    fn make(holder: &Holder) -> io::Result<()> {
+        holder.start()?;
+        holder.wait()
+    }
+
     /// Holds the writing end of a pipe, which is at its end when nobody holds that any more.
     fn holding() -> (Holder, PipeReader) {
         let (reader, writer) = io::pipe().unwrap();
@@ -236,7 +240,7 @@ mod tests {
         };
         let holder = Holder::of(&[descriptor], attach).unwrap();
         assert!(!is_at_its_end(&reader, Duration::ZERO));
-        holder.attach().unwrap();
+        make(&holder).unwrap();
         drop::<Option<PipeWriter>>(writer.take());
         (holder, reader)
     }
@@ -290,7 +294,7 @@ mod tests {
             let attach = || Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(descriptor) });
             let holder = Holder::of(&[descriptor], attach);
             let made = [u8::from(holder.is_ok_and(|holder| {
-                let made = holder.attach().is_ok();
+                let made = make(&holder).is_ok();
                 // Its drop would end the link.
                 std::mem::forget(holder);
                 made
@@ -351,7 +355,7 @@ mod tests {
                 .count()
         };
         for _ in 0..3 {
-            holder.attach().unwrap();
+            make(&holder).unwrap();
             assert_eq!(descriptors(), 3, "its socket, the file and the link");
             holder.detach().unwrap();
             holder.wait().unwrap();
@@ -363,7 +367,7 @@ mod tests {
     #[test]
     fn the_reason_of_a_refusal_is_told() {
         let holder = Holder::of(&[], || Err(io::Error::from_raw_os_error(libc::ENOEXEC))).unwrap();
-        let refused = holder.attach().unwrap_err();
+        let refused = make(&holder).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(libc::ENOEXEC));
     }
 

@@ -154,39 +154,108 @@ impl AllocHolders {
     /// The kernel's reason: the process is gone, or its file is not what it was; or a holder was killed. Then there are no
     /// probes.
     pub fn attach(&self) -> Result<AllocLinks, ProbeError> {
-        let mut links = AllocLinks {
-            holders: Arc::clone(&self.holders),
-            attached: 0,
-        };
-        for holder in &*self.holders {
-            holder.attach().map_err(|error| refusal(self.pid, &error))?;
-            links.attached += 1;
+        let (links, refused) = Self::attach_all(&[self]);
+        match refused.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(links),
         }
-        Ok(links)
+    }
+
+    /// As [`Self::attach`], into the text of several processes at the same time: each takes milliseconds. With the links
+    /// come the processes, by PID, in which there are no probes, and why.
+    #[must_use]
+    pub fn attach_all(all: &[&Self]) -> (AllocLinks, Vec<(u32, ProbeError)>) {
+        let mut refused: Vec<(u32, ProbeError)> = Vec::new();
+        let mut parts: Vec<Attached> = all
+            .iter()
+            .map(|each| Attached {
+                pid: each.pid,
+                holders: Arc::clone(&each.holders),
+                attached: 0,
+            })
+            .collect();
+        let most = all.iter().map(|each| each.holders.len()).max().unwrap_or(0);
+        for turn in 0..most {
+            let told: Vec<_> = parts.iter().map(|part| part.begin(turn)).collect();
+            for (part, told) in parts.iter_mut().zip(told) {
+                if let Err(error) = part.finish(turn, told)
+                    && !refused.iter().any(|(pid, _)| *pid == part.pid)
+                {
+                    refused.push((part.pid, refusal(part.pid, &error)));
+                }
+            }
+        }
+        // Some of a process's probes are none: dropped, they go.
+        let (parts, halves) = parts
+            .into_iter()
+            .partition(|part| part.attached == part.holders.len());
+        drop(AllocLinks { parts: halves });
+        (AllocLinks { parts }, refused)
     }
 }
 
-/// The probes in the text of one process. Dropping it takes them out, and waits until no program of theirs runs.
-#[derive(Debug)]
+/// The probes in the text of one or several processes. Dropping it takes them out, and waits until no program of theirs
+/// runs.
+#[derive(Debug, Default)]
 pub struct AllocLinks {
+    parts: Vec<Attached>,
+}
+
+/// Of one process.
+#[derive(Debug)]
+struct Attached {
+    pid: u32,
     holders: Arc<[Holder]>,
-    /// How many of them have attached.
+    /// How many of them have attached, in their order.
     attached: usize,
+}
+
+impl Attached {
+    /// Has the holder whose turn it is told to attach; `None` where there is no such holder, or one before it failed.
+    fn begin(&self, turn: usize) -> Option<io::Result<()>> {
+        let holder = self.holders.get(turn).filter(|_| self.attached == turn)?;
+        Some(holder.start())
+    }
+
+    fn finish(&mut self, turn: usize, told: Option<io::Result<()>>) -> io::Result<()> {
+        if let Some((told, holder)) = told.zip(self.holders.get(turn)) {
+            told?;
+            holder.wait()?;
+            self.attached += 1;
+        }
+        Ok(())
+    }
 }
 
 impl AllocLinks {
     /// Whether all of the probes are held: who holds them may have been killed, and births went unseen since.
     #[must_use]
     pub fn are_held(&self) -> bool {
-        self.holders.iter().all(Holder::is_alive)
+        let mut holders = self.parts.iter().flat_map(|part| part.holders.iter());
+        holders.all(Holder::is_alive)
+    }
+
+    /// Whether they are in the text of this process.
+    #[must_use]
+    pub fn are_in(&self, pid: u32) -> bool {
+        self.parts.iter().any(|part| part.pid == pid)
+    }
+
+    /// Takes over what holds others.
+    pub fn join(&mut self, mut others: Self) {
+        self.parts.append(&mut others.parts);
     }
 }
 
 impl Drop for AllocLinks {
     /// All at once: the kernel lets readers' grace periods pass for each link, and those pass for all alike.
     fn drop(&mut self) {
-        let attached = || self.holders.iter().take(self.attached).rev();
-        let told: Vec<&Holder> = attached().filter(|holder| holder.detach().is_ok()).collect();
+        let attached = |part: &'_ Attached| part.holders.len().min(part.attached);
+        let holders = self
+            .parts
+            .iter()
+            .flat_map(|part| part.holders.iter().take(attached(part)).rev());
+        let told: Vec<&Holder> = holders.filter(|holder| holder.detach().is_ok()).collect();
         for holder in told {
             // One that has ended has ended its link.
             let _: io::Result<()> = holder.wait();

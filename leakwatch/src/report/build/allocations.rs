@@ -71,6 +71,23 @@ pub fn unnamed(classes: &[ClassGrowth], names: &BTreeMap<u64, TypeName>) -> Vec<
         .collect()
 }
 
+/// Adds another process's rows: those of one class become one. The greatest first.
+pub fn join(rows: &mut Vec<UnnamedClass>, others: Vec<UnnamedClass>) {
+    for other in others {
+        let alike = |row: &&mut UnnamedClass| {
+            (row.chunk_bytes, row.bytes, &row.type_name) == (other.chunk_bytes, other.bytes, &other.type_name)
+        };
+        match rows.iter_mut().find(alike) {
+            Some(row) => {
+                row.growth_count = row.growth_count.saturating_add(other.growth_count);
+                row.growth_bytes = row.growth_bytes.saturating_add(other.growth_bytes);
+            }
+            None => rows.push(other),
+        }
+    }
+    rows.sort_by_key(|row| std::cmp::Reverse(row.growth_bytes));
+}
+
 /// What was reckoned, as a whole number; at least 0.
 #[expect(
     clippy::cast_possible_truncation,

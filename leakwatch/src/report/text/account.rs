@@ -22,6 +22,10 @@ const REASONS: &[(&str, &str)] = &[
     ("unnamed_growth", "blocks in use whose birth was not seen"),
     ("freed_blocks_from_before", "blocks from before the window, freed"),
     ("kept_free_in_heap", "free, but kept by the allocator"),
+    (
+        "gained_before_heap_was_read",
+        "gained by a child before its heap was read",
+    ),
 ];
 
 const REGIONS: &[(&str, &str)] = &[

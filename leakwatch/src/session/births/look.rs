@@ -8,37 +8,43 @@ use crate::census::memory::ProcessMemory;
 use crate::census::watched::{Glimpse, Lists, glimpse};
 use crate::session::process::monotonic_ns;
 
+/// What is to be looked at in one process.
+pub(super) struct Wanted {
+    pub pid: u32,
+    pub lists: Arc<Lists>,
+    pub looks: Vec<Look>,
+}
+
 /// A look at blocks, on a thread of its own.
 pub(super) struct Looking {
-    looks: Vec<Look>,
     /// When it began, nanoseconds.
     pub time: u64,
-    thread: JoinHandle<Vec<Seen>>,
+    thread: JoinHandle<Vec<(Wanted, Vec<Seen>)>>,
 }
 
 impl Looking {
-    pub fn start(pid: u32, lists: &Arc<Lists>, looks: Vec<Look>) -> Option<Self> {
-        let addresses: Vec<u64> = looks.iter().map(|look| look.address).collect();
-        let lists = Arc::clone(lists);
+    pub fn start(all: Vec<Wanted>) -> Option<Self> {
         let time = monotonic_ns();
+        let look = |wanted: Wanted| {
+            let addresses: Vec<u64> = wanted.looks.iter().map(|look| look.address).collect();
+            let found = glimpse(&ProcessMemory::of(wanted.pid), &wanted.lists, &addresses);
+            let mut seen: Vec<Seen> = found.into_iter().map(seen).collect();
+            seen.resize(wanted.looks.len(), Seen::Unknown);
+            (wanted, seen)
+        };
         let thread = std::thread::Builder::new()
-            .spawn(move || {
-                let found = glimpse(&ProcessMemory::of(pid), &lists, &addresses);
-                found.into_iter().map(seen).collect()
-            })
+            .spawn(move || all.into_iter().map(look).collect())
             .ok()?;
-        Some(Self { looks, time, thread })
+        Some(Self { time, thread })
     }
 
     pub fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// What was seen, one for each look. A look that failed saw nothing.
-    pub fn finish(self) -> (Vec<Look>, u64, Vec<Seen>) {
-        let mut seen = self.thread.join().unwrap_or_default();
-        seen.resize(self.looks.len(), Seen::Unknown);
-        (self.looks, self.time, seen)
+    /// When it began, and what was seen, one for each look. A look that failed saw nothing.
+    pub fn finish(self) -> (u64, Vec<(Wanted, Vec<Seen>)>) {
+        (self.time, self.thread.join().unwrap_or_default())
     }
 }
 

@@ -1,34 +1,36 @@
-//! Births of the target's blocks, watched in bursts over the window, and what was born looked at again.
+//! Births of blocks, watched in bursts over the window, and what was born looked at again: the target's, and those of
+//! children that stay (`members`).
 //!
-//! A stretch is from when the probes are put into the target's text to when they are taken out. What was born in it is
+//! A stretch (`stretch`) is from when the probes are put into the processes' text to when they are taken out. What was born in it is
 //! looked at near its end, while a later birth at the same address would still be seen; what was born just before is
 //! left out, since it may be gone at once. Two checks over the window tell young blocks from those that stay, and the
 //! census at its end has the last word (`survivors`).
 
 mod look;
+mod members;
 mod queue;
+mod stretch;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use leakwatch_ebpf::wire::alloc::cut;
-use leakwatch_ebpf::wire::{Counter, SAMPLE_ALL, SAMPLE_MIN};
+use leakwatch_ebpf::wire::{Counter, SAMPLE_ALL};
 
 use super::RecordOptions;
 use super::priority::Priority;
 use super::process::monotonic_ns;
 use super::watch::{DRAIN_MAX, Watch};
 use crate::births::cohorts::Look;
-use crate::births::{Bursts, Cohorts, HitCost, Hits, LEEWAY, NO_BUDGET, Plan, Spent, Step};
-use crate::census::watched::Lists;
-use crate::probe::allocs::{AllocHolders, AllocLinks, AllocMethod, BurstLimits};
-use crate::probe::{Probe, ProbeError};
-use crate::sampler::{ProcRoot, stat};
-use crate::target::entry_points::safe_to_probe;
-use crate::target::{Proc, allocator};
+use crate::births::{Bursts, Cohorts, HitCost, Hits, NO_BUDGET, Plan};
+use crate::probe::Probe;
+use crate::probe::allocs::{AllocHolders, AllocMethod};
+use crate::sampler::ProcRoot;
+use crate::target::entry_points::EntryPoints;
 
-use look::Looking;
+use look::{Looking, Wanted};
+use members::Member;
 pub(super) use queue::Queue;
+use stretch::Stretch;
 
 /// When births are watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,10 +43,6 @@ pub enum AllocsChoice {
     Never,
 }
 
-/// Of a stretch, or what of it was not looked at yet: births in its last part are too young to be followed.
-const TOO_YOUNG: u32 = 6;
-/// Of a burst's time, or of its hits, so much is spent when the look begins, which is a part of it too.
-const LOOK_AT: f64 = 0.6;
 /// The checks between the window's ends, as parts of it.
 const CHECKS: [f64; 2] = [1.0 / 3.0, 2.0 / 3.0];
 /// In a stretch that is longer than this, births are unwound while it lasts, for so long at once.
@@ -53,11 +51,27 @@ const SLICE: Duration = Duration::from_millis(1);
 
 /// What is known before the window, while nothing is watched yet.
 pub(super) struct Prepared {
+    /// Of the target, or why its own births are not to be watched: its children's may.
+    points: Result<Points, String>,
+    method: AllocMethod,
+    cost: HitCost,
+}
+
+/// What puts the probes into a process's text.
+struct Points {
     holders: AllocHolders,
     /// The deepest that a thread's own stack goes, bytes.
     stack_bytes_max: u64,
-    method: AllocMethod,
-    cost: HitCost,
+}
+
+impl Points {
+    fn hold(probe: &Probe, pid: u32, points: &EntryPoints) -> Result<Self, String> {
+        let holders = probe.hold_allocs(pid, points);
+        Ok(Self {
+            holders: holders.map_err(|error| error.to_string())?,
+            stack_bytes_max: points.stack_bytes_max,
+        })
+    }
 }
 
 /// Finds the target's allocator functions, loads the programs and measures what a hit costs. What waits in the ring is
@@ -71,8 +85,10 @@ pub(super) fn prepare(probe: &mut Probe, options: &RecordOptions) -> Result<Prep
     if options.census == super::CensusChoice::Never {
         return Err("deaths are told by the heap, which is not read (--census never)".to_owned());
     }
-    let allocator = allocator::identify(&Proc::host(), pid).map_err(|error| error.to_string())?;
-    let points = safe_to_probe(&Proc::host(), pid, &allocator).map_err(|why| why.to_string())?;
+    let points = match members::entry_points(pid) {
+        Err(why) if !options.follow_children => return Err(why),
+        points => points,
+    };
     let method = probe.load_allocs().map_err(|error| error.to_string())?;
     if method == AllocMethod::Events && options.allocs == AllocsChoice::Auto {
         return Err(
@@ -81,12 +97,8 @@ pub(super) fn prepare(probe: &mut Probe, options: &RecordOptions) -> Result<Prep
         );
     }
     let cost = probe.calibrate_allocs().map_err(|error| error.to_string())?;
-    let holders = probe
-        .hold_allocs(pid, &points)
-        .map_err(|error| error.to_string())?;
     Ok(Prepared {
-        holders,
-        stack_bytes_max: points.stack_bytes_max,
+        points: points.and_then(|points| Points::hold(probe, pid, &points)),
         method,
         cost,
     })
@@ -94,17 +106,14 @@ pub(super) fn prepare(probe: &mut Probe, options: &RecordOptions) -> Result<Prep
 
 /// Births in the window.
 pub(super) struct BirthWatch {
-    target: u32,
-    holders: AllocHolders,
-    stack_bytes_max: u64,
+    /// By PID: the target, and children that have joined it.
+    members: BTreeMap<u32, Member>,
     pub method: AllocMethod,
     pub bursts: Bursts,
     window: Duration,
-    lists: Arc<Lists>,
     phase: Phase,
-    /// The target's processor time when the window began.
-    processor_before: Duration,
-    processor: Duration,
+    /// Of members that are gone.
+    processor_gone: Duration,
     /// The kernel's counters when the window began, and up to where the bursts were told of them.
     hits_before: Hits,
     told: Hits,
@@ -126,22 +135,6 @@ enum Phase {
     Waiting { until: Duration },
     Watching(Stretch),
     Over,
-}
-
-/// The probes are in the target's text. Times are of the window.
-struct Stretch {
-    links: AllocLinks,
-    urgent: Option<Priority>,
-    since: Duration,
-    /// What is not told to the bursts yet began then.
-    began: Duration,
-    /// What is not looked at yet began then.
-    unlooked: Duration,
-    /// When it is to be looked at.
-    until: Duration,
-    /// Hits of the whole stretch after which it is, whatever the time.
-    hits: u64,
-    looking: Option<Looking>,
 }
 
 impl BirthWatch {
@@ -173,41 +166,40 @@ impl BirthWatch {
     }
 
     fn look_at_clock(&mut self, root: &ProcRoot) {
-        // Of a target that is gone the last look stands.
-        if let Some(processor) = processor(root, self.target) {
-            self.processor = processor.saturating_sub(self.processor_before);
+        for (pid, member) in &mut self.members {
+            member.look_at_clock(root, *pid);
         }
     }
 
-    /// The processor time that the target has used in the window so far.
+    /// The processor time that the processes have used in the window so far, since they are watched.
     pub fn processor(&self) -> Duration {
-        self.processor
+        self.members
+            .values()
+            .fold(self.processor_gone, |sum, member| sum + member.processor())
     }
 }
 
 impl Watch {
-    /// Births are watched from now on, if the heap was read.
+    /// Births are watched from now on, if the heap was read. If it was not, those of children may still be.
     pub fn begin_births(&mut self, prepared: Prepared, options: &RecordOptions) {
-        let Some(start) = &self.state.censuses.start else {
-            let why = self.state.censuses.not_taken.as_deref();
-            self.state.allocs_not_watched = Some(format!(
-                "the heap was not read {}",
-                why.unwrap_or("at the window's start")
-            ));
-            return;
-        };
-        let Some(lists) = start.census.lists.clone() else {
-            self.state.allocs_not_watched = Some("the heap's free lists were not found".to_owned());
-            return;
-        };
-        let Prepared {
-            holders,
-            stack_bytes_max,
-            method,
-            cost,
-        } = prepared;
+        let pid = options.target.pid;
+        let Prepared { points, method, cost } = prepared;
+        let heap = self.state.heaps.entry(pid).or_default();
+        let mut members = BTreeMap::new();
+        match points.and_then(|points| Member::new(&self.state.root, pid, &heap.censuses, points)) {
+            Ok(member) => {
+                members.insert(pid, member);
+                heap.cohorts = Some(Cohorts::new(SAMPLE_ALL));
+            }
+            Err(why) if options.follow_children => {
+                self.state.allocs_not_watched = Some(format!("those of the process itself, as {why}"));
+            }
+            Err(why) => {
+                self.state.allocs_not_watched = Some(why);
+                return;
+            }
+        }
         let counts = self.probe.counts().unwrap_or_default();
-        let processor = processor(&self.state.root, options.target.pid).unwrap_or_default();
         let fraction = match options.allocs {
             AllocsChoice::Always => NO_BUDGET,
             AllocsChoice::Auto | AllocsChoice::Never => options.allocs_budget,
@@ -223,20 +215,15 @@ impl Watch {
             .map(|part| options.duration.mul_f64(*part))
             .collect();
         checks.reverse();
-        self.state.cohorts = Some(Cohorts::new(SAMPLE_ALL));
         self.births = Some(BirthWatch {
-            target: options.target.pid,
-            holders,
-            stack_bytes_max,
+            members,
             method,
             bursts,
             window: options.duration,
-            lists: Arc::new(lists),
             phase: Phase::Waiting {
                 until: Duration::ZERO,
             },
-            processor_before: processor,
-            processor: Duration::ZERO,
+            processor_gone: Duration::ZERO,
             hits_before: counts.hits(),
             told: counts.hits(),
             lost_before: counts.get(Counter::LostAllocs),
@@ -284,7 +271,7 @@ impl Watch {
         {
             let looking = stretch.looking.take().or_else(|| {
                 self.drain_births(monotonic_ns());
-                self.start_look(births.target, &births.lists, births.window, stretch)
+                self.start_look(&births.members, births.window, stretch)
             });
             births.looked = looking;
         }
@@ -292,241 +279,6 @@ impl Watch {
         self.end_stretch(&mut births);
         births.phase = Phase::Over;
         self.births = Some(births);
-    }
-
-    fn step_stretch(&mut self, births: &mut BirthWatch) -> Result<(), ProbeError> {
-        if self.state.target_gone() {
-            self.end_stretch(births);
-            births.phase = Phase::Over;
-            return Ok(());
-        }
-        let now = self.state.began.elapsed();
-        match &mut births.phase {
-            Phase::Waiting { until } if now >= *until => self.ask(births),
-            Phase::Waiting { .. } | Phase::Over => Ok(()),
-            Phase::Watching(stretch) => {
-                let state = self.probe.burst_state()?;
-                if state.cut & cut::OFF_STACK != 0 {
-                    self.found_other_stacks(births);
-                    return Ok(());
-                }
-                if state.cut != 0 {
-                    // Births went unseen since, and a block that is there may be one of these.
-                    births.cut += 1;
-                    self.tell(births);
-                    self.end_stretch(births);
-                    births.phase = Phase::Waiting { until: now };
-                    return self.ask(births);
-                }
-                match stretch.looking.take() {
-                    None if now >= stretch.until || state.hits >= stretch.hits => {
-                        self.drain_births(monotonic_ns());
-                        stretch.looking = self.start_look(births.target, &births.lists, now, stretch);
-                        Ok(())
-                    }
-                    Some(looking) if looking.is_finished() => {
-                        // The probes go first, if they go: to say whose blocks these are takes longer.
-                        births.looked = Some(looking);
-                        self.tell(births);
-                        let asked = self.ask(births);
-                        if let Phase::Watching(stretch) = &mut births.phase {
-                            stretch.urgent = None;
-                        }
-                        self.finish_look(births);
-                        asked
-                    }
-                    looking => {
-                        stretch.looking = looking;
-                        Ok(())
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes from the ring what was born by `time`, nanoseconds: while the probes are there it is never empty for long.
-    fn drain_births(&mut self, time: u64) {
-        const AT_ONCE: usize = 256;
-        while self.drain(AT_ONCE) == AT_ONCE && self.state.queue.latest <= time {}
-    }
-
-    /// What was born so far and is not too young.
-    fn start_look(
-        &mut self,
-        pid: u32,
-        lists: &Arc<Lists>,
-        now: Duration,
-        stretch: &mut Stretch,
-    ) -> Option<Looking> {
-        let age = now.saturating_sub(stretch.unlooked) / TOO_YOUNG;
-        let until = monotonic_ns().saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
-        let cohorts = self.state.cohorts.as_ref()?;
-        let mut standing = self.state.queue.standing(cohorts.threshold(), until);
-        for look in cohorts.to_look_at(until) {
-            standing.entry(look.address).or_insert(look.born);
-        }
-        let looks = standing.into_iter().map(|(address, born)| Look { address, born });
-        Looking::start(pid, lists, looks.collect())
-    }
-
-    /// Tells the cohorts what the last look saw.
-    fn finish_look(&mut self, births: &mut BirthWatch) {
-        let Some(looking) = births.looked.take() else {
-            return;
-        };
-        let (looks, time, seen) = looking.finish();
-        // A birth at one of the addresses since then is in the ring: it ends what was seen.
-        self.drain_rest();
-        self.state.work_off_until(time);
-        if let Some(cohorts) = &mut self.state.cohorts {
-            cohorts.looked(time, &looks, &seen);
-        }
-    }
-
-    /// Tells the bursts what the stretch has come to since it was told last.
-    fn tell(&mut self, births: &mut BirthWatch) {
-        let Phase::Watching(stretch) = &mut births.phase else {
-            return;
-        };
-        let now = self.state.began.elapsed();
-        let Ok(counts) = self.probe.counts() else { return };
-        let hits = counts.hits();
-        births.bursts.ended(&Spent {
-            length: now.saturating_sub(stretch.began),
-            hits: hits.since(&births.told),
-        });
-        births.told = hits;
-        stretch.began = now;
-        if let Some(looked) = &births.looked {
-            let looked_at = Duration::from_nanos(looked.time.saturating_sub(self.state.began_ns()));
-            let whole = looked_at.saturating_sub(stretch.unlooked);
-            let old_enough = whole - whole / TOO_YOUNG;
-            births.followed += old_enough;
-            stretch.unlooked += old_enough;
-        }
-        // The sample was more than the ring could take.
-        let lost = counts.get(Counter::LostAllocs);
-        if lost > births.lost_before {
-            births.lost_before = lost;
-            if let Some(cohorts) = &mut self.state.cohorts {
-                cohorts.lower((cohorts.threshold() / 2).max(SAMPLE_MIN));
-            }
-        }
-    }
-
-    /// What the bursts say is next.
-    fn ask(&mut self, births: &mut BirthWatch) -> Result<(), ProbeError> {
-        if births.given_up.is_some() {
-            self.end_stretch(births);
-            births.phase = Phase::Over;
-            return Ok(());
-        }
-        let now = self.state.began.elapsed();
-        births.look_at_clock(&self.state.root);
-        match births.bursts.next(now, births.processor) {
-            Step::Watch { length, hits_max } => self.watch_births(births, length, hits_max),
-            Step::Wait { until } => {
-                self.end_stretch(births);
-                births.phase = Phase::Waiting { until };
-                Ok(())
-            }
-            Step::Done => {
-                self.end_stretch(births);
-                births.phase = Phase::Over;
-                Ok(())
-            }
-        }
-    }
-
-    fn watch_births(
-        &mut self,
-        births: &mut BirthWatch,
-        length: Duration,
-        hits_max: u64,
-    ) -> Result<(), ProbeError> {
-        let threshold = self.state.cohorts.as_ref().map_or(0, Cohorts::threshold);
-        let mut limits = BurstLimits {
-            threshold,
-            hits_max,
-            stack_bytes_max: births.stack_bytes_max,
-        };
-        if let Phase::Watching(stretch) = &mut births.phase {
-            let before = self.probe.burst_state()?.hits;
-            limits.hits_max = hits_max.saturating_add(before);
-            self.probe.set_burst_limits(&limits)?;
-            stretch.until = self.state.began.elapsed() + length;
-            stretch.hits = before.saturating_add(part(hits_max));
-            return Ok(());
-        }
-        // On a machine that is busy nothing else would end the burst in time.
-        let urgent = Priority::urgent();
-        // While the probes are put in some births would go unseen, and every hit would cost as much as one that is seen.
-        let links = births.holders.attach()?;
-        self.probe.begin_burst(&limits)?;
-        let began = self.state.began.elapsed();
-        births.phase = Phase::Watching(Stretch {
-            links,
-            urgent: Some(urgent),
-            since: began,
-            began,
-            unlooked: began,
-            until: began + length.mul_f64(LOOK_AT),
-            hits: part(hits_max),
-            looking: None,
-        });
-        Ok(())
-    }
-
-    /// User-space threads: what a probe does to their stacks is not known.
-    fn found_other_stacks(&mut self, births: &mut BirthWatch) {
-        births.given_up = Some(
-            "a call of the allocator came on a stack that is not its thread's own (user-space threads)"
-                .to_owned(),
-        );
-        self.tell(births);
-        self.end_stretch(births);
-        births.phase = Phase::Over;
-    }
-
-    /// Takes the probes out, if they are there.
-    fn end_stretch(&mut self, births: &mut BirthWatch) {
-        let Phase::Watching(stretch) = std::mem::replace(&mut births.phase, Phase::Over) else {
-            return;
-        };
-        // The programs must be told before they go; that they were not is told by what follows as well.
-        if let Err(error) = self.probe.end_burst() {
-            births.given_up.get_or_insert_with(|| error.to_string());
-        }
-        let Stretch {
-            links,
-            looking,
-            urgent,
-            ..
-        } = stretch;
-        if !links.are_held() {
-            births.given_up.get_or_insert_with(|| {
-                "a process of leakwatch's own that held the probes was killed".to_owned()
-            });
-        }
-        if self.drain_while(move || drop(links)).is_err() {
-            births
-                .given_up
-                .get_or_insert_with(|| "the probes could not be taken out in order".to_owned());
-        }
-        drop(urgent);
-        if let Ok(counts) = self.probe.counts() {
-            let hits = counts.hits();
-            births.bursts.detached(&hits.since(&births.told));
-            births.told = hits;
-        }
-        self.drain_rest();
-        self.finish_look(births);
-        self.work_off_modestly();
-        // One that is under way was not in time.
-        drop(looking);
-        if let Some(cohorts) = &mut self.state.cohorts {
-            cohorts.end_stretch();
-        }
     }
 
     /// Unwinds all that waits. The burst has made the target late enough: it goes first.
@@ -549,33 +301,34 @@ impl Watch {
             return;
         }
         births.checks.pop();
-        if let Some(cohorts) = &self.state.cohorts {
-            births.check = Looking::start(births.target, &births.lists, cohorts.candidates());
-        }
+        births.check = Looking::start(self.wanted(&births.members, |_, cohorts| cohorts.candidates()));
+    }
+
+    /// What is to be looked at in each of the processes.
+    fn wanted(
+        &self,
+        members: &BTreeMap<u32, Member>,
+        looks: impl Fn(u32, &Cohorts) -> Vec<Look>,
+    ) -> Vec<Wanted> {
+        let of_member = |(pid, member): (&u32, &Member)| {
+            let cohorts = self.state.heaps.get(pid)?.cohorts.as_ref()?;
+            Some(Wanted {
+                pid: *pid,
+                lists: member.lists(),
+                looks: looks(*pid, cohorts),
+            })
+        };
+        members.iter().filter_map(of_member).collect()
     }
 
     fn finish_check(&mut self, check: Looking) {
-        let (looks, time, seen) = check.finish();
+        let (time, seen) = check.finish();
         self.drain_rest();
         self.state.work_off(Duration::MAX);
-        if let Some(cohorts) = &mut self.state.cohorts {
-            cohorts.checked(time, &looks, &seen);
+        for (wanted, seen) in seen {
+            if let Some(cohorts) = self.state.cohorts_of(wanted.pid) {
+                cohorts.checked(time, &wanted.looks, &seen);
+            }
         }
     }
-}
-
-/// Of the most hits, those at which a look is due.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "a cast from float saturates, and a few hits more or less do not matter"
-)]
-fn part(hits_max: u64) -> u64 {
-    (hits_max as f64 / LEEWAY * LOOK_AT) as u64
-}
-
-/// The processor time of a process, all of its threads.
-fn processor(root: &ProcRoot, pid: u32) -> Option<Duration> {
-    stat::read(root, pid).ok().map(|stat| stat.processor)
 }

@@ -57,10 +57,11 @@ impl Queue {
         Some(queued)
     }
 
-    /// The blocks that stand at their addresses when all of it is done, born at `until` or before.
-    pub fn standing(&self, threshold: u64, until: u64) -> BTreeMap<u64, u64> {
+    /// The blocks of a process that stand at their addresses when all of it is done, born at `until` or before.
+    pub fn standing(&self, pid: u32, threshold: u64, until: u64) -> BTreeMap<u64, u64> {
         let mut standing = BTreeMap::new();
-        for Queued { header, .. } in &self.births {
+        let of_process = self.births.iter().filter(|birth| birth.header.tgid == pid);
+        for Queued { header, .. } in of_process {
             standing.remove(&untagged(header.old_address));
             let address = untagged(header.address);
             if block_in_sample(address, threshold) {
@@ -75,7 +76,7 @@ impl Queue {
 impl State {
     /// A block was born, or realloc gave one up: to be told to the cohorts by [`Self::work_off`].
     pub(in crate::session) fn birth(&mut self, event: &Event<'_>) {
-        if event.header.tgid != self.target || self.cohorts.is_none() {
+        if self.cohorts_of(event.header.tgid).is_none() {
             self.stray_events += 1;
             return;
         }
@@ -110,11 +111,12 @@ impl State {
 
     fn unwind_birth(&mut self, queued: &Queued) {
         let header = &queued.header;
-        let Some(cohorts) = &mut self.cohorts else { return };
         let (address, old) = (untagged(header.address), untagged(header.old_address));
         let began = header.old_length;
         if header.flags & flags::THINNED != 0 {
-            cohorts.left(old, began);
+            if let Some(cohorts) = self.cohorts_of(header.tgid) {
+                cohorts.left(old, began);
+            }
             return;
         }
         if let Some(process) = living(&mut self.processes, header.tgid, &mut self.stray_events) {
@@ -135,6 +137,9 @@ impl State {
             time: header.time,
             thread: header.tid,
             function: header.protection,
+        };
+        let Some(cohorts) = self.cohorts_of(header.tgid) else {
+            return;
         };
         if old == 0 {
             cohorts.born(address, facts);

@@ -1,0 +1,306 @@
+//! A stretch: from when the probes are put into the processes' text to when they are taken out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use leakwatch_ebpf::wire::alloc::cut;
+use leakwatch_ebpf::wire::{Counter, SAMPLE_MIN};
+
+use super::look::Looking;
+use super::members::Member;
+use super::{BirthWatch, Phase};
+use crate::births::cohorts::Look;
+use crate::births::{LEEWAY, Spent, Step};
+use crate::probe::ProbeError;
+use crate::probe::allocs::{AllocHolders, AllocLinks, BurstLimits};
+use crate::session::priority::Priority;
+use crate::session::process::monotonic_ns;
+use crate::session::watch::Watch;
+
+/// Of a stretch, or what of it was not looked at yet: births in its last part are too young to be followed.
+const TOO_YOUNG: u32 = 6;
+/// Of a burst's time, or of its hits, so much is spent when the look begins, which is a part of it too.
+const LOOK_AT: f64 = 0.6;
+/// Where there is nobody to watch yet, it is asked again after so long.
+const NOBODY: Duration = Duration::from_millis(250);
+
+/// The probes are in the text. Times are of the window.
+pub(super) struct Stretch {
+    pub links: AllocLinks,
+    /// Of a burst: it is to be short.
+    pub urgent: Option<Priority>,
+    pub since: Duration,
+    /// What is not told to the bursts yet began then.
+    began: Duration,
+    /// What is not looked at yet began then.
+    unlooked: Duration,
+    /// When it is to be looked at.
+    pub until: Duration,
+    /// Hits of the whole stretch after which it is, whatever the time.
+    hits: u64,
+    pub looking: Option<Looking>,
+}
+
+impl Watch {
+    pub(super) fn step_stretch(&mut self, births: &mut BirthWatch) -> Result<(), ProbeError> {
+        if self.state.target_gone() {
+            self.end_stretch(births);
+            births.phase = Phase::Over;
+            return Ok(());
+        }
+        let now = self.state.began.elapsed();
+        match &mut births.phase {
+            Phase::Waiting { until } if now >= *until => self.ask(births),
+            Phase::Waiting { .. } | Phase::Over => Ok(()),
+            Phase::Watching(stretch) => {
+                let state = self.probe.burst_state()?;
+                if state.cut & cut::OFF_STACK != 0 {
+                    self.found_other_stacks(births);
+                    return Ok(());
+                }
+                if state.cut != 0 {
+                    // Births went unseen since, and a block that is there may be one of these.
+                    births.cut += 1;
+                    self.tell(births);
+                    self.end_stretch(births);
+                    births.phase = Phase::Waiting { until: now };
+                    return self.ask(births);
+                }
+                match stretch.looking.take() {
+                    None if now >= stretch.until || state.hits >= stretch.hits => {
+                        self.drain_births(monotonic_ns());
+                        stretch.looking = self.start_look(&births.members, now, stretch);
+                        Ok(())
+                    }
+                    Some(looking) if looking.is_finished() => {
+                        // The probes go first, if they go: to say whose blocks these are takes longer.
+                        births.looked = Some(looking);
+                        self.tell(births);
+                        let asked = self.ask(births);
+                        if let Phase::Watching(stretch) = &mut births.phase {
+                            stretch.urgent = None;
+                        }
+                        self.finish_look(births);
+                        asked
+                    }
+                    looking => {
+                        stretch.looking = looking;
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes from the ring what was born by `time`, nanoseconds: while the probes are there it is never empty for long.
+    pub(super) fn drain_births(&mut self, time: u64) {
+        const AT_ONCE: usize = 256;
+        while self.drain(AT_ONCE) == AT_ONCE && self.state.queue.latest <= time {}
+    }
+
+    /// What was born so far and is not too young.
+    pub(super) fn start_look(
+        &self,
+        members: &BTreeMap<u32, Member>,
+        now: Duration,
+        stretch: &Stretch,
+    ) -> Option<Looking> {
+        let age = now.saturating_sub(stretch.unlooked) / TOO_YOUNG;
+        let until = monotonic_ns().saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+        Looking::start(self.wanted(members, |pid, cohorts| {
+            let mut standing = self.state.queue.standing(pid, cohorts.threshold(), until);
+            for look in cohorts.to_look_at(until) {
+                standing.entry(look.address).or_insert(look.born);
+            }
+            let looks = standing.into_iter();
+            looks.map(|(address, born)| Look { address, born }).collect()
+        }))
+    }
+
+    /// Tells the cohorts what the last look saw.
+    fn finish_look(&mut self, births: &mut BirthWatch) {
+        let Some(looking) = births.looked.take() else {
+            return;
+        };
+        let (time, seen) = looking.finish();
+        // A birth at one of the addresses since then is in the ring: it ends what was seen.
+        self.drain_rest();
+        self.state.work_off_until(time);
+        for (wanted, seen) in seen {
+            if let Some(cohorts) = self.state.cohorts_of(wanted.pid) {
+                cohorts.looked(time, &wanted.looks, &seen);
+            }
+        }
+    }
+
+    /// Tells the bursts what the stretch has come to since it was told last.
+    pub(super) fn tell(&mut self, births: &mut BirthWatch) {
+        let Phase::Watching(stretch) = &mut births.phase else {
+            return;
+        };
+        let now = self.state.began.elapsed();
+        let Ok(counts) = self.probe.counts() else { return };
+        let hits = counts.hits();
+        births.bursts.ended(&Spent {
+            length: now.saturating_sub(stretch.began),
+            hits: hits.since(&births.told),
+        });
+        births.told = hits;
+        stretch.began = now;
+        if let Some(looked) = &births.looked {
+            let looked_at = Duration::from_nanos(looked.time.saturating_sub(self.state.began_ns()));
+            let whole = looked_at.saturating_sub(stretch.unlooked);
+            let old_enough = whole - whole / TOO_YOUNG;
+            births.followed += old_enough;
+            stretch.unlooked += old_enough;
+        }
+        // The sample was more than the ring could take.
+        let lost = counts.get(Counter::LostAllocs);
+        if lost > births.lost_before {
+            births.lost_before = lost;
+            let threshold = self.state.births_threshold();
+            self.state.lower_births((threshold / 2).max(SAMPLE_MIN));
+        }
+    }
+
+    /// What the bursts say is next.
+    fn ask(&mut self, births: &mut BirthWatch) -> Result<(), ProbeError> {
+        if births.given_up.is_some() {
+            self.end_stretch(births);
+            births.phase = Phase::Over;
+            return Ok(());
+        }
+        let now = self.state.began.elapsed();
+        births.part_with_the_gone(&self.state);
+        if births.members.is_empty() {
+            self.end_stretch(births);
+            births.phase = Phase::Waiting { until: now + NOBODY };
+            return Ok(());
+        }
+        births.look_at_clock(&self.state.root);
+        match births.bursts.next(now, births.processor()) {
+            Step::Watch { length, hits_max } => self.watch_births(births, length, hits_max),
+            Step::Wait { until } => {
+                self.end_stretch(births);
+                births.phase = Phase::Waiting { until };
+                Ok(())
+            }
+            Step::Done => {
+                self.end_stretch(births);
+                births.phase = Phase::Over;
+                Ok(())
+            }
+        }
+    }
+
+    fn watch_births(
+        &mut self,
+        births: &mut BirthWatch,
+        length: Duration,
+        hits_max: u64,
+    ) -> Result<(), ProbeError> {
+        let threshold = self.state.births_threshold();
+        self.state.lower_births(threshold);
+        let members = births.members.values();
+        let mut limits = BurstLimits {
+            threshold,
+            hits_max,
+            stack_bytes_max: members.map(Member::stack_bytes_max).max().unwrap_or(0),
+        };
+        if let Phase::Watching(stretch) = &mut births.phase {
+            let before = self.probe.burst_state()?.hits;
+            limits.hits_max = hits_max.saturating_add(before);
+            self.probe.set_burst_limits(&limits)?;
+            stretch.until = self.state.began.elapsed() + length;
+            stretch.hits = before.saturating_add(part(hits_max));
+            return self.attach_joined(births);
+        }
+        // On a machine that is busy nothing else would end the burst in time.
+        let urgent = Priority::urgent();
+        // While the probes are put in some births would go unseen, and every hit would cost as much as one that is seen.
+        let holders: Vec<&AllocHolders> = births.members.values().map(Member::holders).collect();
+        let (links, refused) = AllocHolders::attach_all(&holders);
+        births.refused(refused, self.state.target)?;
+        self.probe.begin_burst(&limits)?;
+        let began = self.state.began.elapsed();
+        births.phase = Phase::Watching(Stretch {
+            links,
+            urgent: Some(urgent),
+            since: began,
+            began,
+            unlooked: began,
+            until: began + length.mul_f64(LOOK_AT),
+            hits: part(hits_max),
+            looking: None,
+        });
+        Ok(())
+    }
+
+    /// User-space threads: what a probe does to their stacks is not known.
+    fn found_other_stacks(&mut self, births: &mut BirthWatch) {
+        births.given_up = Some(
+            "a call of the allocator came on a stack that is not its thread's own (user-space threads)"
+                .to_owned(),
+        );
+        self.tell(births);
+        self.end_stretch(births);
+        births.phase = Phase::Over;
+    }
+
+    /// Takes the probes out, if they are there.
+    pub(super) fn end_stretch(&mut self, births: &mut BirthWatch) {
+        let Phase::Watching(stretch) = std::mem::replace(&mut births.phase, Phase::Over) else {
+            return;
+        };
+        // The programs must be told before they go; that they were not is told by what follows as well.
+        if let Err(error) = self.probe.end_burst() {
+            births.given_up.get_or_insert_with(|| error.to_string());
+        }
+        let Stretch {
+            links,
+            looking,
+            urgent,
+            ..
+        } = stretch;
+        if !links.are_held() {
+            births.given_up.get_or_insert_with(|| {
+                "a process of leakwatch's own that held the probes was killed".to_owned()
+            });
+        }
+        if self.drain_while(move || drop(links)).is_err() {
+            births
+                .given_up
+                .get_or_insert_with(|| "the probes could not be taken out in order".to_owned());
+        }
+        drop(urgent);
+        if let Ok(counts) = self.probe.counts() {
+            let hits = counts.hits();
+            births.bursts.detached(&hits.since(&births.told));
+            births.told = hits;
+        }
+        self.drain_rest();
+        self.finish_look(births);
+        self.work_off_modestly();
+        // One that is under way was not in time.
+        drop(looking);
+        for cohorts in self
+            .state
+            .heaps
+            .values_mut()
+            .filter_map(|heap| heap.cohorts.as_mut())
+        {
+            cohorts.end_stretch();
+        }
+    }
+}
+
+/// Of the most hits, those at which a look is due.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a cast from float saturates, and a few hits more or less do not matter"
+)]
+fn part(hits_max: u64) -> u64 {
+    (hits_max as f64 / LEEWAY * LOOK_AT) as u64
+}
