@@ -7,7 +7,7 @@
 #include <sys/prctl.h>
 #include "cohort.h"
 
-enum { WORKERS_MAX = 8, UPLOAD_BYTES = 1000, AT_ONCE = 64 };
+enum { WORKERS_MAX = 20, UPLOAD_BYTES = 1000, AT_ONCE = 64 };
 
 /* What the processes share. */
 struct shared {

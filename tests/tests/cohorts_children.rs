@@ -79,17 +79,56 @@ fn workers_without_a_leak() {
     watched.nothing_survives();
 }
 
-/// More than there are processors.
+/// The probes stay, and who comes later has them too.
 #[test]
-fn eight_workers() {
+fn workers_watched_all_the_time() {
     if !kernel::required() {
         return;
     }
-    let mut target = Target::start(
-        &Program::c("cohort_children"),
-        &["--workers", "8", "--requests", "4000"],
-    );
-    let watched = watch(&mut target, 8, &["--children"]);
-    is_sound(&watched);
+    let mut target = Target::start(&Program::c("cohort_children"), &["--requests", "2000"]);
+    let watched = watch(&mut target, 8, &["--children", "--allocs", "always"]);
+    account::sums_up(&watched.outcome);
     watched.names_the_leak();
+    watched.innocents_are_not_blamed();
+    let births = watched.recording.allocations.as_ref();
+    let seconds = births.map_or(0.0, |births| births.watched_seconds);
+    // They join between one second and three after their birth.
+    assert!(
+        seconds >= 3.0,
+        "births were watched for {seconds} s\n{}",
+        watched.detail()
+    );
+    let site = watched.recording.sites_of("handle_upload").next();
+    let born = site
+        .and_then(|site| site.allocations.as_ref())
+        .map_or(0, |it| it.births);
+    // Three workers, 1,500 a second each.
+    assert!(
+        born >= 3 * 1500 * 2,
+        "{born} births of the leak were seen\n{}",
+        watched.detail()
+    );
+}
+
+/// More than are watched at once: the others are counted, and told of.
+#[test]
+fn more_workers_than_are_watched() {
+    if !kernel::required() {
+        return;
+    }
+    let arguments = ["--workers", "20", "--uploads", "300", "--requests", "2000"];
+    let watched = server(&arguments, 10);
+    is_sound(&watched);
+    let losses = &watched.recording.losses;
+    let lost = losses.nonzero();
+    let unwatched = lost
+        .get("counters.children_whose_births_were_not_watched")
+        .copied();
+    assert_eq!(unwatched, Some(4), "{losses:?}\n{}", watched.detail());
+    let note = "Births of 4 children were not watched: those of 16 processes are.";
+    assert!(
+        watched.recording.notes.iter().any(|said| said == note),
+        "{:?}",
+        watched.recording.notes
+    );
 }
