@@ -7,6 +7,9 @@
 //! made up for. The rest of the window is cut into as many pieces as bursts can be paid for, and each has its burst
 //! at a random time in it: a target that allocates by the clock cannot hide between them.
 //!
+//! Requests wait while probes come and go, and while most of what a target does is to be watched. So beside processor
+//! time there is a budget of time: such bursts take a part of the window that leaves its slowest hundredth as it was.
+//!
 //! Where all that is left can be paid for, the probes stay.
 
 use std::time::Duration;
@@ -31,6 +34,13 @@ const APART: Duration = Duration::from_millis(200);
 const HITS_LEAST: f64 = 1000.0;
 /// There are so many bursts even where it has not, as far as they can be paid for.
 const BURSTS_LEAST: f64 = 6.0;
+/// A burst that makes the target slower by this factor, and more, is felt by its requests.
+const FELT: f64 = 1.5;
+/// Such bursts take so much of the window, for each part of the processor time that may be spent; requests that were held up
+/// take as long again.
+const TIME_PART: f64 = 0.6;
+/// But so many there may be.
+const FELT_LEAST: f64 = 6.0;
 /// A part that nothing exceeds.
 pub const NO_BUDGET: f64 = 1e6;
 /// With the probes staying, the budget is looked at so often in a window.
@@ -63,6 +73,8 @@ pub enum Step {
 pub struct Spent {
     /// How long it lasted, from when the programs were told to watch to when they were told not to or were cut.
     pub length: Duration,
+    /// How long it took to put the probes in, if they were not there.
+    pub attach: Duration,
     /// Since the last time that this was told.
     pub hits: Hits,
 }
@@ -82,6 +94,10 @@ pub struct Bursts {
     idle_before: f64,
     bursts: u32,
     hits: u64,
+    /// Seconds in which probes came and went, or were there for a burst.
+    disturbed: f64,
+    /// The longest that the probes took to come, seconds.
+    attach_most: f64,
     /// The start of the next burst, once it was drawn.
     next: Option<Duration>,
     staying: bool,
@@ -100,6 +116,8 @@ impl Bursts {
             idle_before: 0.0,
             bursts: 0,
             hits: 0,
+            disturbed: 0.0,
+            attach_most: 0.0,
             next: None,
             staying: false,
         }
@@ -121,6 +139,12 @@ impl Bursts {
     #[must_use]
     pub fn watched(&self) -> f64 {
         self.watched
+    }
+
+    /// For how long probes came, or were there in bursts, seconds.
+    #[must_use]
+    pub fn disturbed(&self) -> f64 {
+        self.disturbed
     }
 
     /// What may be spent over the whole window, seconds; `None` without a budget.
@@ -177,7 +201,17 @@ impl Bursts {
         let affordable = (funds / each).floor();
         let most = left.as_secs_f64() / APART.as_secs_f64();
         let worthwhile = (funds / (HITS_LEAST * self.hit_price())).max(BURSTS_LEAST);
-        let bursts = affordable.min(most).min(worthwhile).floor().max(0.0);
+        let usage = processor.as_secs_f64() / now.as_secs_f64();
+        // What there is time for in all, and for each.
+        let (time, room) = if price > (FELT - 1.0) * usage {
+            let least = self.attach_most + SHORTEST.as_secs_f64();
+            let share = TIME_PART * self.plan.fraction * self.plan.window.as_secs_f64();
+            let time = share.max(FELT_LEAST * least) - self.disturbed;
+            (time, (time / least).floor())
+        } else {
+            (f64::INFINITY, f64::INFINITY)
+        };
+        let bursts = affordable.min(most).min(worthwhile).min(room).floor().max(0.0);
         if bursts < 1.0 {
             // The target may still come to use more, and be owed more.
             self.next = None;
@@ -187,7 +221,8 @@ impl Bursts {
         }
         let piece = left.as_secs_f64() / bursts;
         let share = funds / bursts;
-        let length = ((share - fixed) / price).min(piece).max(0.0);
+        let longest = piece.min(time / bursts - self.attach_most);
+        let length = ((share - fixed) / price).min(longest).max(0.0);
         let start = match self.next {
             Some(start) => start,
             None => now + Duration::from_secs_f64((piece - length).max(0.0) * self.draw()),
@@ -208,6 +243,10 @@ impl Bursts {
         self.bursts += 1;
         self.next = None;
         self.watched += spent.length.as_secs_f64();
+        self.attach_most = self.attach_most.max(spent.attach.as_secs_f64());
+        if !self.staying {
+            self.disturbed += (spent.attach + spent.length).as_secs_f64();
+        }
         self.idle_before = self.idle;
         self.add(&spent.hits);
     }

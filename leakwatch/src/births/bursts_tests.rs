@@ -44,6 +44,7 @@ impl Target {
 struct Course {
     spent: f64,
     watched: f64,
+    disturbed: f64,
     bursts: Vec<(f64, f64)>,
     processor: f64,
     /// The most that was spent in one piece.
@@ -73,6 +74,7 @@ fn run(target: &Target, window: f64, fraction: f64, seed: u64) -> Course {
                 course.processor = target.threads * now;
                 course.spent = bursts.spent();
                 course.watched = bursts.watched();
+                course.disturbed = bursts.disturbed();
                 course.always = attached;
                 return course;
             }
@@ -96,6 +98,7 @@ fn run(target: &Target, window: f64, fraction: f64, seed: u64) -> Course {
                 };
                 let spent = Spent {
                     length: Duration::from_secs_f64(length),
+                    attach: Duration::from_secs_f64(if attached { 0.0 } else { COMING_AND_GOING / 4.0 }),
                     hits: Hits {
                         idle: idle as u64,
                         burst: hits as u64,
@@ -139,7 +142,8 @@ proptest! {
         prop_assert!(course.spent <= budget + 1.05 * idle + 1e-4, "{target:?} {} of {budget}, idle {idle}", course.spent);
     }
 
-    /// And is used: what it buys is not left lying by more than a half, unless all was watched.
+    /// And is used: what it buys is not left lying by more than a half, unless all was watched, or there was no more time
+    /// in which requests may wait.
     #[test]
     fn the_budget_is_used(
         calls in (1.0f64..7.5).prop_map(|power| 10f64.powf(power)),
@@ -150,8 +154,28 @@ proptest! {
         let course = run(&target, 30.0, 0.01, seed);
         let budget = 0.01 * course.processor;
         prop_assert!(
-            course.watched > 29.0 || course.spent > 0.5 * budget,
+            course.watched > 29.0 || course.spent > 0.5 * budget || course.disturbed > 0.5 * 0.006 * 30.0,
             "{target:?}: watched {} s, {} of {budget}, {:?}", course.watched, course.spent, course.bursts
+        );
+    }
+}
+
+proptest! {
+    /// A server that calls so often that a burst makes it half as fast again has few of them.
+    #[test]
+    fn bursts_that_are_felt_are_few(
+        calls in 6e5f64..3e7,
+        threads in 0.05f64..16.0,
+        window in 5.0f64..120.0,
+        seed: u64,
+    ) {
+        let target = Target { calls, threads, change: (0.0, 1.0) };
+        let course = run(&target, window, 0.01, seed);
+        // Six are allowed in any case.
+        let least = 6.0 * (COMING_AND_GOING / 4.0 + 0.010);
+        prop_assert!(
+            course.disturbed <= (0.006 * window).max(least) + 0.011,
+            "{target:?}: {} s of {window}, {:?}", course.disturbed, course.bursts
         );
     }
 }

@@ -384,9 +384,10 @@ impl Shares {
     }
 }
 
-/// Classes of about one size, and keepers in them, that speak for one more.
-const NEIGHBOURS_LEAST: usize = 4;
-const NEIGHBOUR_KEEPERS_LEAST: f64 = 8.0;
+/// Classes of about one size, and keepers in them, that speak for one more: of so many that are one site's the next is it too
+/// in five cases of six (the rule of succession).
+const NEIGHBOURS_LEAST: usize = 3;
+const NEIGHBOUR_KEEPERS_LEAST: f64 = 4.0;
 
 /// The weights of the sites that have the classes of about the same size: `None` where they do not speak for this one.
 fn neighbours(

@@ -1,7 +1,7 @@
 //! A stretch: from when the probes are put into the processes' text to when they are taken out.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leakwatch_ebpf::wire::alloc::cut;
 use leakwatch_ebpf::wire::{Counter, SAMPLE_MIN};
@@ -30,6 +30,8 @@ pub(super) struct Stretch {
     /// Of a burst: it is to be short.
     pub urgent: Option<Priority>,
     pub since: Duration,
+    /// How long the probes took to come, until that is told to the bursts.
+    attach: Duration,
     /// What is not told to the bursts yet began then.
     began: Duration,
     /// What is not looked at yet began then.
@@ -143,6 +145,7 @@ impl Watch {
         let hits = counts.hits();
         births.bursts.ended(&Spent {
             length: now.saturating_sub(stretch.began),
+            attach: std::mem::take(&mut stretch.attach),
             hits: hits.since(&births.told),
         });
         births.told = hits;
@@ -218,15 +221,18 @@ impl Watch {
         // On a machine that is busy nothing else would end the burst in time.
         let urgent = Priority::urgent();
         // While the probes are put in some births would go unseen, and every hit would cost as much as one that is seen.
+        let attaching = Instant::now();
         let holders: Vec<&AllocHolders> = births.members.values().map(Member::holders).collect();
         let (links, refused) = AllocHolders::attach_all(&holders);
         births.refused(refused, self.state.target)?;
+        let attach = attaching.elapsed();
         self.probe.begin_burst(&limits)?;
         let began = self.state.began.elapsed();
         births.phase = Phase::Watching(Stretch {
             links,
             urgent: Some(urgent),
             since: began,
+            attach,
             began,
             unlooked: began,
             until: began + length.mul_f64(LOOK_AT),
