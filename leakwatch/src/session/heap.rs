@@ -196,7 +196,7 @@ fn limits(
 /// What the verdict wants to know of a heap that was read twice.
 pub(super) fn facts(heap: &Heap) -> Option<HeapFacts> {
     let growth = heap.growth.as_ref()?;
-    let in_threads = heap.arenas.iter().filter(|arena| !arena.main);
+    let in_threads = || heap.arenas.iter().filter(|arena| !arena.main);
     Some(HeapFacts {
         in_use: growth.in_use_bytes,
         in_use_count: growth.in_use_count,
@@ -204,7 +204,8 @@ pub(super) fn facts(heap: &Heap) -> Option<HeapFacts> {
         mapped_count: growth.mapped_count,
         kept: growth.kept_bytes,
         free_at_end: heap.free_bytes,
-        free_in_thread_arenas: in_threads.map(|arena| arena.free_bytes).sum(),
+        free_in_thread_arenas: in_threads().map(|arena| arena.free_bytes).sum(),
+        thread_arenas: in_threads().count() as u64,
         trim_at_end: heap.trim_bytes,
         class: heap.classes.first().map(|class| ClassGrowth {
             request: class.bytes,

@@ -57,6 +57,10 @@ pub(super) fn losses(
         add("births_with_unknown_fate", outcome.unknown);
     }
     add("bursts_cut", bursts_cut);
+    add("samples_not_taken", state.samples.failed());
+    for (part, count) in state.samples.left_out() {
+        add(&format!("samples_without_{part}"), *count);
+    }
     add("events_of_unwatched_processes", state.stray_events);
     add("exited_children_forgotten", state.forgotten_children);
     add("stacks_over_limit", unwinding.stacks_over_cap);
