@@ -96,12 +96,29 @@ pub fn duration(seconds: f64) -> String {
     parts.join(" ")
 }
 
+/// Bytes that were reckoned, with a sign only where they are negative.
+#[must_use]
+pub fn reckoned(bytes: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, reason = "saturates, and is only shown")]
+    let whole = bytes.round() as i64;
+    amount(whole)
+}
+
+/// `3.1 KiB to 4.4 KiB`; one figure where the two are shown alike.
+#[must_use]
+pub fn reckoned_range(low: f64, high: f64) -> String {
+    let (low, high) = (reckoned(low), reckoned(high));
+    if low == high {
+        low
+    } else {
+        format!("{low} to {high}")
+    }
+}
+
 /// `2.1 MiB/s`.
 #[must_use]
 pub fn per_second(rate: f64) -> String {
-    #[expect(clippy::cast_possible_truncation, reason = "saturates, and is only shown")]
-    let whole = rate.round() as i64;
-    format!("{}/s", amount(whole))
+    format!("{}/s", reckoned(rate))
 }
 
 #[cfg(test)]
@@ -137,5 +154,11 @@ mod tests {
             ]
         );
         assert_eq!(per_second(-2048.2), "-2.0 KiB/s");
+    }
+
+    #[test]
+    fn a_range_that_is_shown_alike_is_one_figure() {
+        assert_eq!(reckoned_range(3174.0, 4505.0), "3.1 KiB to 4.4 KiB");
+        assert_eq!(reckoned_range(24_570.0, 24_580.0), "24.0 KiB");
     }
 }

@@ -1,11 +1,11 @@
 //! How memory went over the window, and how sure that is. Pure.
 //!
-//! The trend says it, where there are samples enough. Where there are too few, or too much noise, two halves of the
-//! window are compared: that is no more than a look, and only believed where the heap says by itself how much of the
-//! growth is in use.
+//! The trend says it, where there are samples enough. Where there are too few two halves of the window are compared: that
+//! is no more than a look, and only believed where the heap says by itself how much of the growth is in use. Where there
+//! are enough and noise hides the trend, halves are noise as well, and only believed where blocks were seen to survive.
 
 use super::facts::Facts;
-use crate::diagnose::trend::{Kind, Trend, normal};
+use crate::diagnose::trend::{Kind, SAMPLES_LEAST, Trend, normal};
 
 /// Growth of the window's second half over that of the first: from here on it is steady...
 const STEADY: f64 = 0.5;
@@ -13,6 +13,8 @@ const STEADY: f64 = 0.5;
 const ENDED: f64 = 0.15;
 /// Fewer points have no halves.
 const POINTS_LEAST: usize = 5;
+/// The part of what is in use more that survivors name, for it to be seen that it stays.
+const SURVIVORS: f64 = 0.5;
 /// A curve is claimed where it fits better than a line by as much as happens by chance one time in twenty.
 const CURVE: f64 = 0.95;
 /// What two halves say. They have no error of their own; it is below what any claim of a trend has.
@@ -57,8 +59,8 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// `heap_read`: what is in use is known by itself.
-    pub fn of(facts: &Facts<'_>, heap_read: bool) -> Self {
+    /// Of all that was measured.
+    pub fn of(facts: &Facts<'_>) -> Self {
         let halves = halves(facts.series);
         if let Some(trend) = facts.trend.filter(|trend| trend.kind != Kind::Unknown) {
             return Self {
@@ -69,7 +71,7 @@ impl Seen {
             };
         }
         let course = match halves {
-            Some((first, second)) if heap_read => of_halves(first, second),
+            Some((first, second)) if believed(facts) => of_halves(first, second),
             _ => Course::Unknown,
         };
         Self {
@@ -79,6 +81,19 @@ impl Seen {
             halves,
         }
     }
+}
+
+/// Whether halves count.
+fn believed(facts: &Facts<'_>) -> bool {
+    let Some(heap) = &facts.heap else {
+        return false;
+    };
+    let few = facts.trend.is_none_or(|trend| trend.samples < SAMPLES_LEAST);
+    let named = facts
+        .births
+        .filter(|births| births.tell)
+        .is_some_and(|births| births.named as f64 >= SURVIVORS * heap.in_use.max(1) as f64);
+    few || named
 }
 
 fn of_trend(trend: &Trend, halves: Option<(i64, i64)>) -> Course {
@@ -160,6 +175,7 @@ mod tests {
     use super::*;
     use crate::diagnose::trend::judge;
     use crate::diagnose::trend::series::{Sample, Series};
+    use crate::diagnose::verdict::{BirthFacts, HeapFacts};
 
     const MIB: f64 = 1024.0 * 1024.0;
 
@@ -181,14 +197,11 @@ mod tests {
             })
             .collect();
         let trend = judge(&Series::new(&samples));
-        Seen::of(
-            &Facts {
-                series: &points,
-                trend: Some(&trend),
-                ..Facts::default()
-            },
-            false,
-        )
+        Seen::of(&Facts {
+            series: &points,
+            trend: Some(&trend),
+            ..Facts::default()
+        })
     }
 
     #[test]
@@ -217,20 +230,39 @@ mod tests {
         let series: Vec<(f64, u64)> = (0_u32..6)
             .map(|at| (f64::from(at), (100 + u64::from(at) * 5) << 20))
             .collect();
-        let facts = Facts {
+        let read = Facts {
+            series: &series,
+            heap: Some(HeapFacts::default()),
+            ..Facts::default()
+        };
+        let seen = Seen::of(&read);
+        assert_eq!((seen.course, seen.by_trend), (Course::Steady, false));
+        let unread = Facts {
             series: &series,
             ..Facts::default()
         };
-        let seen = Seen::of(&facts, true);
-        assert_eq!((seen.course, seen.by_trend), (Course::Steady, false));
-        assert_eq!(Seen::of(&facts, false).course, Course::Unknown);
+        assert_eq!(Seen::of(&unread).course, Course::Unknown);
         let few = Facts {
             series: &series[..4],
-            ..Facts::default()
+            ..read.clone()
         };
         assert_eq!(
-            (Seen::of(&few, true).course, Seen::of(&few, true).halves),
+            (Seen::of(&few).course, Seen::of(&few).halves),
             (Course::Unknown, None)
         );
+        // Noise hid it from many samples.
+        let mut noisy = judge(&Series::new(&[]));
+        noisy.samples = 60;
+        let mut hidden = Facts {
+            trend: Some(&noisy),
+            ..read
+        };
+        assert_eq!(Seen::of(&hidden).course, Course::Unknown);
+        hidden.births = Some(BirthFacts {
+            tell: true,
+            named: 1 << 20,
+            ..BirthFacts::default()
+        });
+        assert_eq!(Seen::of(&hidden).course, Course::Steady);
     }
 }

@@ -5,7 +5,7 @@ use super::course::Course;
 use super::facts::{Goes, HeapFacts, With};
 use super::weighed::{SMALL_SHARE, Weighed};
 use super::words::{free_at_rest, keeper, named};
-use crate::diagnose::figures::{amount, bytes, duration};
+use crate::diagnose::figures::{amount, bytes, duration, reckoned};
 use crate::sampler::kind::Kind as MappingKind;
 use crate::target::allocator::Allocator;
 
@@ -84,7 +84,7 @@ fn per_connection(weighed: &Weighed<'_>, kind: Kind) -> Option<String> {
         .per_unit
         .as_ref()
         .filter(|each| each.low > 0.0)
-        .map(|each| format!(" (about {})", rounded(each.bytes)))
+        .map(|each| format!(" (about {})", reckoned(each.bytes)))
         .unwrap_or_default();
     let closed = capital(&closed);
     Some(format!(
@@ -98,11 +98,6 @@ fn capital(sentence: &str) -> String {
         .next()
         .map(|first| first.to_uppercase().chain(letters).collect())
         .unwrap_or_default()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "saturates, and is only shown")]
-fn rounded(bytes: f64) -> String {
-    amount(bytes.round() as i64)
 }
 
 /// Each thread has a stack, and the first eight per processor an arena of glibc's.

@@ -36,7 +36,7 @@ pub(super) struct Weighed<'a> {
 
 impl<'a> Weighed<'a> {
     pub fn of(facts: &'a Facts<'a>) -> Self {
-        let seen = Seen::of(facts, facts.heap.is_some());
+        let seen = Seen::of(facts);
         let growth = growth(facts);
         let grown = growth.unwrap_or(0);
         let level = facts

@@ -6,7 +6,9 @@ use super::Kind;
 use super::course::Course;
 use super::facts::{ClassGrowth, Goes, With};
 use super::weighed::{NOISE, SMALL_SHARE, Weighed};
-use crate::diagnose::figures::{amount, bytes, duration, per_second, seconds, signed, whole_percent};
+use crate::diagnose::figures::{
+    amount, bytes, duration, per_second, reckoned_range, seconds, signed, whole_percent,
+};
 use crate::diagnose::rank::{Evidence, RankedSite};
 use crate::diagnose::trend::Trend;
 
@@ -230,10 +232,10 @@ fn of_site(weighed: &Weighed<'_>, evidence: &mut Vec<String>) {
         _ => {
             let of = site
                 .retention
-                .map(|part| format!(": {} of all that it touched", whole_percent(part)))
+                .map(|part| format!("; {} of all that it touched stays", whole_percent(part)))
                 .unwrap_or_default();
             evidence.push(format!(
-                "{name} touched {} of it first, and they stay ({share}){of}.",
+                "{name} touched {} of it first ({share}){of}.",
                 bytes(live)
             ));
         }
@@ -270,7 +272,7 @@ fn of_counts(goes: &[Goes], weighed: &Weighed<'_>, evidence: &mut Vec<String>) {
             .correlation
             .per_unit
             .as_ref()
-            .map(|each| format!(", {} to {} each", rounded(each.low), rounded(each.high)))
+            .map(|each| format!(", {} each", reckoned_range(each.low, each.high)))
             .unwrap_or_default();
         let from = weighed
             .facts
@@ -324,9 +326,4 @@ fn of_losses(weighed: &Weighed<'_>, evidence: &mut Vec<String>) {
 pub(super) fn free_at_rest(weighed: &Weighed<'_>) -> Option<u64> {
     let trim = weighed.heap()?.trim_at_end?;
     (trim >= FREE_LEAST && trim as f64 >= SMALL_SHARE * weighed.level).then_some(trim)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "saturates, and is only shown")]
-fn rounded(bytes: f64) -> String {
-    amount(bytes.round() as i64)
 }

@@ -6,7 +6,9 @@ use unicode_width::UnicodeWidthStr;
 use super::Options;
 use crate::report::escape;
 
-pub use crate::diagnose::figures::{amount, bytes, duration, per_second, seconds, signed, whole_percent};
+pub use crate::diagnose::figures::{
+    amount, bytes, duration, per_second, reckoned_range, seconds, signed, whole_percent,
+};
 
 pub const PLAIN: Style = Style::new();
 pub const STRONG: Style = Style::new().bold();
@@ -229,13 +231,6 @@ pub fn percent(share: f64) -> String {
 )]
 pub fn rounded(bytes: f64) -> u64 {
     bytes.round() as u64
-}
-
-/// Bytes that were reckoned, with a sign only where they are negative.
-pub fn reckoned(bytes: f64) -> String {
-    #[expect(clippy::cast_possible_truncation, reason = "saturates, and is only shown")]
-    let whole = bytes.round() as i64;
-    amount(whole)
 }
 
 #[cfg(test)]

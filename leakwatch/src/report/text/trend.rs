@@ -1,6 +1,6 @@
 //! How memory went over the window, and what it went with.
 
-use super::layout::{PLAIN, Page, per_second, reckoned, seconds};
+use super::layout::{PLAIN, Page, per_second, reckoned_range, seconds};
 use crate::diagnose::verdict::facts::CHANCE_MOST;
 use crate::report::model::{Correlation, MemoryTrend, Recording};
 
@@ -70,7 +70,7 @@ fn goes_with(page: &Page, correlation: &Correlation) -> String {
         other => page.fit(other, 40),
     };
     let each = match (correlation.bytes_per_unit_low, correlation.bytes_per_unit_high) {
-        (Some(low), Some(high)) => format!(": {} to {} each", reckoned(low), reckoned(high)),
+        (Some(low), Some(high)) => format!(": {} each", reckoned_range(low, high)),
         _ => String::new(),
     };
     let lag = correlation
