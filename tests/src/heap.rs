@@ -91,9 +91,29 @@ pub struct Growth {
 pub struct Verdict {
     /// `leak`, `growth`, `plateau`, `retention`...
     pub kind: String,
+    /// `None` where nothing is claimed.
+    pub confidence: Option<f64>,
+    /// What it is the product of.
+    pub factors: Vec<Factor>,
     pub summary: String,
     pub evidence: Vec<String>,
     pub suggestions: Vec<String>,
+    /// `None` where memory does not grow.
+    pub limit: Option<Limit>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Factor {
+    pub chance: f64,
+}
+
+/// The limit that the target meets first.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Limit {
+    pub of: String,
+    pub left_bytes: u64,
+    pub rate_bytes_per_second: f64,
+    pub seconds: Option<f64>,
 }
 
 /// What `leakwatch heap` writes.

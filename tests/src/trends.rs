@@ -16,5 +16,7 @@ pub struct MemoryTrend {
 pub struct Correlation {
     pub with: String,
     pub p_value: Option<f64>,
+    /// Among all counts that were compared.
+    pub p_value_corrected: Option<f64>,
     pub bytes_per_unit: Option<f64>,
 }

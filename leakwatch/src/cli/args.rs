@@ -14,6 +14,14 @@ Exit status:
   1  an error, told in one line on stderr
   2  the command line is wrong";
 
+const EXIT_STATUSES_OF_RECORD: &str = "\
+Exit status:
+  0  done; with --fail-on-leak: and no leak
+  1  an error, told in one line on stderr
+  2  the command line is wrong
+  3  with --fail-on-leak: the verdict is a leak
+  4  with --fail-on-leak: the verdict is inconclusive, or growth that may go on";
+
 /// Names the call sites that keep the memory a running process gains
 ///
 /// leakwatch attaches to a live process, watches its memory for a window of time, and prints which call sites
@@ -57,7 +65,7 @@ pub enum CommandArguments {
 ///
 /// Example: leakwatch record --pid 4242 --duration 60s -o leak.json -o leak.folded
 #[derive(Debug, Args)]
-#[command(after_help = EXIT_STATUSES)]
+#[command(after_help = EXIT_STATUSES_OF_RECORD)]
 pub struct RecordArguments {
     #[command(flatten)]
     pub selector: SelectorArguments,
@@ -80,6 +88,12 @@ pub struct RecordArguments {
 
     #[command(flatten)]
     pub output: OutputArguments,
+
+    /// End with status 3 where the verdict is a leak, and 4 where it excludes none
+    ///
+    /// For scripts and pipelines. Example: --fail-on-leak
+    #[arg(long)]
+    pub fail_on_leak: bool,
 
     /// How many call sites to show
     ///

@@ -4,13 +4,27 @@ use std::process::ExitCode;
 
 use super::printable::printable;
 
-/// The exit statuses, which scripts rely on. 3 (the verdict is a leak) and 4 (the verdict is inconclusive) are
-/// reserved.
+/// The exit statuses, which scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
     Done = 0,
     Error = 1,
     Usage = 2,
+    /// The verdict is a leak; where it was asked for.
+    Leak = 3,
+    /// The verdict excludes none: it is inconclusive, or memory grows and may go on; likewise.
+    Inconclusive = 4,
+}
+
+impl ExitStatus {
+    /// Of a recording's verdict, for who wants to know of a leak by the status. A word that is not known excludes nothing.
+    pub fn of_verdict(kind: Option<&str>) -> Self {
+        match kind {
+            Some("leak") => Self::Leak,
+            Some("plateau" | "retention" | "churn" | "flat") => Self::Done,
+            _ => Self::Inconclusive,
+        }
+    }
 }
 
 impl From<ExitStatus> for ExitCode {
@@ -64,4 +78,24 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
             .downcast_ref::<std::io::Error>()
             .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnose::verdict::Kind;
+
+    #[test]
+    fn what_excludes_no_leak_is_not_done() {
+        let status = |kind: Kind| ExitStatus::of_verdict(Some(kind.name())) as u8;
+        assert_eq!(status(Kind::Leak), 3);
+        for kind in [Kind::Growth, Kind::Inconclusive] {
+            assert_eq!(status(kind), 4, "{kind:?}");
+        }
+        for kind in [Kind::Plateau, Kind::Retention, Kind::Churn, Kind::Flat] {
+            assert_eq!(status(kind), 0, "{kind:?}");
+        }
+        assert_eq!(ExitStatus::of_verdict(None) as u8, 4);
+        assert_eq!(ExitStatus::of_verdict(Some("of a later version")) as u8, 4);
+    }
 }

@@ -80,10 +80,17 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
         Command::Record {
             selector,
             window,
+            fail_on_leak,
             output,
         } => {
             let prepared = prepare(output)?;
-            record(open(selector)?, window, &prepared)
+            let recording = record(open(selector)?, window, &prepared)?;
+            let kind = recording.verdict.as_ref().map(|verdict| verdict.kind.as_str());
+            Ok(if fail_on_leak {
+                ExitStatus::of_verdict(kind)
+            } else {
+                ExitStatus::Done
+            })
         }
         Command::Heap {
             selector,
@@ -112,14 +119,14 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
             let prepared = prepare(output)?;
             let service = demo::Service::start()?;
             let target = Target::open(service.pid())?;
-            let status = record(target, window, &prepared)?;
+            record(target, window, &prepared)?;
             let truth = service.stop()?;
             let _ = writeln!(
                 std::io::stderr(),
                 "leakwatch: by its own count the service's handle_upload has leaked {:.1} MiB since it was ready",
                 truth.leaked_mib()
             );
-            Ok(status)
+            Ok(ExitStatus::Done)
         }
         Command::DemoService => {
             demo::service::run()?;
@@ -144,12 +151,12 @@ fn prepare(output: Output) -> anyhow::Result<Outputs<Recording>> {
     Ok(outputs)
 }
 
-fn record(target: Target, window: Window, outputs: &Outputs<Recording>) -> anyhow::Result<ExitStatus> {
+fn record(target: Target, window: Window, outputs: &Outputs<Recording>) -> anyhow::Result<Recording> {
     let mut progress = ProgressLine::new(window.duration);
     let recording = session::record(&window.of(target), &mut progress)?;
     drop(progress);
     outputs.deliver(&recording)?;
-    Ok(ExitStatus::Done)
+    Ok(recording)
 }
 
 /// Processes of one name, one a line.

@@ -17,6 +17,8 @@ pub enum Command {
     Record {
         selector: Selector,
         window: Window,
+        /// The exit status tells the verdict.
+        fail_on_leak: bool,
         output: Output,
     },
     Heap {
@@ -138,6 +140,7 @@ fn resolve_heap(heap: HeapArguments) -> Result<Command, UsageError> {
 fn resolve_record(record: RecordArguments) -> Result<Command, UsageError> {
     Ok(Command::Record {
         selector: resolve_selector(record.selector)?,
+        fail_on_leak: record.fail_on_leak,
         window: Window {
             duration: record.duration,
             stack_bytes: record.stack_bytes,

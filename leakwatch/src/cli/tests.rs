@@ -35,6 +35,7 @@ fn defaults_of_record() {
                 dump_ledger: None,
                 record_changes: None,
             },
+            fail_on_leak: false,
             output: Output {
                 files: vec![],
                 shown: Shown {
@@ -81,6 +82,7 @@ fn every_option_of_record_arrives() {
         "always",
         "--allocs-budget",
         "2.5",
+        "--fail-on-leak",
         "-v",
     ];
     assert_eq!(
@@ -101,6 +103,7 @@ fn every_option_of_record_arrives() {
                 dump_ledger: None,
                 record_changes: None,
             },
+            fail_on_leak: true,
             output: Output {
                 files: vec!["a.json".into(), "b.txt".into()],
                 shown: Shown {

@@ -4,6 +4,7 @@ pub mod allocated;
 pub mod correlate;
 pub mod culprit;
 pub mod figures;
+pub mod holm;
 pub mod rank;
 pub mod reconcile;
 mod staying;

@@ -9,13 +9,13 @@ use leakwatch_ebpf::wire::Counter;
 use super::births::BirthWatch;
 use super::facts::{Facts, Names};
 use super::pages::{grown, union};
-use super::process::{Measure, anonymous_of, monotonic_ns};
+use super::process::{Measure, monotonic_ns};
 use super::sampling::Sampling;
+use super::verdict::{self, Measured};
 use super::watch::{State, Watch};
-use super::{RecordOptions, heap, losses, trends};
+use super::{RecordOptions, losses, trends};
 use crate::diagnose::rank::rank;
 use crate::diagnose::reconcile::reconcile;
-use crate::diagnose::verdict::{self, judge};
 use crate::report::build::{self, origin};
 use crate::report::model::{self, EndedBy, Recording, SCHEMA_VERSION};
 use crate::sampler::growth::growth;
@@ -110,26 +110,31 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
     let (smaps_reads, smaps_seconds) = facts.smaps_cost;
     let usage = Usage::own();
     let (samples, sampled) = state.samples.spent();
-    let mut censuses = state
-        .heaps
-        .remove(&options.target.pid)
-        .unwrap_or_default()
-        .censuses;
+    let mut own = state.heaps.remove(&options.target.pid).unwrap_or_default();
+    let censuses = &own.censuses;
     let heap = censuses
         .end
         .as_ref()
         .map(|end| build::heap::heap(censuses.start.as_ref(), end));
-    let verdict = heap
-        .as_ref()
-        .and_then(heap::facts)
-        .zip(start.anonymous().zip(end.anonymous()))
-        .and_then(|(heap, (before, after))| {
-            judge(&verdict::Facts {
-                growth: after.cast_signed().saturating_sub(before.cast_signed()),
-                series: anonymous_series(&state, before, seconds, after),
-                heap,
-            })
-        });
+    let trend = trends::of_memory(&state.series);
+    let goes = trends::correlations(&state.series);
+    let verdict = verdict::judge(
+        &state,
+        options,
+        &Measured {
+            start,
+            end,
+            children: state.children_growth_at_end(),
+            window: recorded.duration,
+            heap: heap.as_ref(),
+            survivors: own.survivors.as_ref(),
+            sites: &ranked,
+            kinds: smaps_growth.as_ref().map(|growth| &growth.kinds),
+            trend: trend.as_ref(),
+            goes: &goes,
+            counts: counts.as_ref(),
+        },
+    );
 
     Recording {
         schema_version: SCHEMA_VERSION,
@@ -141,7 +146,7 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
             duration_seconds: seconds,
             ended_by: state.ended_by.unwrap_or(EndedBy::Deadline),
         },
-        verdict: verdict.as_ref().map(build::verdict),
+        verdict: Some(build::verdict(&verdict)),
         growth: build::growth(
             (&start.totals.unwrap_or_default(), start.rollup.as_ref()),
             (&end_totals.unwrap_or_default(), end.rollup.as_ref()),
@@ -155,15 +160,10 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
             .as_ref()
             .map(|growth| build::libraries(&growth.libraries)),
         series: series(&state),
-        trend: trends::of_memory(&state.series).as_ref().map(build::trend),
-        correlations: Some(
-            trends::correlations(&state.series)
-                .iter()
-                .map(|(with, correlation)| build::correlation(with, correlation))
-                .collect(),
-        ),
+        trend: trend.as_ref().map(build::trend),
+        correlations: Some(goes.iter().map(build::correlation).collect()),
         heap,
-        heap_not_taken: censuses.not_taken.take(),
+        heap_not_taken: own.censuses.not_taken.take(),
         allocations,
         allocations_not_watched: state.allocs_not_watched.take(),
         processes: options.follow_children.then_some(facts.processes),
@@ -188,19 +188,6 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
         },
         notes: notes(&state, start, end, probe.missing()),
     }
-}
-
-/// Anonymous memory over the window, with what was read at its ends.
-fn anonymous_series(state: &State, start: u64, seconds: f64, end: u64) -> Vec<(f64, u64)> {
-    let between = state.series.points().iter().filter_map(|point| {
-        let at = point.at.as_secs_f64();
-        Some((at, anonymous_of(&point.totals)?)).filter(|_| at > 0.0 && at < seconds)
-    });
-    [(0.0, start)]
-        .into_iter()
-        .chain(between)
-        .chain([(seconds, end)])
-        .collect()
 }
 
 fn series(state: &State) -> Option<Vec<model::Sample>> {

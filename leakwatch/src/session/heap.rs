@@ -13,6 +13,7 @@ use crate::census::cost::{self, Earlier};
 use crate::census::reading::{self, Reading};
 use crate::diagnose::figures::bytes;
 use crate::diagnose::verdict::{ClassGrowth, HeapFacts};
+use crate::report::build;
 use crate::report::model::Heap;
 use crate::sampler::totals;
 use crate::sampler::{ProcRoot, maps};
@@ -55,6 +56,12 @@ impl WatchedHeap {
     /// Whether probes come and go in the process's text.
     pub fn has_births(&self) -> bool {
         self.cohorts.is_some()
+    }
+
+    /// What the verdict wants to know of it, where it was read at both ends.
+    pub fn facts(&self) -> Option<HeapFacts> {
+        let end = self.censuses.end.as_ref()?;
+        facts(&build::heap::heap(self.censuses.start.as_ref(), end))
     }
 
     /// The survivors, where they tell whose the growth is.
@@ -254,7 +261,7 @@ fn limits(
 /// What the verdict wants to know of a heap that was read twice.
 pub(super) fn facts(heap: &Heap) -> Option<HeapFacts> {
     let growth = heap.growth.as_ref()?;
-    let in_threads = heap.arenas.iter().filter(|arena| !arena.main);
+    let in_threads = || heap.arenas.iter().filter(|arena| !arena.main);
     Some(HeapFacts {
         in_use: growth.in_use_bytes,
         in_use_count: growth.in_use_count,
@@ -262,7 +269,8 @@ pub(super) fn facts(heap: &Heap) -> Option<HeapFacts> {
         mapped_count: growth.mapped_count,
         kept: growth.kept_bytes,
         free_at_end: heap.free_bytes,
-        free_in_thread_arenas: in_threads.map(|arena| arena.free_bytes).sum(),
+        free_in_thread_arenas: in_threads().map(|arena| arena.free_bytes).sum(),
+        thread_arenas: in_threads().count() as u64,
         trim_at_end: heap.trim_bytes,
         class: heap.classes.first().map(|class| ClassGrowth {
             request: class.bytes,

@@ -1,12 +1,15 @@
 //! Processes come and go: forks, execs, exits.
 
-use super::process::{Measure, Process};
+use super::process::{Measure, Process, anonymous_of};
 use super::watch::State;
 use crate::probe::Event;
 use crate::report::model::EndedBy;
+use crate::sampler::totals;
 
 /// Processes kept at most; children that exited make room for others, and more than that are counted.
 const CHILDREN_MAX: usize = 1024;
+/// Of so many the size is read with each sample: 30 µs each.
+const CHILDREN_SAMPLED_MAX: usize = 64;
 
 impl State {
     pub(super) fn forked(&mut self, event: &Event<'_>) {
@@ -84,5 +87,38 @@ impl State {
         } else {
             self.unwinder.forget(pid);
         }
+    }
+
+    /// Children that are followed and live.
+    fn children(&self) -> impl Iterator<Item = &Process> {
+        self.processes
+            .values()
+            .filter(|process| process.parent.is_some() && !process.gone)
+    }
+
+    /// By how much the anonymous memory of children has grown since their births, bytes. Of many, those of the lowest PIDs only.
+    pub(super) fn children_growth(&self) -> i64 {
+        let grown = |child: &Process| {
+            let now = totals::read_status(&self.root, child.pid).ok()?;
+            let before = child.start.totals.as_ref().and_then(anonymous_of)?;
+            Some(
+                anonymous_of(&now)?
+                    .cast_signed()
+                    .saturating_sub(before.cast_signed()),
+            )
+        };
+        self.children()
+            .take(CHILDREN_SAMPLED_MAX)
+            .filter_map(grown)
+            .fold(0, i64::saturating_add)
+    }
+
+    /// The same of all, by what was read at the window's end.
+    pub(super) fn children_growth_at_end(&self) -> i64 {
+        let grown = |child: &Process| {
+            let (start, end) = (child.start.anonymous()?, child.end.anonymous()?);
+            Some(end.cast_signed().saturating_sub(start.cast_signed()))
+        };
+        self.children().filter_map(grown).fold(0, i64::saturating_add)
     }
 }

@@ -59,6 +59,10 @@ pub(super) fn losses(
     add("bursts_cut", bursts_cut);
     let not_watched = state.children_not_watched.values().sum();
     add("children_whose_births_were_not_watched", not_watched);
+    add("samples_not_taken", state.samples.failed());
+    for (part, count) in state.samples.left_out() {
+        add(&format!("samples_without_{part}"), *count);
+    }
     add("events_of_unwatched_processes", state.stray_events);
     add("exited_children_forgotten", state.forgotten_children);
     add("stacks_over_limit", unwinding.stacks_over_cap);

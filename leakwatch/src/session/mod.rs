@@ -3,7 +3,7 @@
 //! `watch` is the window, `process` one process in it, `pages` its pages, `lineage` how processes come and go,
 //! `translate` what events mean, `sampling` how many of them there are, `births` the blocks that the target takes,
 //! `finish` what becomes of them: `keepers` is a process's call sites, `survivors` those of the blocks that stayed,
-//! `facts` all of them with their accounts.
+//! `facts` all of them with their accounts, `verdict` what all of it amounts to.
 
 mod births;
 mod dump;
@@ -25,6 +25,7 @@ mod sites;
 mod survivors;
 mod translate;
 mod trends;
+mod verdict;
 mod watch;
 
 use std::path::PathBuf;

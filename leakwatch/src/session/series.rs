@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::process::anonymous_of;
 use crate::sampler::sample::Sample;
 use crate::sampler::totals::{Rollup, Totals};
 
@@ -19,10 +20,17 @@ pub(super) struct Point {
     pub descriptors: Option<u64>,
     /// Not read each time.
     pub connections: Option<u64>,
+    /// Anonymous bytes that children which are followed and live have gained since their births.
+    pub children: i64,
 }
 
 impl Point {
-    pub fn of(at: Duration, sample: &Sample) -> Self {
+    /// Anonymous bytes of the process, with what its children have gained.
+    pub fn anonymous(&self) -> Option<u64> {
+        Some(anonymous_of(&self.totals)?.saturating_add_signed(self.children))
+    }
+
+    pub fn of(at: Duration, sample: &Sample, children: i64) -> Self {
         Self {
             at,
             totals: sample.totals,
@@ -32,6 +40,7 @@ impl Point {
                 .sockets
                 .ok()
                 .map(|sockets| sockets.tcp.connections().saturating_add(sockets.unix.connected)),
+            children,
         }
     }
 }

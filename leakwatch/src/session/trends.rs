@@ -1,19 +1,19 @@
 //! What the samples of the window say together: how memory went, and what it went with.
 
-use super::process::anonymous_of;
 use super::series::{Point, Series};
 use crate::diagnose::correlate::{Correlation, Paired, correlate};
 use crate::diagnose::trend::series::{Sample, Series as TrendSeries};
 use crate::diagnose::trend::{Trend, judge};
+use crate::diagnose::verdict::{Goes, With};
 
 /// A count of a sample.
 type Count = fn(&Point) -> Option<u64>;
 
-/// What memory may go with: its name in the recording, and where it is in a sample.
-const WITH: [(&str, Count); 3] = [
-    ("connections", |point| point.connections),
-    ("fds", |point| point.descriptors),
-    ("threads", |point| point.totals.threads),
+/// What memory may go with, and where it is in a sample.
+const WITH: [(With, Count); 3] = [
+    (With::Connections, |point| point.connections),
+    (With::Descriptors, |point| point.descriptors),
+    (With::Threads, |point| point.totals.threads),
 ];
 
 /// Bytes and counts are far below 2^53.
@@ -30,7 +30,7 @@ pub(super) fn of_memory(series: &Series) -> Option<Trend> {
         .filter_map(|point| {
             Some(Sample {
                 at: point.at.as_secs_f64(),
-                bytes: float(anonymous_of(&point.totals)?),
+                bytes: float(point.anonymous()?),
                 run: 0,
             })
         })
@@ -39,15 +39,15 @@ pub(super) fn of_memory(series: &Series) -> Option<Trend> {
 }
 
 /// What anonymous memory goes with, as far as enough samples have both and either changes.
-pub(super) fn correlations(series: &Series) -> Vec<(&'static str, Correlation)> {
-    let correlated = |count: Count| {
+pub(super) fn correlations(series: &Series) -> Vec<Goes> {
+    let correlated = |count: Count| -> Option<Correlation> {
         let paired: Vec<Paired> = series
             .points()
             .iter()
             .filter_map(|point| {
                 Some(Paired {
                     at: point.at.as_secs_f64(),
-                    bytes: float(anonymous_of(&point.totals)?),
+                    bytes: float(point.anonymous()?),
                     units: float(count(point)?),
                     run: 0,
                 })
@@ -55,9 +55,11 @@ pub(super) fn correlations(series: &Series) -> Vec<(&'static str, Correlation)> 
             .collect();
         correlate(&paired)
     };
-    WITH.into_iter()
-        .filter_map(|(name, count)| Some((name, correlated(count)?)))
-        .collect()
+    let found: Vec<(With, Correlation)> = WITH
+        .into_iter()
+        .filter_map(|(with, count)| Some((with, correlated(count)?)))
+        .collect();
+    Goes::all(&found)
 }
 
 #[cfg(test)]
@@ -88,6 +90,7 @@ mod tests {
                 // Not each time.
                 connections: (second % 10 != 3).then_some(connections),
                 rollup: None,
+                children: 0,
             });
         }
         series
@@ -97,13 +100,15 @@ mod tests {
     fn memory_that_goes_with_connections_does_not_go_with_threads() {
         let series = server(240);
         let found = correlations(&series);
-        let names: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
+        let with: Vec<With> = found.iter().map(|goes| goes.with).collect();
         // The threads never change.
-        assert_eq!(names, ["connections", "fds"]);
-        for (name, correlation) in &found {
-            assert!(correlation.p_value <= 0.01, "{name}: {correlation:?}");
-            let each = correlation.per_unit.unwrap();
-            assert!((each.bytes - 5120.0).abs() < 0.25 * 5120.0, "{name}: {each:?}");
+        assert_eq!(with, [With::Connections, With::Descriptors]);
+        for goes in &found {
+            assert!(goes.chance <= 0.02 && goes.is_told(), "{goes:?}");
+            // Two were tried.
+            assert!(goes.chance > goes.correlation.p_value, "{goes:?}");
+            let each = goes.correlation.per_unit.unwrap();
+            assert!((each.bytes - 5120.0).abs() < 0.25 * 5120.0, "{goes:?}");
         }
         assert_eq!(of_memory(&series).unwrap().kind, Kind::SteadyGrowth);
     }

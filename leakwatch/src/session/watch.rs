@@ -59,6 +59,8 @@ pub(super) struct State {
     pub processes: BTreeMap<u32, Process>,
     pub series: Series,
     pub samples: Samples,
+    /// Of anonymous memory since the start, by the latest sample.
+    grown: Option<i64>,
     pub events: u64,
     /// Events of processes that are not watched, or were forgotten.
     pub stray_events: u64,
@@ -99,7 +101,8 @@ impl State {
             sites: Sites::default(),
             processes: BTreeMap::new(),
             series: Series::default(),
-            samples: Samples::of(&ProcRoot::default(), options.target.pid),
+            samples: Samples::of(&ProcRoot::default(), options.target.pid, options.duration),
+            grown: None,
             events: 0,
             stray_events: 0,
             unfollowed_children: 0,
@@ -266,7 +269,8 @@ impl State {
     fn sample(&mut self) -> Option<i64> {
         let at = self.began.elapsed();
         let sample = self.samples.take()?;
-        self.series.push(Point::of(at, &sample));
+        let children = self.children_growth();
+        self.series.push(Point::of(at, &sample, children));
         let now = sample.totals;
         let start = self
             .processes
@@ -278,7 +282,8 @@ impl State {
         Some(
             anonymous_of(&now)?
                 .cast_signed()
-                .saturating_sub(start.cast_signed()),
+                .saturating_sub(start.cast_signed())
+                .saturating_add(children),
         )
     }
 }
@@ -487,6 +492,9 @@ impl Watch {
             self.step_births();
             // A sample may take longer than a burst should.
             let in_burst = self.births.as_ref().is_some_and(BirthWatch::is_in_burst);
+            if !in_burst && self.state.samples.due(self.state.began.elapsed()) {
+                self.state.grown = self.state.sample();
+            }
             if Instant::now() >= next_tick && !in_burst {
                 next_tick = Instant::now() + TICK_EVERY;
                 self.tick(progress)?;
@@ -526,8 +534,7 @@ impl Watch {
     }
 
     fn tick(&mut self, progress: &mut dyn Progress) -> Result<()> {
-        let growth = self.state.sample();
-        progress.tick(self.state.began.elapsed(), self.state.events, growth);
+        progress.tick(self.state.began.elapsed(), self.state.events, self.state.grown);
         let lost = self.probe.counts()?.lost();
         if lost > self.lost_seen {
             self.lost_seen = lost;

@@ -14,7 +14,7 @@ use super::{normal, order, theil_sen};
 /// Growth over the window that would matter, as a share of the level: less, for sure, is flat.
 const MATTERS: f64 = 0.05;
 /// Samples before anything is said. With ten, a line and its noise leave eight to know the noise from.
-const SAMPLES_LEAST: usize = 12;
+pub const SAMPLES_LEAST: usize = 12;
 /// Growth below this, in bytes, is none: the kernel counts the pages of a process in batches per thread or CPU, and
 /// `/proc` is off by as many as 64 of them.
 const COUNTED: f64 = 64.0 * 4096.0;

@@ -39,5 +39,5 @@ pub(super) mod made_series;
 #[cfg(test)]
 mod rates_tests;
 
-pub use judge::{Trend, judge};
+pub use judge::{SAMPLES_LEAST, Trend, judge};
 pub use kind::Kind;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use crate::diagnose::rank::{RankedSite, SiteFacts};
 use crate::diagnose::reconcile::Account;
-use crate::diagnose::{correlate, trend, verdict};
+use crate::diagnose::{trend, verdict};
 use crate::report::escape::text_of;
 use crate::report::model::{
-    Address, CallSite, Correlation, Culprit, Frame, Growth, LibraryRow, MappingRow, MemoryTrend, ReasonRow,
-    Reconciliation, RegionRow, Sample, SitePoint, StackRow, Verdict,
+    Address, CallSite, Correlation, Culprit, Frame, Growth, LibraryRow, Limit, MappingRow, MemoryTrend,
+    ReasonRow, Reconciliation, RegionRow, Sample, SitePoint, StackRow, Verdict, VerdictFactor,
 };
 use crate::sampler::growth::{Delta, Fate, LibraryGrowth, MappingGrowth};
 use crate::sampler::region::Region;
@@ -116,10 +116,32 @@ fn stack(site: &SiteFacts) -> StackRow {
 pub fn verdict(verdict: &verdict::Verdict) -> Verdict {
     Verdict {
         kind: verdict.kind.name().to_owned(),
-        confidence: None,
+        rule: Some(verdict.rule.to_owned()),
+        confidence: verdict.confidence.and_then(finite),
+        factors: verdict
+            .factors
+            .iter()
+            .map(|factor| VerdictFactor {
+                what: factor.what.to_owned(),
+                chance: factor.chance,
+            })
+            .collect(),
         summary: verdict.summary.clone(),
         evidence: verdict.evidence.clone(),
         suggestions: verdict.suggestions.clone(),
+        limit: verdict.reached.as_ref().map(limit),
+        watch_longer_seconds: verdict.watch_longer.and_then(finite),
+    }
+}
+
+fn limit(reached: &verdict::Reached) -> Limit {
+    let room = &reached.room;
+    Limit {
+        of: room.of.name().to_owned(),
+        limit_bytes: room.limit,
+        left_bytes: room.left,
+        rate_bytes_per_second: reached.rate,
+        seconds: finite(reached.seconds),
     }
 }
 
@@ -265,12 +287,14 @@ pub fn trend(trend: &trend::Trend) -> MemoryTrend {
 
 /// What it goes with.
 #[must_use]
-pub fn correlation(with: &str, correlation: &correlate::Correlation) -> Correlation {
+pub fn correlation(goes: &verdict::Goes) -> Correlation {
+    let correlation = &goes.correlation;
     let each = correlation.per_unit.as_ref();
     Correlation {
-        with: with.to_owned(),
+        with: goes.with.name().to_owned(),
         coefficient: Some(correlation.coefficient),
         p_value: Some(correlation.p_value),
+        p_value_corrected: Some(goes.chance),
         bytes_per_unit: each.map(|each| each.bytes),
         bytes_per_unit_low: each.map(|each| each.low),
         bytes_per_unit_high: each.map(|each| each.high),

@@ -123,16 +123,51 @@ pub enum EndedBy {
     TargetExec,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// `leak`, `growth`, `plateau`, `retention`, `churn`, `flat` or `inconclusive`.
     pub kind: String,
+    /// The rule that found it, in words.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// The chance that it is right, as far as the evidence goes, 0 to 1: the product of `factors`. Null where nothing is
+    /// claimed.
     pub confidence: Option<f64>,
+    /// What it rests on, and how sure each is.
+    #[serde(default)]
+    pub factors: Vec<VerdictFactor>,
     pub summary: String,
     #[serde(default)]
     pub evidence: Vec<String>,
     #[serde(default)]
     pub suggestions: Vec<String>,
+    /// When memory reaches its limit, if it goes on so. Null where it does not grow, or no limit is known.
+    #[serde(default)]
+    pub limit: Option<Limit>,
+    /// So much longer would tell; null where there is nothing left to tell.
+    #[serde(default)]
+    pub watch_longer_seconds: Option<f64>,
+}
+
+/// One thing that a verdict rests on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VerdictFactor {
+    pub what: String,
+    /// 0 to 1.
+    pub chance: f64,
+}
+
+/// The limit that the target meets first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Limit {
+    /// `cgroup`: its own, or that of one above; or `ram`: the host's.
+    pub of: String,
+    pub limit_bytes: u64,
+    /// File cache counts as used in a cgroup, though the kernel can take it back.
+    pub left_bytes: u64,
+    pub rate_bytes_per_second: f64,
+    /// From the window's end, at that rate.
+    pub seconds: Option<f64>,
 }
 
 /// End minus start, from /proc.
@@ -383,6 +418,9 @@ pub struct Correlation {
     pub coefficient: Option<f64>,
     /// The chance of as great a coefficient between the two with nothing to do with each other: 1 in 201 at least.
     pub p_value: Option<f64>,
+    /// The same among all counts that were compared (Holm): at most 0.05 where it is told.
+    #[serde(default)]
+    pub p_value_corrected: Option<f64>,
     pub bytes_per_unit: Option<f64>,
     /// Its interval of 95 %.
     #[serde(default)]

@@ -3,6 +3,7 @@
 
 mod births;
 mod heap;
+mod verdict;
 
 pub use births::survivors;
 pub use heap::{heap_alone, heap_grown, hostile_picture, picture};
@@ -208,6 +209,7 @@ pub fn full() -> Recording {
             duration_seconds: 60.0,
             ended_by: EndedBy::Deadline,
         },
+        verdict: Some(verdict::verdict(&ranked)),
         growth: Growth {
             rss_bytes: Some(841 << 20),
             anonymous_bytes: Some(840 << 20),

@@ -6,7 +6,9 @@ use unicode_width::UnicodeWidthStr;
 use super::Options;
 use crate::report::escape;
 
-pub use crate::diagnose::figures::{amount, bytes, seconds, signed, whole_percent};
+pub use crate::diagnose::figures::{
+    amount, bytes, duration, per_second, reckoned_range, seconds, signed, whole_percent,
+};
 
 pub const PLAIN: Style = Style::new();
 pub const STRONG: Style = Style::new().bold();
@@ -83,13 +85,31 @@ impl Page {
 
     /// Words wrapped to the width, all lines indented by `indent`.
     pub fn paragraph(&mut self, indent: usize, text: &str, style: Style) {
+        for line in self.wrapped(indent, text) {
+            self.indented(indent, &line, style);
+        }
+    }
+
+    /// The same behind a mark of one column.
+    pub fn item(&mut self, indent: usize, mark: &str, text: &str) {
+        let beside = indent + 2;
+        for (index, line) in self.wrapped(beside, text).into_iter().enumerate() {
+            if index == 0 {
+                self.line(&format!("{}{mark} {line}", " ".repeat(indent)));
+            } else {
+                self.indented(beside, &line, PLAIN);
+            }
+        }
+    }
+
+    fn wrapped(&self, indent: usize, text: &str) -> Vec<String> {
         let room = self.width.saturating_sub(indent).max(20);
+        let mut lines = Vec::new();
         let mut line = String::new();
         for word in words(text) {
             let word = escape::fit(word, room, self.ellipsis());
             if !line.is_empty() && line.width() + 1 + word.width() > room {
-                self.indented(indent, &line, style);
-                line.clear();
+                lines.push(std::mem::take(&mut line));
             }
             if !line.is_empty() {
                 line.push(' ');
@@ -97,8 +117,9 @@ impl Page {
             line.push_str(&word);
         }
         if !line.is_empty() {
-            self.indented(indent, &line, style);
+            lines.push(line);
         }
+        lines
     }
 
     fn indented(&mut self, indent: usize, line: &str, style: Style) {
@@ -210,18 +231,6 @@ pub fn percent(share: f64) -> String {
 )]
 pub fn rounded(bytes: f64) -> u64 {
     bytes.round() as u64
-}
-
-/// Bytes that were reckoned, with a sign only where they are negative.
-pub fn reckoned(bytes: f64) -> String {
-    #[expect(clippy::cast_possible_truncation, reason = "saturates, and is only shown")]
-    let whole = bytes.round() as i64;
-    amount(whole)
-}
-
-/// As [`reckoned`], of a rate.
-pub fn per_second(rate: f64) -> String {
-    format!("{}/s", reckoned(rate))
 }
 
 #[cfg(test)]

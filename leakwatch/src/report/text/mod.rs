@@ -10,6 +10,7 @@ mod mappings;
 mod sites;
 mod tail;
 mod trend;
+mod verdict;
 
 use layout::{Page, bytes, percent, seconds};
 
@@ -50,7 +51,7 @@ impl Default for Options {
 #[must_use]
 pub fn render(recording: &Recording, options: &Options) -> String {
     let mut page = Page::new(options);
-    head(&mut page, recording, options);
+    head(&mut page, recording);
     account::section(&mut page, recording);
     trend::section(&mut page, recording);
     // Before the call sites: whether what grew is in use decides how they are to be read.
@@ -72,7 +73,7 @@ pub fn render_heap(picture: &HeapPicture, options: &Options) -> String {
     page.finish()
 }
 
-fn head(page: &mut Page, recording: &Recording, options: &Options) {
+fn head(page: &mut Page, recording: &Recording) {
     let window = &recording.window;
     let ended = match window.ended_by {
         EndedBy::Deadline => "",
@@ -88,17 +89,7 @@ fn head(page: &mut Page, recording: &Recording, options: &Options) {
     );
     page.paragraph(0, &about, layout::DIM);
     page.paragraph(0, &headline(page, recording), layout::STRONG);
-    if let Some(verdict) = &recording.verdict {
-        page.paragraph(0, &page.fit(&verdict.summary, 400), layout::STRONG);
-        if options.verbose {
-            for sentence in &verdict.evidence {
-                page.paragraph(2, &page.fit(sentence, 400), layout::PLAIN);
-            }
-        }
-        for suggestion in &verdict.suggestions {
-            page.paragraph(2, &page.fit(suggestion, 400), layout::PLAIN);
-        }
-    }
+    verdict::section(page, recording.verdict.as_ref());
     for note in &recording.notes {
         page.paragraph(0, &format!("Note: {}", page.fit(note, 400)), layout::PLAIN);
     }

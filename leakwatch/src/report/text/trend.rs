@@ -1,10 +1,22 @@
 //! How memory went over the window, and what it went with.
 
-use super::layout::{PLAIN, Page, per_second, reckoned, seconds};
+use super::layout::{PLAIN, Page, per_second, reckoned_range, seconds};
+use crate::diagnose::verdict::facts::CHANCE_MOST;
 use crate::report::model::{Correlation, MemoryTrend, Recording};
 
-/// A correlation with a greater chance to be none is not told. A minute of samples cannot make it less than 0.014.
-const CHANCE_MOST: f64 = 0.02;
+/// In recordings from before chances were corrected for how many counts were tried.
+const CHANCE_MOST_OF_ONE: f64 = 0.02;
+
+/// A correlation with a greater chance to be none is not told. A minute of samples cannot make it less than 0.014 for one
+/// count, nor less than 0.042 for three.
+fn is_told(correlation: &Correlation) -> bool {
+    match correlation.p_value_corrected {
+        Some(chance) => chance <= CHANCE_MOST,
+        None => correlation
+            .p_value
+            .is_some_and(|chance| chance <= CHANCE_MOST_OF_ONE),
+    }
+}
 
 /// After the account: nothing, where there were no samples.
 pub fn section(page: &mut Page, recording: &Recording) {
@@ -12,7 +24,7 @@ pub fn section(page: &mut Page, recording: &Recording) {
     page.heading("TREND", "");
     page.paragraph(2, &of_memory(page, trend), PLAIN);
     let with = recording.correlations.iter().flatten();
-    for correlation in with.filter(|it| it.p_value.is_some_and(|chance| chance <= CHANCE_MOST)) {
+    for correlation in with.filter(|it| is_told(it)) {
         page.paragraph(2, &goes_with(page, correlation), PLAIN);
     }
 }
@@ -58,7 +70,7 @@ fn goes_with(page: &Page, correlation: &Correlation) -> String {
         other => page.fit(other, 40),
     };
     let each = match (correlation.bytes_per_unit_low, correlation.bytes_per_unit_high) {
-        (Some(low), Some(high)) => format!(": {} to {} each", reckoned(low), reckoned(high)),
+        (Some(low), Some(high)) => format!(": {} each", reckoned_range(low, high)),
         _ => String::new(),
     };
     let lag = correlation
@@ -66,7 +78,8 @@ fn goes_with(page: &Page, correlation: &Correlation) -> String {
         .filter(|lag| *lag > 0.0)
         .map_or_else(String::new, |lag| format!(", {} later", seconds(lag)));
     let chance = correlation
-        .p_value
+        .p_value_corrected
+        .or(correlation.p_value)
         .map_or_else(String::new, |chance| format!(" (p {chance:.3})"));
     let few = if correlation.few_events {
         "; few events say so, and it may be chance"
@@ -107,9 +120,10 @@ mod tests {
             samples: 60,
             watch_longer_seconds: None,
         };
-        let with = |name: &str, p_value| Correlation {
+        let with = |name: &str, chance| Correlation {
             with: name.into(),
-            p_value: Some(p_value),
+            p_value: Some(chance / 3.0),
+            p_value_corrected: (name != "fds").then_some(chance),
             // Of one the sign is not known.
             bytes_per_unit_low: Some(if name == "fds" { -2048.0 } else { 3174.0 }),
             bytes_per_unit_high: Some(4505.0),
@@ -118,14 +132,14 @@ mod tests {
             ..Correlation::default()
         };
         let correlations = vec![
-            with("connections", 0.005),
-            with("fds", 0.01),
-            with("threads", 0.2),
+            with("connections", 0.042),
+            with("fds", 0.03),
+            with("threads", 0.06),
         ];
         assert_eq!(
             text(trend, correlations),
             "TREND\n  Anonymous memory: steady growth, 2.1 MiB/s (-1000 B/s to 2.3 MiB/s), by 60 samples.\n  \
-             It goes with connections: 3.1 KiB to 4.4 KiB each, 2.0 s later (p 0.005).\n  \
+             It goes with connections: 3.1 KiB to 4.4 KiB each, 2.0 s later (p 0.042).\n  \
              It goes with open descriptors: -2.0 KiB to 4.4 KiB each, 2.0 s later (p 0.010); few events say so,\n  \
              and it may be chance."
         );
