@@ -29,6 +29,8 @@ pub mod report;
 
 pub mod session;
 
+pub mod history;
+
 pub mod demo;
 pub mod doctor;
 pub mod heap;
