@@ -30,6 +30,7 @@ pub mod report;
 pub mod session;
 
 pub mod history;
+pub mod scan;
 pub mod watch;
 
 pub mod demo;

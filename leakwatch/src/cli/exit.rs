@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use super::printable::printable;
 
-/// The exit statuses, which scripts rely on. 3 (the verdict is a leak) and 4 (the verdict is inconclusive) are
-/// reserved.
+/// The exit statuses, which scripts rely on. 4 (the verdict is inconclusive) is reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
     Done = 0,
     Error = 1,
     Usage = 2,
+    /// Done, and what was looked for was found: an alert with `--fail-on-alert`.
+    Found = 3,
 }
 
 impl From<ExitStatus> for ExitCode {
