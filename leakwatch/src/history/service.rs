@@ -101,7 +101,14 @@ fn id_start(run: &str) -> Option<usize> {
 /// Which instances of each service are running.
 #[derive(Debug, Default)]
 pub struct Instances {
-    taken: HashMap<(String, String), BTreeSet<u32>>,
+    taken: HashMap<(String, String), Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    numbers: BTreeSet<u32>,
+    /// All below are taken: thousands may have the same name.
+    least: u32,
 }
 
 impl Instances {
@@ -111,8 +118,11 @@ impl Instances {
             .taken
             .entry((name.to_owned(), cgroup.to_owned()))
             .or_default();
-        let instance = (0..).find(|number| !taken.contains(number)).unwrap_or(u32::MAX);
-        taken.insert(instance);
+        let instance = (taken.least..)
+            .find(|number| !taken.numbers.contains(number))
+            .unwrap_or(u32::MAX);
+        taken.numbers.insert(instance);
+        taken.least = instance.saturating_add(1);
         Service {
             name: name.to_owned(),
             cgroup: cgroup.to_owned(),
@@ -123,15 +133,20 @@ impl Instances {
     /// Takes this very one; whether it was free.
     pub fn take_again(&mut self, service: &Service) -> bool {
         let key = (service.name.clone(), service.cgroup.clone());
-        self.taken.entry(key).or_default().insert(service.instance)
+        self.taken
+            .entry(key)
+            .or_default()
+            .numbers
+            .insert(service.instance)
     }
 
     /// Its process is gone.
     pub fn free(&mut self, service: &Service) {
         let key = (service.name.clone(), service.cgroup.clone());
         if let Some(taken) = self.taken.get_mut(&key) {
-            taken.remove(&service.instance);
-            if taken.is_empty() {
+            taken.numbers.remove(&service.instance);
+            taken.least = taken.least.min(service.instance);
+            if taken.numbers.is_empty() {
                 self.taken.remove(&key);
             }
         }

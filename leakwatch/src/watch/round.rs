@@ -33,8 +33,8 @@ const POINTS_BUDGET: usize = 1 << 20;
 const POINTS_LEAST: usize = 96;
 const POINTS_MOST: usize = 1024;
 /// One part in so many of the interval may go to the dear parts of samples, and one to the judging of trends.
-const DEAR_SHARE: u32 = 50;
-const JUDGE_SHARE: u32 = 20;
+const DEAR_SHARE: u32 = 100;
+const JUDGE_SHARE: u32 = 100;
 /// Notes about processes in one round.
 const NOTES_MAX: usize = 10;
 
@@ -234,6 +234,7 @@ impl Watch {
             self.resumed.running.remove(&key).filter(|before| {
                 before.service.name == found.name && self.instances.take_again(&before.service)
             });
+        let goes_on = before.is_some();
         let (run, service, baseline) = match before {
             Some(before) => {
                 let baseline = resume::baseline(&before, now, learning);
@@ -261,7 +262,7 @@ impl Watch {
             }
         };
         let mut series = self.resumed.series.remove(&service).unwrap_or_default();
-        if baseline.bytes().is_none() || series.is_empty() {
+        if !goes_on {
             series.restart();
         }
         self.tracked
