@@ -24,11 +24,11 @@ fn restarts_of_both_sides_and_a_kill() {
         return;
     }
     let folder = folder();
-    let program = program_named(folder.path(), "/bin/sleep".as_ref(), "lw-sleep-restart");
+    let program = program_named(folder.path(), "/bin/sleep".as_ref(), "lw-restart");
     let file = folder.path().join("history");
     let arguments = [
         "--name",
-        "lw-sleep-restart",
+        "lw-restart",
         "--every",
         "100ms",
         "--listen",
@@ -38,12 +38,12 @@ fn restarts_of_both_sides_and_a_kill() {
     ];
     let first = sleeper(&program);
     let mut watch = Watching::start(&arguments);
-    watch.note(&["watching lw-sleep-restart", &first.pid()]);
+    watch.note(&["watching lw-restart", &first.pid()]);
     let pid_of_first = first.pid();
     drop(first);
     watch.note(&[&pid_of_first, "it exited"]);
     let second = sleeper(&program);
-    watch.note(&["watching lw-sleep-restart", &second.pid(), "a new run of it"]);
+    watch.note(&["watching lw-restart", &second.pid(), "a new run of it"]);
     let port = watch.port();
     let samples = || {
         let (_, page) = get(port, "/metrics", "text/plain").expect("it listens");
@@ -61,7 +61,7 @@ fn restarts_of_both_sides_and_a_kill() {
     );
 
     let mut watch = Watching::start(&arguments);
-    watch.note(&["watching lw-sleep-restart", &second.pid(), "again"]);
+    watch.note(&["watching lw-restart", &second.pid(), "again"]);
     std::thread::sleep(Duration::from_millis(500));
     let status = watch.terminate();
     assert_eq!(status.code(), Some(0), "{watch}");

@@ -11,6 +11,7 @@ use super::exit::UsageError;
 use super::printable::printable;
 use super::watch_args::WatchArguments;
 use super::watch_config::{self, Config, Said};
+use crate::history::service::kept_name;
 use crate::history::thinning::Retention;
 use crate::report::build::history::Wanted;
 use crate::sampler::ProcRoot;
@@ -139,7 +140,11 @@ impl Command {
             CommandArguments::Watch(watch) => resolve_watch(watch)?,
             CommandArguments::History(history) => Self::History {
                 wanted: Wanted {
-                    services: history.services,
+                    services: history
+                        .services
+                        .iter()
+                        .map(|name| kept_name(name).to_owned())
+                        .collect(),
                     most: history.top,
                     points: history.points,
                 },
@@ -248,7 +253,7 @@ fn resolve_watch(watch: WatchArguments) -> Result<Command, UsageError> {
             retention: Retention::new(watch.keep, watch.history_size),
             by_service: by_service
                 .into_iter()
-                .map(|(name, said)| (name, said.over(thresholds)))
+                .map(|(name, said)| (kept_name(&name).to_owned(), said.over(thresholds)))
                 .collect(),
             thresholds,
             on_alert: watch.on_alert,

@@ -30,6 +30,19 @@ impl Service {
     }
 }
 
+/// The kernel's own limit, bytes.
+const NAME_BYTES: usize = 15;
+
+/// A name as the kernel keeps it, which is what services are called by: its first 15 bytes.
+#[must_use]
+pub fn kept_name(name: &str) -> &str {
+    let mut end = name.len().min(NAME_BYTES);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name.get(..end).unwrap_or_default()
+}
+
 /// A cgroup's path as it will be after a restart: a container's ID, a pod's UUID and the number of a session or a transient
 /// unit are another then.
 #[must_use]
@@ -198,6 +211,13 @@ mod tests {
             assert_eq!(stable_cgroup(path), stable, "{path}");
         }
         assert!(stable_cgroup(&format!("/{}", "é".repeat(4000))).len() <= CGROUP_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_name_is_cut_as_the_kernel_cuts_it() {
+        assert_eq!(kept_name("a-name-that-is-long"), "a-name-that-is-");
+        assert_eq!(kept_name("short"), "short");
+        assert!(kept_name(&"é".repeat(20)).len() <= 15);
     }
 
     #[test]
