@@ -42,7 +42,8 @@ pub enum CommandArguments {
     Record(RecordArguments),
     Heap(HeapArguments),
     Report(ReportArguments),
-    Watch(WatchArguments),
+    // Boxed, having much more options than most.
+    Watch(Box<WatchArguments>),
     History(HistoryArguments),
     Scan(ScanArguments),
     Doctor(DoctorArguments),

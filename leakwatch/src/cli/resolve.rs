@@ -137,7 +137,7 @@ impl Command {
                 file: report.file,
                 output: resolve_output(report.output, report.top, report.min_bytes)?,
             },
-            CommandArguments::Watch(watch) => resolve_watch(watch)?,
+            CommandArguments::Watch(watch) => resolve_watch(*watch)?,
             CommandArguments::History(history) => Self::History {
                 wanted: Wanted {
                     services: history

@@ -172,8 +172,16 @@ pub fn render(snapshot: &Snapshot, format: Format) -> String {
     page.out
 }
 
+/// A gauge of a process: its name, its unit, what it is, and where it comes from.
+type Gauge = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&Exposed) -> Option<f64>,
+);
+
 fn judged(page: &mut Page, processes: &[Labelled<'_>]) {
-    let gauges: [(&str, &str, &str, fn(&Exposed) -> Option<f64>); 3] = [
+    let gauges: [Gauge; 3] = [
         (
             "leakwatch_process_growth_bytes_per_second",
             "bytes_per_second",
@@ -329,8 +337,10 @@ mod tests {
         assert_eq!(Format::accepted("*/*"), Format::Text);
     }
 
+    type Labels = Vec<(String, String)>;
+
     /// A line of the format, read as its specification says; `None` for what is none.
-    fn parse(line: &str) -> Option<(String, Vec<(String, String)>, f64)> {
+    fn parse(line: &str) -> Option<(String, Labels, f64)> {
         let name_end = line.find(['{', ' '])?;
         let (name, mut rest) = line.split_at(name_end);
         let mut labels = Vec::new();

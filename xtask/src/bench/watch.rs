@@ -334,10 +334,13 @@ fn counted(report: &Value) -> Option<u64> {
         .sum()
 }
 
+/// A line of the table: its name, and what stands in it.
+type Figure = (&'static str, fn(&Outcome) -> String);
+
 fn markdown(columns: &[(&str, Outcome)]) -> String {
     let head = std::iter::once(String::new()).chain(columns.iter().map(|(name, _)| (*name).to_owned()));
     let mut rows: Vec<Vec<String>> = vec![head.collect()];
-    let figures: [(&str, fn(&Outcome) -> String); 9] = [
+    let figures: [Figure; 9] = [
         ("processes", |it| it.processes.to_string()),
         ("interval", |it| format!("{:.1} s", it.every.as_secs_f64())),
         ("rounds", |it| format!("{:.0}", it.rounds)),

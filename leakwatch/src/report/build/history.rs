@@ -224,8 +224,11 @@ fn trend(bins: &[Bin]) -> Option<crate::report::model::MemoryTrend> {
     (!samples.is_empty()).then(|| super::trend(&judge(&Series::new(&samples))))
 }
 
+/// A count of a point.
+type Count = fn(&Figures) -> Option<u64>;
+
 fn correlations(bins: &[Bin]) -> Vec<crate::report::model::Correlation> {
-    let with: [(&str, fn(&Figures) -> Option<u64>); 3] = [
+    let with: [(&str, Count); 3] = [
         ("connections", |figures| figures.connections),
         ("fds", |figures| figures.descriptors),
         ("threads", |figures| figures.threads),
