@@ -29,6 +29,10 @@ pub mod report;
 
 pub mod session;
 
+pub mod history;
+pub mod scan;
+pub mod watch;
+
 pub mod demo;
 pub mod doctor;
 pub mod heap;

@@ -37,3 +37,4 @@ pub mod refusal;
 pub mod target;
 pub mod text;
 pub mod trends;
+pub mod watching;

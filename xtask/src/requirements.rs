@@ -56,6 +56,11 @@ const REQUIREMENTS: &[Requirement] = &[
         present: || library("libmimalloc.so.2"),
     },
     Requirement {
+        what: "prometheus",
+        package: "prometheus",
+        present: || on_path("prometheus"),
+    },
+    Requirement {
         what: "unshare and setpriv",
         package: "util-linux",
         present: || on_path("unshare") && on_path("setpriv"),

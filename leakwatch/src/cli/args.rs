@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::values;
+use super::watch_args::{HistoryArguments, ScanArguments, WatchArguments};
 
-const EXIT_STATUSES: &str = "\
+pub(super) const EXIT_STATUSES: &str = "\
 Exit status:
   0  done
   1  an error, told in one line on stderr
@@ -49,6 +50,10 @@ pub enum CommandArguments {
     Record(RecordArguments),
     Heap(HeapArguments),
     Report(ReportArguments),
+    // Boxed, having much more options than most.
+    Watch(Box<WatchArguments>),
+    History(HistoryArguments),
+    Scan(ScanArguments),
     Doctor(DoctorArguments),
     Demo(DemoArguments),
     /// The leaky service that `demo` records
@@ -495,14 +500,18 @@ mod tests {
 
     #[test]
     fn short_help() {
-        for command in ["", "record", "heap", "report", "doctor", "demo"] {
+        for command in [
+            "", "record", "heap", "report", "watch", "history", "scan", "doctor", "demo",
+        ] {
             insta::assert_snapshot!(format!("help_short_{command}"), help(command, false));
         }
     }
 
     #[test]
     fn long_help() {
-        for command in ["", "record", "heap", "report", "doctor", "demo"] {
+        for command in [
+            "", "record", "heap", "report", "watch", "history", "scan", "doctor", "demo",
+        ] {
             insta::assert_snapshot!(format!("help_long_{command}"), help(command, true));
         }
     }

@@ -10,8 +10,8 @@ pub enum ExitStatus {
     Done = 0,
     Error = 1,
     Usage = 2,
-    /// The verdict is a leak; where it was asked for.
-    Leak = 3,
+    /// What was looked for was found, where it was asked for: a leak (`--fail-on-leak`), an alert (`--fail-on-alert`).
+    Found = 3,
     /// The verdict excludes none: it is inconclusive, or memory grows and may go on; likewise.
     Inconclusive = 4,
 }
@@ -20,7 +20,7 @@ impl ExitStatus {
     /// Of a recording's verdict, for who wants to know of a leak by the status. A word that is not known excludes nothing.
     pub fn of_verdict(kind: Option<&str>) -> Self {
         match kind {
-            Some("leak") => Self::Leak,
+            Some("leak") => Self::Found,
             Some("plateau" | "retention" | "churn" | "flat") => Self::Done,
             _ => Self::Inconclusive,
         }

@@ -8,6 +8,8 @@ pub mod resolve;
 mod outputs;
 mod progress;
 mod values;
+mod watch_args;
+mod watch_config;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -23,10 +25,12 @@ use printable::printable;
 use progress::ProgressLine;
 use resolve::{Command, Output, Selector, Window};
 
+use crate::history::read::History;
+use crate::report::build;
 use crate::report::model::Recording;
 use crate::target::privileges::Privileges;
 use crate::target::{Candidate, Target, TargetError};
-use crate::{demo, doctor, heap, session};
+use crate::{demo, doctor, heap, scan, session, watch};
 
 /// Parses the arguments, runs the command, turns its outcome into an exit status.
 pub fn main() -> ExitCode {
@@ -104,6 +108,32 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
         Command::Report { file, output } => {
             let outputs = Outputs::check(output.files, output.shown)?;
             outputs.deliver(&outputs::read_recording(&file)?)?;
+            Ok(ExitStatus::Done)
+        }
+        Command::Watch {
+            options,
+            fail_on_alert,
+        } => {
+            let outcome = watch::watch(*options)?;
+            Ok(if fail_on_alert && outcome.alerts > 0 {
+                ExitStatus::Found
+            } else {
+                ExitStatus::Done
+            })
+        }
+        Command::History { file, wanted, output } => {
+            let outputs = Outputs::check(output.files, output.shown)?;
+            let history = History::open(&file)?;
+            outputs.deliver(&build::history::build(&history, &wanted)?)?;
+            Ok(ExitStatus::Done)
+        }
+        Command::Scan {
+            duration,
+            proc_root,
+            output,
+        } => {
+            let outputs = Outputs::check(output.files, output.shown)?;
+            outputs.deliver(&scan::scan(&proc_root, duration, output.shown.top)?)?;
             Ok(ExitStatus::Done)
         }
         Command::Doctor { pid } => {

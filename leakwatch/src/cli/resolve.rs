@@ -1,6 +1,6 @@
 //! From what was typed to what each command needs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{
@@ -8,11 +8,21 @@ use super::args::{
     GroupByArgument, HeapArguments, OutputArguments, RecordArguments, SelectorArguments,
 };
 use super::exit::UsageError;
+use super::printable::printable;
+use super::watch_args::WatchArguments;
+use super::watch_config::{self, Config, Said};
+use crate::history::service::kept_name;
+use crate::history::thinning::Retention;
+use crate::report::build::history::Wanted;
+use crate::sampler::ProcRoot;
 use crate::session::{AllocsChoice, CensusChoice, FaultChoice, GroupBy, RecordOptions};
 use crate::target::Target;
+use crate::watch::WatchOptions;
+use crate::watch::selection::Selectors;
+use crate::watch::thresholds::Thresholds;
 
 /// What leakwatch is to do.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Command {
     Record {
         selector: Selector,
@@ -29,6 +39,21 @@ pub enum Command {
     },
     Report {
         file: PathBuf,
+        output: Output,
+    },
+    /// Boxed, being much larger than the others.
+    Watch {
+        options: Box<WatchOptions>,
+        fail_on_alert: bool,
+    },
+    History {
+        file: PathBuf,
+        wanted: Wanted,
+        output: Output,
+    },
+    Scan {
+        duration: Duration,
+        proc_root: ProcRoot,
         output: Output,
     },
     Doctor {
@@ -114,6 +139,25 @@ impl Command {
                 file: report.file,
                 output: resolve_output(report.output, report.top, report.min_bytes)?,
             },
+            CommandArguments::Watch(watch) => resolve_watch(*watch)?,
+            CommandArguments::History(history) => Self::History {
+                wanted: Wanted {
+                    services: history
+                        .services
+                        .iter()
+                        .map(|name| kept_name(name).to_owned())
+                        .collect(),
+                    most: history.top,
+                    points: history.points,
+                },
+                file: history.file,
+                output: output_of(history.outputs, history.top, 0, history.verbose)?,
+            },
+            CommandArguments::Scan(scan) => Self::Scan {
+                duration: scan.duration,
+                proc_root: proc_root(scan.proc_root),
+                output: output_of(scan.outputs, scan.top, 0, false)?,
+            },
             CommandArguments::Doctor(doctor) => Self::Doctor { pid: doctor.pid },
             CommandArguments::Demo(demo) => resolve_demo(demo)?,
             CommandArguments::DemoService => Self::DemoService,
@@ -157,6 +201,75 @@ fn resolve_record(record: RecordArguments) -> Result<Command, UsageError> {
         },
         output: resolve_output(record.output, record.top, record.min_bytes)?,
     })
+}
+
+/// As long as most services need to warm up.
+const BASELINE: Duration = Duration::from_secs(3600);
+
+fn resolve_watch(watch: WatchArguments) -> Result<Command, UsageError> {
+    let bounds = watch.bounds;
+    let config = bounds
+        .config
+        .as_deref()
+        .map(watch_config::read)
+        .transpose()
+        .map_err(UsageError)?
+        .unwrap_or_default();
+    let Config { general, by_service } = config;
+    let typed = Said {
+        rate: bounds.max_rate,
+        rise: bounds.max_rise,
+        time_to_limit: bounds.min_time_to_limit,
+        descriptors: bounds.max_fds,
+        threads: bounds.max_threads,
+        connections: bounds.max_connections,
+        baseline: bounds.baseline,
+    };
+    let thresholds = typed.over(general.over(Thresholds::default()));
+    let recordings = watch.recordings.unwrap_or_else(|| {
+        let beside = watch.history.as_deref().and_then(Path::parent);
+        beside
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
+            .to_owned()
+    });
+    if watch.record_on_alert.is_some() && !recordings.is_dir() {
+        return Err(UsageError(format!(
+            "recordings cannot go to {}: it is no folder",
+            printable(&recordings.to_string_lossy())
+        )));
+    }
+    Ok(Command::Watch {
+        fail_on_alert: watch.fail_on_alert,
+        options: Box::new(WatchOptions {
+            selectors: Selectors {
+                pids: watch.selectors.pids,
+                names: watch.selectors.names,
+                cgroups: watch.selectors.cgroups,
+                all: watch.selectors.all,
+            },
+            every: watch.every,
+            duration: watch.duration,
+            window: watch.window,
+            learning: bounds.baseline.or(general.baseline).unwrap_or(BASELINE),
+            history: watch.history,
+            retention: Retention::new(watch.keep, watch.history_size),
+            by_service: by_service
+                .into_iter()
+                .map(|(name, said)| (kept_name(&name).to_owned(), said.over(thresholds)))
+                .collect(),
+            thresholds,
+            on_alert: watch.on_alert,
+            record_on_alert: watch.record_on_alert,
+            recordings,
+            listen: watch.listen,
+            proc_root: proc_root(watch.proc_root),
+        }),
+    })
+}
+
+fn proc_root(folder: Option<PathBuf>) -> ProcRoot {
+    folder.map_or_else(ProcRoot::default, ProcRoot::new)
 }
 
 fn resolve_demo(demo: DemoArguments) -> Result<Command, UsageError> {

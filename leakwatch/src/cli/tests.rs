@@ -1,6 +1,9 @@
 use super::resolve::{Command, Shown};
 use super::*;
+use crate::history::thinning::Retention;
+use crate::sampler::ProcRoot;
 use crate::session::{AllocsChoice, CensusChoice, FaultChoice, GroupBy};
+use crate::watch::thresholds::{Rise, Thresholds};
 
 fn resolve(words: &[&str]) -> Command {
     Command::resolve(Arguments::try_parse_from(words).unwrap()).unwrap()
@@ -152,6 +155,134 @@ fn options_of_heap() {
 }
 
 #[test]
+fn defaults_of_watch() {
+    let Command::Watch {
+        options,
+        fail_on_alert,
+    } = resolve(&["leakwatch", "watch", "--name", "nginx"])
+    else {
+        panic!("it is another command");
+    };
+    assert!(!fail_on_alert);
+    assert_eq!(options.selectors.names, ["nginx"]);
+    assert_eq!(options.every, Duration::from_secs(30));
+    assert_eq!(
+        (options.duration, options.window),
+        (None, Duration::from_secs(6 * 3600))
+    );
+    assert_eq!(options.thresholds, Thresholds::default());
+    assert_eq!((options.history, options.listen), (None, None));
+    assert_eq!(options.retention, Retention::default());
+    assert_eq!(options.proc_root, ProcRoot::default());
+}
+
+#[test]
+fn options_of_watch() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("x.toml");
+    std::fs::write(
+        &config,
+        "[thresholds]\nrate = \"1MiB\"\nthreads = 9\n[service.a-name-that-is-long]\nfds = 1\n",
+    )
+    .unwrap();
+    let config_name = config.to_str().unwrap();
+    let words = [
+        "leakwatch",
+        "watch",
+        "-p",
+        "7",
+        "-p",
+        "8",
+        "--cgroup",
+        "x.service",
+        "--every",
+        "1s",
+        "-d",
+        "30d",
+        "--history",
+        "a/b.lwh",
+        "--history-size",
+        "2MiB",
+        "--keep",
+        "2d",
+        "--config",
+        config_name,
+        "--max-rate",
+        "off",
+        "--max-rise",
+        "50%",
+        "--record-on-alert",
+        "1m",
+        "--recordings",
+        "/",
+        "--listen",
+        "9464",
+        "--fail-on-alert",
+        "--on-alert",
+        "logger",
+        "-t",
+        "leak",
+    ];
+    let error = Command::resolve(Arguments::try_parse_from(words).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("line 5"), "{error}");
+    std::fs::write(
+        &config,
+        "[thresholds]\nrate = \"1MiB\"\nthreads = 9\n[service.a-name-that-is-long]\ndescriptors = 1\n",
+    )
+    .unwrap();
+    let Command::Watch {
+        options,
+        fail_on_alert,
+    } = resolve(&words)
+    else {
+        panic!("it is another command");
+    };
+    assert!(fail_on_alert);
+    assert_eq!(options.selectors.pids, [7, 8]);
+    assert_eq!(options.on_alert, ["logger", "-t", "leak"]);
+    assert_eq!(options.duration, Some(Duration::from_secs(30 * 86400)));
+    assert_eq!(
+        options.retention,
+        Retention::new(Duration::from_secs(2 * 86400), 2 << 20)
+    );
+    let bounds = options.thresholds;
+    assert_eq!((bounds.rate, bounds.rise), (None, Some(Rise::Share(0.5))));
+    assert_eq!((bounds.threads, bounds.descriptors), (Some(9), None));
+    let own = options.by_service["a-name-that-is-"];
+    assert_eq!((own.threads, own.descriptors), (Some(9), Some(1)));
+    assert_eq!(options.listen, Some("127.0.0.1:9464".parse().unwrap()));
+    assert_eq!(options.recordings, std::path::Path::new("/"));
+}
+
+#[test]
+fn options_of_history_and_scan() {
+    let words = [
+        "leakwatch",
+        "history",
+        "a.lwh",
+        "--service",
+        "a-name-that-is-long",
+        "--top",
+        "3",
+        "-o",
+        "x.csv",
+    ];
+    let Command::History { file, wanted, output } = resolve(&words) else {
+        panic!("it is another command");
+    };
+    assert_eq!(file, std::path::Path::new("a.lwh"));
+    assert_eq!(
+        (wanted.services[0].as_str(), wanted.most, wanted.points),
+        ("a-name-that-is-", 3, 1000)
+    );
+    assert_eq!(output.files, [std::path::PathBuf::from("x.csv")]);
+    let Command::Scan { duration, output, .. } = resolve(&["leakwatch", "scan"]) else {
+        panic!("it is another command");
+    };
+    assert_eq!((duration, output.shown.top), (Duration::from_secs(10), 20));
+}
+
+#[test]
 fn wrong_command_lines_are_one_line_each() {
     let pid = |text| ["leakwatch", "record", "--pid", text];
     let duration = |text| ["leakwatch", "record", "-p", "1", "--duration", text];
@@ -176,6 +307,14 @@ fn wrong_command_lines_are_one_line_each() {
         refusal(&["leakwatch", "top"]),
         refusal(&["leakwatch", "report"]),
         refusal(&["leakwatch", "demo", "-d", "10m"]),
+        refusal(&["leakwatch", "watch"]),
+        refusal(&["leakwatch", "watch", "-p", "1", "--every", "1ms"]),
+        refusal(&["leakwatch", "watch", "-p", "1", "--keep", "1d"]),
+        refusal(&["leakwatch", "watch", "-p", "1", "--max-rate", "fast"]),
+        refusal(&["leakwatch", "watch", "-p", "1", "--listen", "example.com:80"]),
+        refusal(&["leakwatch", "watch", "-p", "1", "--on-alert"]),
+        refusal(&["leakwatch", "history"]),
+        refusal(&["leakwatch", "history", "x", "--points", "1"]),
     ];
     insta::assert_snapshot!(lines.join("\n"));
 }

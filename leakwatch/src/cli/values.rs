@@ -1,5 +1,6 @@
 //! From an argument's text to a value, or to one sentence on what is wrong with it.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use leakwatch_ebpf::wire::STACK_BYTES_MAX;
@@ -28,6 +29,19 @@ pub fn pid(text: &str) -> Result<u32, String> {
 
 /// `10s`, `5m`, `1h 30m`; a bare number is seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
+    let duration = any_duration(text)?;
+    if duration.is_zero() {
+        Err("in no time nothing grows: give at least 100ms".to_owned())
+    } else if duration < DURATION_MIN {
+        Err("too short to see growth: give at least 100ms".to_owned())
+    } else if duration > DURATION_MAX {
+        Err("over 7 days: a recording is made for a window of minutes".to_owned())
+    } else {
+        Ok(duration)
+    }
+}
+
+fn any_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     if text.starts_with('-') {
         return Err("a duration is positive".to_owned());
@@ -38,17 +52,43 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     } else {
         text.to_owned()
     };
-    let duration = humantime::parse_duration(&spelled)
-        .map_err(|error| format!("not a duration such as 10s, 5m or 1h: {error}"))?;
-    if duration.is_zero() {
-        Err("in no time nothing grows: give at least 100ms".to_owned())
-    } else if duration < DURATION_MIN {
-        Err("too short to see growth: give at least 100ms".to_owned())
-    } else if duration > DURATION_MAX {
-        Err("over 7 days: a recording is made for a window of minutes".to_owned())
+    humantime::parse_duration(&spelled)
+        .map_err(|error| format!("not a duration such as 10s, 5m or 1h: {error}"))
+}
+
+/// From one round to the next: 100ms to a day.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    let interval = any_duration(text)?;
+    if (DURATION_MIN..=Duration::from_secs(24 * 3600)).contains(&interval) {
+        Ok(interval)
     } else {
-        Ok(duration)
+        Err("give 100ms to 1day".to_owned())
     }
+}
+
+/// Of a watch, which may go on for years: 100ms to ten of them.
+pub fn span(text: &str) -> Result<Duration, String> {
+    let span = any_duration(text)?;
+    if (DURATION_MIN..=Duration::from_secs(10 * 366 * 24 * 3600)).contains(&span) {
+        Ok(span)
+    } else {
+        Err("give 100ms to 10years".to_owned())
+    }
+}
+
+/// Where to listen: `9464`, `:9464` (loopback), `192.0.2.1:9464`, `[::1]:9464`.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    let port = text.strip_prefix(':').unwrap_or(text);
+    if let Ok(port) = port.parse::<u16>() {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    text.parse().map_err(|_| {
+        "not a port such as 9464, nor an address such as 192.0.2.1:9464 or [::1]:9464".to_owned()
+    })
 }
 
 /// The demo's service leaks on purpose, so its window is kept short.
@@ -117,6 +157,22 @@ pub fn rows(text: &str) -> Result<usize, String> {
         Ok(0) => Err("give at least 1".to_owned()),
         Ok(rows) => Ok(rows),
         Err(_) => Err("not a number of rows".to_owned()),
+    }
+}
+
+/// Bytes of a history; below this not even its tables have room.
+pub fn history_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes < 1 << 20 => Err("give at least 1MiB".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Points of one service.
+pub fn points(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(points @ 2..=100_000) => Ok(points),
+        _ => Err("give 2 to 100000".to_owned()),
     }
 }
 
@@ -219,6 +275,25 @@ mod tests {
         }
         assert!(demo_duration("121").unwrap_err().contains("2 minutes"));
         assert_eq!(demo_duration("120"), Ok(Duration::from_secs(120)));
+    }
+
+    #[test]
+    fn spans_intervals_and_addresses() {
+        assert_eq!(interval("200ms"), Ok(Duration::from_millis(200)));
+        assert_eq!(span("30d"), Ok(Duration::from_secs(30 * 86400)));
+        for wrong in ["0", "1ms", "2d", "-1", "x"] {
+            assert!(interval(wrong).is_err(), "{wrong}");
+        }
+        assert!(span("11years").is_err());
+        let text = |wanted: &str| address(wanted).map(|address| address.to_string());
+        assert_eq!(text("9464").as_deref(), Ok("127.0.0.1:9464"));
+        assert_eq!(text(":9464").as_deref(), Ok("127.0.0.1:9464"));
+        assert_eq!(text("localhost:1").as_deref(), Ok("127.0.0.1:1"));
+        assert_eq!(text("0.0.0.0:80").as_deref(), Ok("0.0.0.0:80"));
+        assert_eq!(text("[::1]:80").as_deref(), Ok("[::1]:80"));
+        for wrong in ["", "99999", "x", "1.2.3.4", "example.com:80"] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::model::{HeapPicture, Recording, SCHEMA_VERSION};
 
@@ -35,6 +35,12 @@ pub fn write(recording: &Recording, mut to: impl Write) -> std::io::Result<()> {
 /// The same of a heap's picture.
 pub fn write_picture(picture: &HeapPicture, mut to: impl Write) -> std::io::Result<()> {
     serde_json::to_writer_pretty(&mut to, picture)?;
+    to.write_all(b"\n")
+}
+
+/// The same of anything else that has one.
+pub fn write_any(report: &impl Serialize, mut to: impl Write) -> std::io::Result<()> {
+    serde_json::to_writer_pretty(&mut to, report)?;
     to.write_all(b"\n")
 }
 

@@ -1,9 +1,10 @@
 //! The recording and its renderings.
 //!
-//! [`model`] is the recording itself; [`build`] makes its parts from what the stages measured; [`json`], [`folded`]
-//! and [`text`] render it; [`output`] knows the formats and writes files. Only `output` touches the system.
+//! [`model`] is the recording itself; [`build`] makes its parts from what the stages measured; [`json`], [`folded`],
+//! [`csv`] and [`text`] render it; [`output`] knows the formats and writes files. Only `output` touches the system.
 
 pub mod build;
+pub mod csv;
 pub mod escape;
 pub mod folded;
 pub mod json;

@@ -6,8 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::escape::{escape, text_of};
+use super::model::history::{HistoryReport, ScanReport};
 use super::model::{HeapPicture, Recording};
-use super::{folded, json, text};
+use super::{csv, folded, json, text};
 
 /// One format of a `T`: the ending chooses it.
 pub struct Format<T> {
@@ -50,6 +51,55 @@ impl Rendered for HeapPicture {
         text::render_heap(self, options)
     }
 }
+
+impl Rendered for HistoryReport {
+    const FORMATS: &'static [Format<Self>] = HISTORY_FORMATS;
+
+    fn text(&self, options: &text::Options) -> String {
+        text::render_history(self, options)
+    }
+}
+
+impl Rendered for ScanReport {
+    const FORMATS: &'static [Format<Self>] = SCAN_FORMATS;
+
+    fn text(&self, options: &text::Options) -> String {
+        text::render_scan(self, options)
+    }
+}
+
+/// Those of a history.
+pub const HISTORY_FORMATS: &[Format<HistoryReport>] = &[
+    Format {
+        ending: ".json",
+        about: "services, runs, alerts and points for plots",
+        render: |report, _, to| json::write_any(report, to),
+    },
+    Format {
+        ending: ".csv",
+        about: "a line for each point",
+        render: |report, _, to| csv::write(report, to),
+    },
+    Format {
+        ending: ".txt",
+        about: "the text as the terminal shows it",
+        render: |report, options, to| report.write_plain(options, to),
+    },
+];
+
+/// Those of a look at all processes.
+pub const SCAN_FORMATS: &[Format<ScanReport>] = &[
+    Format {
+        ending: ".json",
+        about: "every figure",
+        render: |report, _, to| json::write_any(report, to),
+    },
+    Format {
+        ending: ".txt",
+        about: "the text as the terminal shows it",
+        render: |report, options, to| report.write_plain(options, to),
+    },
+];
 
 /// Those of a heap's picture: it has no stacks.
 pub const HEAP_FORMATS: &[Format<HeapPicture>] = &[

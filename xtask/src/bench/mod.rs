@@ -25,6 +25,7 @@ mod redis;
 mod rounds;
 mod table;
 mod tracers;
+mod watch;
 mod workloads;
 
 use peers::Peer;
@@ -75,6 +76,8 @@ enum Workload {
     Bystander,
     /// Whole recordings with births, beside tools that watch every malloc and free. Has tables of its own.
     Births,
+    /// `leakwatch watch` with ten thousand processes. Has a table of its own.
+    Watch,
 }
 
 const FULL: Plan = Plan {
@@ -115,7 +118,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let chosen = |workload: Workload| arguments.only.is_none_or(|only| only == workload);
     let of_pages = Workload::value_variants()
         .iter()
-        .filter(|workload| **workload != Workload::Births && chosen(**workload));
+        .filter(|workload| !matches!(workload, Workload::Births | Workload::Watch) && chosen(**workload));
     let of_pages: Vec<Workload> = of_pages.copied().collect();
     let peers = |peers: &[Peer]| tracers(if arguments.no_peers { &[] } else { peers });
     if !of_pages.is_empty() {
@@ -127,6 +130,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if chosen(Workload::Births) {
         let peers = peers(&Peer::OF_BIRTHS);
         births::run(&leakwatch, &peers, arguments.quick, arguments.rounds, &load)?;
+    }
+    if chosen(Workload::Watch) {
+        watch::run(&leakwatch, arguments.quick, &load)?;
     }
     Ok(())
 }
@@ -184,7 +190,7 @@ fn lines_of(workload: Workload, leakwatch: &Path, tracers: &[Tracer], plan: &Pla
         Workload::MallocStorm => measure(&workloads::malloc_storm()),
         Workload::Census => census::lines(leakwatch, tracers.len(), plan),
         Workload::Bystander => measure(&workloads::bystander()),
-        // Has tables of its own.
-        Workload::Births => Ok(Vec::new()),
+        // They have tables of their own.
+        Workload::Births | Workload::Watch => Ok(Vec::new()),
     }
 }

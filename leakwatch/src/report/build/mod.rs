@@ -2,6 +2,7 @@
 
 pub mod allocations;
 pub mod heap;
+pub mod history;
 pub mod origin;
 
 use std::sync::Arc;

@@ -8,6 +8,7 @@
 
 pub mod allocations;
 pub mod heap;
+pub mod history;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use super::Options;
 use crate::report::escape;
 
 pub use crate::diagnose::figures::{
-    amount, bytes, duration, per_second, reckoned_range, seconds, signed, whole_percent,
+    amount, bytes, duration, per_second, reckoned, reckoned_range, seconds, signed, whole_percent,
 };
 
 pub const PLAIN: Style = Style::new();

@@ -5,6 +5,7 @@ mod account;
 mod births;
 mod columns;
 mod heap;
+mod history;
 mod layout;
 mod mappings;
 mod sites;
@@ -14,6 +15,7 @@ mod verdict;
 
 use layout::{Page, bytes, percent, seconds};
 
+use super::model::history::{HistoryReport, ScanReport};
 use super::model::{CallSite, EndedBy, HeapPicture, Recording};
 
 /// How to render.
@@ -70,6 +72,22 @@ pub fn render(recording: &Recording, options: &Options) -> String {
 pub fn render_heap(picture: &HeapPicture, options: &Options) -> String {
     let mut page = Page::new(options);
     heap::picture(&mut page, picture, options);
+    page.finish()
+}
+
+/// Renders a history, as inertly.
+#[must_use]
+pub fn render_history(report: &HistoryReport, options: &Options) -> String {
+    let mut page = Page::new(options);
+    history::history(&mut page, report, options);
+    page.finish()
+}
+
+/// Renders a look at all processes, as inertly.
+#[must_use]
+pub fn render_scan(report: &ScanReport, options: &Options) -> String {
+    let mut page = Page::new(options);
+    history::scan(&mut page, report, options);
     page.finish()
 }
 

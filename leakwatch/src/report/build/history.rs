@@ -1,0 +1,279 @@
+//! The report of a history: which services gained most, how each went, and points for plots.
+//!
+//! The file is gone through twice: for a line about each service, then for the points of those that are shown. So the memory
+//! is that of the points shown, however long the history is.
+
+use std::collections::HashMap;
+
+use super::origin;
+use crate::diagnose::correlate::{Correlation, Paired, correlate};
+use crate::diagnose::trend::judge;
+use crate::diagnose::trend::series::{Sample, Series};
+use crate::diagnose::verdict::{Goes, With};
+use crate::history::bins::{Bin, Bins};
+use crate::history::figures::{Figures, METRICS};
+use crate::history::file::HistoryError;
+use crate::history::read::{History, Kept, Run};
+use crate::history::{At, RunId, ServiceId};
+use crate::report::model::SCHEMA_VERSION;
+use crate::report::model::history::{
+    HistoryAlert, HistoryColumn, HistoryPoints, HistoryReport, HistoryRun, HistoryService,
+};
+
+/// What is to be reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// By name; empty for all.
+    pub services: Vec<String>,
+    /// Services at most.
+    pub most: usize,
+    /// Points of one at most.
+    pub points: usize,
+}
+
+/// What is known of a service after going through the file once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    samples: u64,
+    first_at: Option<At>,
+    last_at: At,
+    latest: Option<RunId>,
+    /// Of the latest run.
+    first: Option<u64>,
+    last: Option<u64>,
+    least: Option<u64>,
+    most: Option<u64>,
+    rss: Option<u64>,
+}
+
+impl Seen {
+    fn take(&mut self, kept: &Kept) {
+        self.samples = self.samples.saturating_add(kept.samples);
+        self.first_at = Some(self.first_at.map_or(kept.at, |first| first.min(kept.at)));
+        if self.latest != Some(kept.run) {
+            if self.latest.is_some() && kept.at < self.last_at {
+                return;
+            }
+            self.latest = Some(kept.run);
+            (self.first, self.least, self.most) = (None, None, None);
+        }
+        self.last_at = self.last_at.max(kept.at);
+        self.first = self.first.or(kept.least.anonymous_and_swap());
+        self.last = kept.mean.anonymous_and_swap().or(self.last);
+        self.least = lesser(self.least, kept.least.anonymous_and_swap());
+        self.most = self.most.max(kept.most.anonymous_and_swap());
+        self.rss = kept.mean.rss_bytes.or(self.rss);
+    }
+
+    fn gain(&self) -> i64 {
+        let signed = |bytes: Option<u64>| i64::try_from(bytes.unwrap_or(0)).unwrap_or(i64::MAX);
+        if self.first.is_none() || self.last.is_none() {
+            return 0;
+        }
+        signed(self.last).saturating_sub(signed(self.first))
+    }
+}
+
+fn lesser(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Reads the history.
+///
+/// # Errors
+/// When the file is damaged.
+pub fn build(history: &History, wanted: &Wanted) -> Result<HistoryReport, HistoryError> {
+    let services = history.services()?;
+    let runs = history.runs()?;
+    let service_of: HashMap<RunId, ServiceId> = runs.iter().map(|run| (run.id, run.service)).collect();
+    let mut seen: HashMap<ServiceId, Seen> = HashMap::new();
+    history.for_each(|kept| {
+        if let Some(service) = service_of.get(&kept.run) {
+            seen.entry(*service).or_default().take(&kept);
+        }
+    })?;
+
+    let mut chosen: Vec<(ServiceId, Seen)> = services
+        .iter()
+        .filter(|(_, service)| wanted.services.is_empty() || wanted.services.contains(&service.name))
+        .filter_map(|(id, _)| Some((*id, *seen.get(id)?)))
+        .collect();
+    chosen.sort_by_key(|(id, seen)| (std::cmp::Reverse(seen.gain()), *id));
+    let left_out = chosen.len().saturating_sub(wanted.most);
+    chosen.truncate(wanted.most);
+
+    let mut index_of: HashMap<RunId, u32> = HashMap::new();
+    let mut runs_of: HashMap<ServiceId, Vec<&Run>> = chosen.iter().map(|(id, _)| (*id, Vec::new())).collect();
+    for run in &runs {
+        if let Some(runs) = runs_of.get_mut(&run.service) {
+            index_of.insert(run.id, u32::try_from(runs.len()).unwrap_or(u32::MAX));
+            runs.push(run);
+        }
+    }
+    let mut bins: HashMap<ServiceId, Bins> = chosen
+        .iter()
+        .map(|(id, _)| (*id, Bins::new(wanted.points)))
+        .collect();
+    history.for_each(|kept| {
+        let of = service_of.get(&kept.run).zip(index_of.get(&kept.run));
+        if let Some((service, index)) = of
+            && let Some(bins) = bins.get_mut(service)
+        {
+            bins.push(*index, &kept);
+        }
+    })?;
+
+    let names: HashMap<ServiceId, &crate::history::service::Service> =
+        services.iter().map(|(id, service)| (*id, service)).collect();
+    let mut alerts = Vec::new();
+    let mut raised: HashMap<ServiceId, u64> = HashMap::new();
+    for alert in history.alerts()? {
+        let Some(service) = service_of
+            .get(&alert.run)
+            .filter(|service| runs_of.contains_key(service))
+        else {
+            continue;
+        };
+        if alert.event == "raised" {
+            *raised.entry(*service).or_default() += 1;
+        }
+        alerts.push(HistoryAlert {
+            at: alert.at.text(),
+            service: names
+                .get(service)
+                .map(|service| service.title())
+                .unwrap_or_default(),
+            event: alert.event,
+            threshold: alert.threshold,
+            line: alert.line,
+        });
+    }
+
+    let rows = chosen
+        .iter()
+        .filter_map(|(id, seen)| {
+            let service = names.get(id)?;
+            let bins = bins.get(id).map(Bins::bins).unwrap_or_default();
+            Some(HistoryService {
+                name: service.name.clone(),
+                cgroup: service.cgroup.clone(),
+                replica: service.instance,
+                runs: runs_of
+                    .get(id)
+                    .into_iter()
+                    .flatten()
+                    .map(|run| run_row(run))
+                    .collect(),
+                samples: seen.samples,
+                first_at: seen.first_at.unwrap_or_default().text(),
+                last_at: seen.last_at.text(),
+                rss_bytes: seen.rss,
+                anonymous_bytes: seen.last,
+                anonymous_least_bytes: seen.least,
+                anonymous_most_bytes: seen.most,
+                gain_bytes: seen.gain(),
+                trend: trend(bins),
+                correlations: correlations(bins),
+                alerts_raised: raised.get(id).copied().unwrap_or(0),
+                points: points(bins),
+            })
+        })
+        .collect();
+    Ok(HistoryReport {
+        schema_version: SCHEMA_VERSION,
+        tool: origin::tool(),
+        services: rows,
+        services_left_out: left_out as u64,
+        alerts,
+    })
+}
+
+fn run_row(run: &Run) -> HistoryRun {
+    HistoryRun {
+        pid: run.process.pid,
+        first_at: run.first_at.text(),
+        ended_at: run.ended_at.map(At::text),
+        ending: run.ending.clone(),
+        baseline_bytes: run.baseline,
+    }
+}
+
+fn seconds(at: At) -> f64 {
+    at.seconds_since(At(0))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes and counts below 2^53")]
+fn float(value: u64) -> f64 {
+    value as f64
+}
+
+/// By the floors of the bins.
+fn trend(bins: &[Bin]) -> Option<crate::report::model::MemoryTrend> {
+    let samples: Vec<Sample> = bins
+        .iter()
+        .filter_map(|bin| {
+            Some(Sample {
+                at: seconds(bin.at),
+                bytes: float(bin.least.anonymous_and_swap()?),
+                run: bin.run,
+            })
+        })
+        .collect();
+    (!samples.is_empty()).then(|| super::trend(&judge(&Series::new(&samples))))
+}
+
+/// A count of a point.
+type Count = fn(&Figures) -> Option<u64>;
+
+fn correlations(bins: &[Bin]) -> Vec<crate::report::model::Correlation> {
+    let with: [(With, Count); 3] = [
+        (With::Connections, |figures| figures.connections),
+        (With::Descriptors, |figures| figures.descriptors),
+        (With::Threads, |figures| figures.threads),
+    ];
+    let means: Vec<(&Bin, Figures)> = bins.iter().map(|bin| (bin, bin.mean())).collect();
+    let found: Vec<(With, Correlation)> = with
+        .into_iter()
+        .filter_map(|(with, count)| {
+            let paired: Vec<Paired> = means
+                .iter()
+                .filter_map(|(bin, mean)| {
+                    Some(Paired {
+                        at: seconds(bin.at),
+                        bytes: float(mean.anonymous_and_swap()?),
+                        units: float(count(mean)?),
+                        run: bin.run,
+                    })
+                })
+                .collect();
+            Some((with, correlate(&paired)?))
+        })
+        .collect();
+    Goes::all(&found).iter().map(super::correlation).collect()
+}
+
+fn points(bins: &[Bin]) -> HistoryPoints {
+    let means: Vec<Figures> = bins.iter().map(Bin::mean).collect();
+    let metrics = METRICS
+        .iter()
+        .filter(|metric| bins.iter().any(|bin| (metric.get)(&bin.most).is_some()))
+        .map(|metric| {
+            let column = |of: fn(&Bin) -> &Figures| bins.iter().map(|bin| (metric.get)(of(bin))).collect();
+            let column = HistoryColumn {
+                least: column(|bin| &bin.least),
+                mean: means.iter().map(|mean| (metric.get)(mean)).collect(),
+                most: column(|bin| &bin.most),
+            };
+            (metric.name.to_owned(), column)
+        })
+        .collect();
+    HistoryPoints {
+        at_seconds: bins.iter().map(|bin| seconds(bin.at)).collect(),
+        run: bins.iter().map(|bin| bin.run).collect(),
+        samples: bins.iter().map(|bin| bin.samples).collect(),
+        metrics,
+    }
+}

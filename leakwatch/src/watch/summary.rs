@@ -1,0 +1,112 @@
+//! What a watch says when it ends.
+
+use super::alert::{span, telling};
+use super::exposition::Own;
+use super::tracked::{Judged, Tracked};
+use crate::diagnose::figures;
+use crate::diagnose::trend::Kind;
+use crate::history::store::Store;
+use crate::report::escape::fit;
+
+/// Processes that are told of, those that gained most.
+const ROWS: usize = 20;
+const NAME_COLUMNS: usize = 40;
+
+/// A line for each process, by what it gained. All of it is inert.
+pub fn lines<'a>(tracked: impl Iterator<Item = &'a Tracked>, available: Option<u64>) -> Vec<String> {
+    let mut all: Vec<&Tracked> = tracked.collect();
+    all.sort_by(|one, other| other.series.gain().total_cmp(&one.series.gain()));
+    let more = all.len().saturating_sub(ROWS);
+    let mut lines: Vec<String> = all
+        .iter()
+        .take(ROWS)
+        .map(|tracked| line(tracked, available))
+        .collect();
+    if more > 0 {
+        lines.push(format!("and {more} more, of which none gained as much"));
+    }
+    lines
+}
+
+fn line(tracked: &Tracked, available: Option<u64>) -> String {
+    let who = format!(
+        "{} (PID {})",
+        fit(&tracked.service.title(), NAME_COLUMNS, "…"),
+        tracked.subject.pid()
+    );
+    let size = tracked
+        .figures
+        .anonymous_and_swap()
+        .map_or_else(|| "-".to_owned(), figures::bytes);
+    let judged = tracked
+        .judged
+        .map_or_else(|| "not judged".to_owned(), |judged| trend(&judged));
+    let grows = tracked.judged.is_some_and(|judged| judged.kind.grows());
+    let with = if grows {
+        telling(tracked.series.correlations()).map_or_else(String::new, |(with, correlation)| {
+            let each = correlation.per_unit.map_or_else(String::new, |each| {
+                format!(" ({} to {} each)", signed(each.low), signed(each.high))
+            });
+            format!("; goes with {with}{each}")
+        })
+    } else {
+        String::new()
+    };
+    let left = tracked
+        .seconds_to_limit(available)
+        .map_or_else(String::new, |seconds| format!("; {} to its limit", span(seconds)));
+    format!("{who}: {size} anonymous, {judged}{with}{left}")
+}
+
+fn trend(judged: &Judged) -> String {
+    if judged.kind == Kind::Unknown {
+        let longer = judged
+            .watch_longer
+            .filter(|longer| longer.is_finite())
+            .map_or_else(String::new, |longer| {
+                format!(", {} more would tell", span(longer))
+            });
+        return format!("trend not known yet{longer}");
+    }
+    let rate = if judged.kind.grows() || judged.kind == Kind::Shrinking {
+        format!(
+            " of {}/h ({} to {})",
+            signed(judged.slope * 3600.0),
+            signed(judged.interval.0 * 3600.0),
+            signed(judged.interval.1 * 3600.0)
+        )
+    } else {
+        String::new()
+    };
+    format!("{}{rate} over {}", judged.kind.name(), span(judged.watched))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "saturates, and is only shown")]
+fn signed(bytes: f64) -> String {
+    figures::amount(bytes.round() as i64)
+}
+
+/// What the watch itself cost, in one line.
+pub fn own(processes: usize, own: &Own, processor: f64, peak: Option<u64>, store: Option<&Store>) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
+    let (rounds, samples) = (own.rounds.max(1) as f64, own.samples.max(1) as f64);
+    let history = store.map_or_else(String::new, |store| {
+        let lost = match store.losses().samples {
+            0 => String::new(),
+            lost => format!(", {lost} samples lost"),
+        };
+        let size = store.size().map_or_else(|| "-".to_owned(), figures::bytes);
+        format!("; history {size}, {} samples kept{lost}", store.kept())
+    });
+    format!(
+        "{processes} processes at the end, {} rounds, {} samples, {} alerts; processor time {:.3} s, {:.1} ms a round, \
+         {:.0} µs a sample; own memory {} at most{history}",
+        own.rounds,
+        own.samples,
+        own.alerts,
+        processor,
+        processor * 1000.0 / rounds,
+        processor * 1e6 / samples,
+        peak.map_or_else(|| "-".to_owned(), figures::bytes),
+    )
+}
