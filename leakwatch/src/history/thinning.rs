@@ -4,7 +4,7 @@
 //! a year later. Each step thins one bucket's worth of the oldest, in a transaction of its own: a round is never kept
 //! waiting for long.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -17,8 +17,9 @@ const DAY: u64 = 24 * HOUR;
 /// Widths of buckets, seconds, the finer one first. They divide each other.
 pub const WIDTHS: [u64; 2] = [5 * MINUTE, HOUR];
 
-/// Steps in one call at most, where more is due.
+/// Steps in one call at most, where more is due, and the time after which none is begun.
 const STEPS_MOST: usize = 4;
+const TIME_MOST: Duration = Duration::from_millis(100);
 /// So many steps apart runs are looked for that left no trace.
 const SWEEP_EVERY: u64 = 500;
 
@@ -129,7 +130,11 @@ pub fn size(connection: &Connection) -> rusqlite::Result<u64> {
 
 /// Does what is due, a bounded part of it.
 pub(super) fn step(connection: &mut Connection, retention: &mut Retention, now: At) -> rusqlite::Result<()> {
+    let started = Instant::now();
     for _ in 0..STEPS_MOST {
+        if started.elapsed() > TIME_MOST {
+            break;
+        }
         let over = size(connection)? > retention.bytes_max;
         retention.pressed |= over;
         let Some(step) = due(oldest(connection)?, retention, now, over) else {

@@ -53,6 +53,9 @@ pub fn read(text: &[u8], name: &str) -> Result<Recording, ReadError> {
         /// Of a heap's picture; a recording has a window instead.
         taken_at: Option<serde::de::IgnoredAny>,
         window: Option<serde::de::IgnoredAny>,
+        /// Of a report of a history, and of a look at all processes.
+        services: Option<serde::de::IgnoredAny>,
+        rows: Option<serde::de::IgnoredAny>,
     }
     let name = || super::escape::escape(name);
     let head: Head = serde_json::from_slice(text).map_err(|error| ReadError::NotARecording {
@@ -69,6 +72,12 @@ pub fn read(text: &[u8], name: &str) -> Result<Recording, ReadError> {
         return Err(ReadError::Newer {
             name: name(),
             found: head.schema_version,
+        });
+    }
+    if head.window.is_none() && (head.services.is_some() || head.rows.is_some()) {
+        return Err(ReadError::NotARecording {
+            name: name(),
+            reason: "`leakwatch history` or `leakwatch scan` wrote it".to_owned(),
         });
     }
     if head.taken_at.is_some() && head.window.is_none() {

@@ -277,3 +277,155 @@ fn points(bins: &[Bin]) -> HistoryPoints {
         metrics,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::history::service::Service;
+    use crate::history::store::{Note, ProcessKey, Row, Store};
+    use crate::history::thinning::Retention;
+    use crate::report::output::{Output, Rendered as _};
+    use crate::report::text;
+
+    const START: i64 = 1_795_751_466_000;
+    const MIB: u64 = 1 << 20;
+
+    /// 300 rounds of 10 s: a server that leaks and is restarted halfway, and one that does not change.
+    fn written(path: &Path) {
+        let mut store = Store::open(path, Retention::default()).unwrap();
+        let service = |name: &str| Service {
+            name: name.to_owned(),
+            cgroup: "/x.service".to_owned(),
+            instance: 0,
+        };
+        let process = |pid| ProcessKey {
+            pid,
+            start_time_ticks: 1,
+            boot: String::new(),
+        };
+        let mut leaks = store.begin(&service("leaks"), process(1), At(START));
+        let steady = store.begin(&service("steady"), process(2), At(START));
+        for round in 0..300_u64 {
+            let at = At(START + i64::try_from(round).unwrap() * 10_000);
+            if round == 150 {
+                store.note(Note::Ended {
+                    run: leaks,
+                    at,
+                    ending: "it exited",
+                });
+                leaks = store.begin(&service("leaks"), process(3), at);
+            }
+            let row = |run, bytes| Row {
+                run,
+                at,
+                figures: Figures {
+                    rss_bytes: Some(bytes + MIB),
+                    anonymous_bytes: Some(bytes),
+                    threads: Some(4),
+                    ..Figures::default()
+                },
+            };
+            let rows = [row(leaks, 50 * MIB + round % 150 * MIB), row(steady, 300 * MIB)];
+            assert_eq!(store.write(&rows), None);
+        }
+        for (run, event) in [(leaks, "raised"), (leaks, "cleared"), (steady, "raised")] {
+            store.note(Note::Alert {
+                run,
+                at: At(START),
+                event,
+                threshold: "rate",
+                line: format!("{event} by {}", run.0),
+            });
+        }
+        store.write(&[]);
+    }
+
+    fn wanted(services: &[&str], most: usize, points: usize) -> Wanted {
+        Wanted {
+            services: services.iter().map(|&name| name.to_owned()).collect(),
+            most,
+            points,
+        }
+    }
+
+    #[test]
+    fn who_gained_most_is_first_with_runs_trend_and_points() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history");
+        written(&path);
+        let history = History::open(&path).unwrap();
+        let report = build(&history, &wanted(&[], 10, 100)).unwrap();
+        let [leaks, steady] = report.services.as_slice() else {
+            panic!("{report:?}");
+        };
+        assert_eq!((leaks.name.as_str(), steady.name.as_str()), ("leaks", "steady"));
+        assert_eq!(leaks.gain_bytes, i64::try_from(149 * MIB).unwrap());
+        assert_eq!((leaks.samples, leaks.alerts_raised), (300, 1));
+        assert_eq!(leaks.anonymous_least_bytes, Some(50 * MIB));
+        assert_eq!(leaks.rss_bytes, Some(200 * MIB));
+        let pids: Vec<u32> = leaks.runs.iter().map(|run| run.pid).collect();
+        assert_eq!(pids, [1, 3]);
+        assert_eq!(leaks.runs[0].ending.as_deref(), Some("it exited"));
+        let trend = leaks.trend.as_ref().unwrap();
+        assert_eq!(trend.kind, "steady growth");
+        let slope = trend.slope_bytes_per_second.unwrap();
+        assert!((90_000.0..=120_000.0).contains(&slope), "{slope}");
+        assert_eq!(steady.trend.as_ref().unwrap().kind, "flat");
+        let points = &leaks.points;
+        assert!(points.at_seconds.len() <= 100 && points.at_seconds.len() >= 50);
+        assert_eq!(points.samples.iter().sum::<u64>(), 300);
+        assert_eq!(points.metrics.len(), 3, "those that were there");
+        for column in points.metrics.values() {
+            assert_eq!(column.mean.len(), points.at_seconds.len());
+        }
+        let mut runs = points.run.clone();
+        runs.dedup();
+        assert_eq!(runs, [0, 1]);
+        assert_eq!(report.alerts.len(), 3);
+
+        let one = build(&history, &wanted(&[], 1, 100)).unwrap();
+        assert_eq!(
+            (one.services.len(), one.services_left_out, one.alerts.len()),
+            (1, 1, 2)
+        );
+        let by_name = build(&history, &wanted(&["steady"], 10, 100)).unwrap();
+        assert_eq!((by_name.services.len(), by_name.alerts.len()), (1, 1));
+        assert!(
+            build(&history, &wanted(&["none"], 10, 100))
+                .unwrap()
+                .services
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn each_format_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history");
+        written(&path);
+        let report = build(&History::open(&path).unwrap(), &wanted(&[], 10, 50)).unwrap();
+        let options = text::Options::default();
+        let written = |name: &str| {
+            let file = folder.path().join(name);
+            Output::<HistoryReport>::new(&file)
+                .unwrap()
+                .write(&report, &options)
+                .unwrap();
+            std::fs::read_to_string(file).unwrap()
+        };
+        let back: HistoryReport = serde_json::from_str(&written("x.json")).unwrap();
+        assert_eq!(back, report);
+        let points: usize = report
+            .services
+            .iter()
+            .map(|service| service.points.run.len())
+            .sum();
+        assert_eq!(written("x.csv").lines().count(), points + 1);
+        assert_eq!(written("x.txt"), report.text(&options));
+        // No recording, and it is said.
+        let error = crate::report::json::read(written("x.json").as_bytes(), "x.json").unwrap_err();
+        assert!(error.to_string().contains("`leakwatch history`"), "{error}");
+    }
+}

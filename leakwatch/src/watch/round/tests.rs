@@ -3,6 +3,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::selection::Selectors;
+use super::super::thresholds::Thresholds;
 use super::*;
 use crate::history::read::History;
 use crate::history::thinning::Retention;

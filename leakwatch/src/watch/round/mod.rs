@@ -1,23 +1,26 @@
 //! A round: who is there, a sample of each, what became of it.
 
+mod alarms;
+mod publish;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::alert::{Alert, Event};
+use super::alert::Event;
 use super::baseline::Baseline;
 use super::command::AlertCommand;
-use super::exposition::{Exposed, Own, Snapshot};
+use super::exposition::Own;
 use super::listen::Listener;
 use super::recording::Recorder;
 use super::resume::{self, Resumed};
 use super::selection::{Discovery, Found};
 use super::series::Series;
-use super::thresholds::{Change, Threshold, Thresholds};
-use super::tracked::{Changed, Tracked};
+use super::thresholds::Threshold;
+use super::tracked::Tracked;
 use super::{Outcome, WatchOptions, say, summary, tell};
-use crate::history::service::{Instances, Service};
+use crate::history::service::Instances;
 use crate::history::store::{Note, ProcessKey, Row, Store};
 use crate::history::{At, RunId};
 use crate::sampler::ProcRoot;
@@ -354,11 +357,6 @@ impl Watch {
         self.resumed.series.insert(tracked.service, tracked.series);
     }
 
-    fn thresholds(&self, service: &Service) -> Thresholds {
-        let own = self.options.by_service.get(&service.name);
-        *own.unwrap_or(&self.options.thresholds)
-    }
-
     /// Judges who is due, those first that gained most, within a budget.
     fn judge(&mut self, at: f64) {
         let budget = (self.options.every / JUDGE_SHARE).max(Duration::from_millis(5));
@@ -387,133 +385,6 @@ impl Watch {
         }
     }
 
-    fn look(&mut self, now: Moment) {
-        let at = now.since_boot.as_secs_f64();
-        let learning = self.options.learning.as_secs_f64();
-        let available = self.available;
-        let mut changes: Vec<(u32, Changed)> = Vec::new();
-        let pids: Vec<u32> = self.tracked.keys().copied().collect();
-        for pid in pids {
-            let Some(thresholds) = self
-                .tracked
-                .get(&pid)
-                .map(|tracked| self.thresholds(&tracked.service))
-            else {
-                continue;
-            };
-            let Some(tracked) = self.tracked.get_mut(&pid) else {
-                continue;
-            };
-            let learned = tracked.learn(at, learning);
-            if let (Some(baseline), Some(store)) = (learned, &mut self.store) {
-                store.note(Note::Baseline {
-                    run: tracked.run,
-                    baseline,
-                });
-            }
-            let changed = tracked.look(at, learning, available, &thresholds);
-            changes.extend(changed.into_iter().map(|changed| (pid, changed)));
-        }
-        for (pid, changed) in changes {
-            let Some(tracked) = self.tracked.get(&pid) else {
-                continue;
-            };
-            let event = match changed.change {
-                Change::Raised => Event::Raised,
-                Change::Cleared => Event::Cleared,
-            };
-            let at = At::of(now.wall);
-            let (value, bound) = (Some(changed.value), changed.bound);
-            let mut alert = self.alert_of(
-                tracked,
-                at,
-                event,
-                changed.threshold,
-                value,
-                bound,
-                event == Event::Raised,
-            );
-            let run = tracked.run;
-            if event == Event::Raised {
-                self.own.alerts += 1;
-                match self.recorder.as_mut().map(|recorder| recorder.begin(&alert)) {
-                    Some(Ok(file)) => alert.recording = file,
-                    Some(Err(why)) => say(&why),
-                    None => {}
-                }
-            }
-            self.raise(alert, run);
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "an alert is just these")]
-    fn alert_of(
-        &self,
-        tracked: &Tracked,
-        at: At,
-        event: Event,
-        threshold: Threshold,
-        value: Option<f64>,
-        bound: f64,
-        correlated: bool,
-    ) -> Alert {
-        Alert {
-            at,
-            event,
-            threshold,
-            service: tracked.service.title(),
-            cgroup: tracked.service.cgroup.clone(),
-            pid: tracked.subject.pid(),
-            value,
-            bound,
-            figures: tracked.figures,
-            growth: tracked.growth(self.available, correlated),
-            recording: None,
-            reason: None,
-        }
-    }
-
-    /// Tells an alert to everybody who is to know.
-    fn raise(&mut self, alert: Alert, run: RunId) {
-        let line = alert.line();
-        tell(&line);
-        if let Some(command) = &mut self.command {
-            command.hand(&alert);
-        }
-        if let Some(store) = &mut self.store {
-            store.note(Note::Alert {
-                run,
-                at: alert.at,
-                event: alert.event.name(),
-                threshold: alert.threshold.name(),
-                line,
-            });
-        }
-    }
-
-    fn collect_recordings(&mut self, now: Moment) {
-        let ended = self.recorder.as_mut().and_then(Recorder::ended);
-        if let Some((alert, outcome)) = ended {
-            self.recorded(alert, outcome, now);
-        }
-    }
-
-    fn recorded(&mut self, alert: Alert, outcome: Result<std::path::PathBuf, String>, now: Moment) {
-        let (event, recording, reason) = match outcome {
-            Ok(file) => (Event::Recorded, Some(file), None),
-            Err(why) => (Event::NotRecorded, None, Some(why)),
-        };
-        let run = self.tracked.get(&alert.pid).map(|tracked| tracked.run);
-        let alert = Alert {
-            at: At::of(now.wall),
-            event,
-            recording,
-            reason,
-            ..alert
-        };
-        self.raise(alert, run.unwrap_or(RunId(0)));
-    }
-
     fn keep(&mut self, rows: &[Row], now: Moment) {
         let Some(store) = &mut self.store else { return };
         if let Some(line) = store.write(rows) {
@@ -527,40 +398,6 @@ impl Watch {
         if self.listener.is_some() {
             self.own.history_bytes = store.size();
         }
-    }
-
-    fn publish(&mut self) {
-        let Some(listener) = &self.listener else { return };
-        self.own.processor_seconds = processor_seconds();
-        self.own.rss_bytes = own_totals().rss;
-        let processes = self
-            .tracked
-            .values()
-            .map(|tracked| {
-                let thresholds = self.thresholds(&tracked.service);
-                let raised: Vec<Threshold> = tracked.raised().collect();
-                Exposed {
-                    service: tracked.service.name.clone(),
-                    cgroup: tracked.service.cgroup.clone(),
-                    replica: tracked.service.instance,
-                    pid: tracked.subject.pid(),
-                    figures: tracked.figures,
-                    kind: tracked.judged.map(|judged| judged.kind),
-                    rate: tracked.judged.map(|judged| judged.slope),
-                    seconds_to_limit: tracked.seconds_to_limit(self.available),
-                    baseline_bytes: tracked.baseline.bytes(),
-                    alerts: Threshold::ALL
-                        .into_iter()
-                        .filter(|threshold| thresholds.bound(*threshold, Some(0)).is_some())
-                        .map(|threshold| (threshold, raised.contains(&threshold)))
-                        .collect(),
-                }
-            })
-            .collect();
-        listener.publish(Snapshot {
-            processes,
-            own: self.own.clone(),
-        });
     }
 
     /// Ends in good order: the last recording, the last samples, a summary.
@@ -619,5 +456,4 @@ fn own_totals() -> Totals {
 }
 
 #[cfg(test)]
-#[path = "round_tests.rs"]
 mod tests;
