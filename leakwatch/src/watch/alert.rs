@@ -7,12 +7,11 @@ use super::limit::Bound;
 use super::thresholds::Threshold;
 use crate::diagnose::correlate::Correlation;
 use crate::diagnose::figures;
+use crate::diagnose::verdict::{Goes, With};
 use crate::history::At;
 use crate::history::figures::Figures;
 use crate::report::escape::{escape, text_of};
 
-/// A greater chance to be none is no correlation to tell of.
-const CHANCE_MOST: f64 = 0.02;
 /// A name in a line is cut there, in columns.
 const NAME_COLUMNS: usize = 60;
 
@@ -47,6 +46,8 @@ impl Event {
 pub struct Growth {
     /// The trend's name.
     pub kind: &'static str,
+    /// The verdict's; `None` where it was not asked for.
+    pub verdict: Option<&'static str>,
     /// Bytes per second.
     pub rate: f64,
     pub interval: (f64, f64),
@@ -80,10 +81,11 @@ pub struct Alert {
 
 /// The correlation that is told of: the strongest that is none by chance hardly ever.
 #[must_use]
-pub fn telling(found: Vec<(&'static str, Correlation)>) -> Option<(&'static str, Correlation)> {
-    found
+pub fn telling(found: &[(With, Correlation)]) -> Option<(&'static str, Correlation)> {
+    Goes::all(found)
         .into_iter()
-        .filter(|(_, correlation)| correlation.p_value <= CHANCE_MOST && !correlation.rests_on_few_events())
+        .filter(|goes| goes.is_told() && !goes.correlation.rests_on_few_events())
+        .map(|goes| (goes.with.name(), goes.correlation))
         .max_by(|(_, one), (_, other)| one.coefficient.total_cmp(&other.coefficient))
 }
 
@@ -176,7 +178,10 @@ impl Alert {
         }
         let growth = &self.growth;
         if !growth.kind.is_empty() {
-            text += &format!("; {} for {}", growth.kind, span(growth.watched));
+            let verdict = growth
+                .verdict
+                .map_or_else(String::new, |kind| format!("{kind}: "));
+            text += &format!("; {verdict}{} for {}", growth.kind, span(growth.watched));
             if growth.rate > 0.0 && self.threshold != Threshold::Rate {
                 text += &format!(", {}/h", size(growth.rate * 3600.0));
             }
@@ -235,6 +240,7 @@ impl Alert {
         set("LEAKWATCH_ALERT_CONNECTIONS", count(self.figures.connections));
         if !growth.kind.is_empty() {
             set("LEAKWATCH_ALERT_TREND", Some(growth.kind.to_owned()));
+            set("LEAKWATCH_ALERT_VERDICT", growth.verdict.map(str::to_owned));
             set(
                 "LEAKWATCH_ALERT_BYTES_PER_HOUR",
                 Some(format!("{:.0}", growth.rate * 3600.0)),
@@ -277,6 +283,7 @@ mod tests {
             },
             growth: Growth {
                 kind: "steady growth",
+                verdict: Some("leak"),
                 rate: f64::from(120 << 20) / 3600.0,
                 interval: (0.0, 1.0),
                 watched: 2100.0,
@@ -307,7 +314,7 @@ mod tests {
         assert_eq!(
             alert(Event::Raised, Threshold::Rate).line(),
             "2026-11-27T03:51:06Z ALERT ser\\x1b[31mver\\n (PID 4242): rate 120.0 MiB/h, beyond 16.0 MiB/h; \
-             700.0 MiB resident; steady growth for 35m, goes with connections (3.1 KiB to 4.4 KiB each); \
+             700.0 MiB resident; leak: steady growth for 35m, goes with connections (3.1 KiB to 4.4 KiB each); \
              6h 1m to the cgroup's limit; recording to /var/lib/a b.json"
         );
         let cleared = Alert {
@@ -339,6 +346,7 @@ mod tests {
         assert_eq!(value("LEAKWATCH_ALERT_VALUE"), Some("125829120"));
         assert_eq!(value("LEAKWATCH_ALERT_BOUND"), Some("16777216"));
         assert_eq!(value("LEAKWATCH_ALERT_SERVICE"), Some("ser\\x1b[31mver\\n"));
+        assert_eq!(value("LEAKWATCH_ALERT_VERDICT"), Some("leak"));
         assert_eq!(value("LEAKWATCH_ALERT_GOES_WITH"), Some("connections"));
         assert_eq!(value("LEAKWATCH_ALERT_SECONDS_TO_LIMIT"), Some("21661"));
         assert_eq!(value("LEAKWATCH_ALERT_RECORDING"), Some("/var/lib/a b.json"));

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::diagnose::correlate::{Correlation, Paired, correlate};
 use crate::diagnose::trend::series::{Sample, Series as TrendSeries};
 use crate::diagnose::trend::{Trend, judge};
+use crate::diagnose::verdict::{self, Counts, Facts, Goes, Verdict, With};
 use crate::history::figures::Figures;
 
 /// Absent.
@@ -33,7 +34,7 @@ fn float(value: u32) -> Option<f64> {
 }
 
 /// What memory may go with.
-pub const WITH: [&str; 3] = ["connections", "fds", "threads"];
+pub const WITH: [With; 3] = [With::Connections, With::Descriptors, With::Threads];
 
 /// Samples of the last while.
 #[derive(Clone, Debug, Default)]
@@ -107,7 +108,7 @@ impl Series {
 
     /// What it goes with, in the order of [`WITH`], as far as there is anything to compare.
     #[must_use]
-    pub fn correlations(&self) -> Vec<(&'static str, Correlation)> {
+    pub fn correlations(&self) -> Vec<(With, Correlation)> {
         let counts: [fn(&Point) -> u32; 3] = [
             |point| point.connections,
             |point| point.descriptors,
@@ -115,7 +116,7 @@ impl Series {
         ];
         WITH.into_iter()
             .zip(counts)
-            .filter_map(|(name, count)| {
+            .filter_map(|(with, count)| {
                 let paired: Vec<Paired> = self
                     .points
                     .iter()
@@ -128,9 +129,38 @@ impl Series {
                         })
                     })
                     .collect();
-                Some((name, correlate(&paired)?))
+                Some((with, correlate(&paired)?))
             })
             .collect()
+    }
+
+    /// What the latest run amounts to, by sizes and counts alone. `age`: for how long the process has lived, seconds.
+    #[must_use]
+    pub fn verdict(&self, age: Option<f64>) -> Verdict {
+        let own = || self.points.iter().filter(|point| point.run == self.run);
+        let began = own().next().map_or(0.0, |first| first.at);
+        let series: Vec<(f64, u64)> = own()
+            .filter(|point| point.anonymous_kib != NONE)
+            .map(|point| (point.at - began, u64::from(point.anonymous_kib) * 1024))
+            .collect();
+        let ends = |count: fn(&Point) -> u32| {
+            let known = || own().map(count).filter(|count| *count != NONE).map(u64::from);
+            Some((known().next()?, known().last()?))
+        };
+        let trend = self.trend();
+        verdict::judge(&Facts {
+            window: own().last().map_or(0.0, |last| last.at - began),
+            age,
+            series: &series,
+            trend: Some(&trend),
+            goes: &Goes::all(&self.correlations()),
+            counts: Counts {
+                connections: ends(|point| point.connections),
+                descriptors: ends(|point| point.descriptors),
+                threads: ends(|point| point.threads),
+            },
+            ..Facts::default()
+        })
     }
 
     /// The least anonymous memory of this run from a time on, bytes.
@@ -247,9 +277,10 @@ mod tests {
         }
         let trend = series.trend();
         assert_eq!(trend.kind, Kind::SteadyGrowth);
+        assert_eq!(series.verdict(None).kind, verdict::Kind::Leak);
         assert!(series.gain() > 0.0);
         let found = series.correlations();
-        let names: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = found.iter().map(|(with, _)| with.name()).collect();
         assert_eq!(names, ["connections", "fds"], "threads never change");
         let each = found[0].1.per_unit.unwrap();
         assert!((each.bytes - 5120.0).abs() < 1280.0, "{each:?}");

@@ -41,9 +41,14 @@ fn line(tracked: &Tracked, available: Option<u64>) -> String {
     let judged = tracked
         .judged
         .map_or_else(|| "not judged".to_owned(), |judged| trend(&judged));
+    let verdict = tracked.series.verdict(None);
+    let sure = verdict
+        .confidence
+        .map_or_else(String::new, |sure| format!(" ({})", figures::whole_percent(sure)));
+    let verdict = format!("{}{sure}", verdict.kind.name());
     let grows = tracked.judged.is_some_and(|judged| judged.kind.grows());
     let with = if grows {
-        telling(tracked.series.correlations()).map_or_else(String::new, |(with, correlation)| {
+        telling(&tracked.series.correlations()).map_or_else(String::new, |(with, correlation)| {
             let each = correlation.per_unit.map_or_else(String::new, |each| {
                 format!(" ({} to {} each)", signed(each.low), signed(each.high))
             });
@@ -55,7 +60,7 @@ fn line(tracked: &Tracked, available: Option<u64>) -> String {
     let left = tracked
         .seconds_to_limit(available)
         .map_or_else(String::new, |seconds| format!("; {} to its limit", span(seconds)));
-    format!("{who}: {size} anonymous, {judged}{with}{left}")
+    format!("{who}: {verdict}; {size} anonymous, {judged}{with}{left}")
 }
 
 fn trend(judged: &Judged) -> String {

@@ -226,17 +226,14 @@ impl Tracked {
         let Some(judged) = self.judged else {
             return Growth::default();
         };
-        let with = if correlated {
-            telling(self.series.correlations())
-        } else {
-            None
-        };
+        let with = correlated.then(|| telling(&self.series.correlations())).flatten();
         let time_to_limit = judged.kind.grows().then_some(judged.slope).and_then(|slope| {
             let room = self.room(available)?;
             Some((limit::time_to(room, slope)?, room.bound))
         });
         Growth {
             kind: judged.kind.name(),
+            verdict: correlated.then(|| self.series.verdict(None).kind.name()),
             rate: judged.slope,
             interval: judged.interval,
             watched: judged.watched,

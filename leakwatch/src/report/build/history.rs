@@ -7,9 +7,9 @@ use std::collections::HashMap;
 
 use super::origin;
 use crate::diagnose::correlate::{Correlation, Paired, correlate};
-use crate::diagnose::trend::judge;
 use crate::diagnose::trend::series::{Sample, Series};
-use crate::diagnose::verdict::{Goes, With};
+use crate::diagnose::trend::{Trend, judge};
+use crate::diagnose::verdict::{Counts, Facts, Goes, With, judge as judge_verdict};
 use crate::history::bins::{Bin, Bins};
 use crate::history::figures::{Figures, METRICS};
 use crate::history::file::HistoryError;
@@ -177,6 +177,7 @@ pub fn build(history: &History, wanted: &Wanted) -> Result<HistoryReport, Histor
                 gain_bytes: seen.gain(),
                 trend: trend(bins),
                 correlations: correlations(bins),
+                verdict: verdict(bins),
                 alerts_raised: raised.get(id).copied().unwrap_or(0),
                 points: points(bins),
             })
@@ -212,6 +213,37 @@ fn float(value: u64) -> f64 {
 
 /// By the floors of the bins.
 fn trend(bins: &[Bin]) -> Option<crate::report::model::MemoryTrend> {
+    judged(bins).as_ref().map(super::trend)
+}
+
+/// On the latest run.
+fn verdict(bins: &[Bin]) -> Option<crate::report::model::Verdict> {
+    let run = bins.last()?.run;
+    let own = || bins.iter().filter(|bin| bin.run == run);
+    let began = seconds(own().next()?.at);
+    let series: Vec<(f64, u64)> = own()
+        .filter_map(|bin| Some((seconds(bin.at) - began, bin.least.anonymous_and_swap()?)))
+        .collect();
+    let ends = |count: Count| {
+        let known = || own().filter_map(|bin| count(&bin.mean()));
+        Some((known().next()?, known().last()?))
+    };
+    let trend = judged(bins);
+    Some(super::verdict(&judge_verdict(&Facts {
+        window: series.last().map_or(0.0, |(last, _)| *last),
+        series: &series,
+        trend: trend.as_ref(),
+        goes: &goes(bins),
+        counts: Counts {
+            connections: ends(|figures| figures.connections),
+            descriptors: ends(|figures| figures.descriptors),
+            threads: ends(|figures| figures.threads),
+        },
+        ..Facts::default()
+    })))
+}
+
+fn judged(bins: &[Bin]) -> Option<Trend> {
     let samples: Vec<Sample> = bins
         .iter()
         .filter_map(|bin| {
@@ -222,13 +254,17 @@ fn trend(bins: &[Bin]) -> Option<crate::report::model::MemoryTrend> {
             })
         })
         .collect();
-    (!samples.is_empty()).then(|| super::trend(&judge(&Series::new(&samples))))
+    (!samples.is_empty()).then(|| judge(&Series::new(&samples)))
 }
 
 /// A count of a point.
 type Count = fn(&Figures) -> Option<u64>;
 
 fn correlations(bins: &[Bin]) -> Vec<crate::report::model::Correlation> {
+    goes(bins).iter().map(super::correlation).collect()
+}
+
+fn goes(bins: &[Bin]) -> Vec<Goes> {
     let with: [(With, Count); 3] = [
         (With::Connections, |figures| figures.connections),
         (With::Descriptors, |figures| figures.descriptors),
@@ -252,7 +288,7 @@ fn correlations(bins: &[Bin]) -> Vec<crate::report::model::Correlation> {
             Some((with, correlate(&paired)?))
         })
         .collect();
-    Goes::all(&found).iter().map(super::correlation).collect()
+    Goes::all(&found)
 }
 
 fn points(bins: &[Bin]) -> HistoryPoints {

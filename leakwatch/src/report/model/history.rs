@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Correlation, MemoryTrend, Tool};
+use super::{Correlation, MemoryTrend, Tool, Verdict};
 
 /// The services of a history that were asked for, those that gained most first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,9 @@ pub struct HistoryService {
     /// By the least of each part of the time, over all runs.
     pub trend: Option<MemoryTrend>,
     pub correlations: Vec<Correlation>,
+    /// On the latest run, by sizes and counts alone.
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
     pub alerts_raised: u64,
     pub points: HistoryPoints,
 }

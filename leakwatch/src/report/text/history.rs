@@ -4,6 +4,7 @@ use super::Options;
 use super::layout::{
     DIM, PLAIN, Page, STRONG, UNKNOWN, count, known, left, reckoned, right, seconds, signed, signed_count,
 };
+use crate::diagnose::verdict::facts::CHANCE_MOST;
 use crate::report::model::MemoryTrend;
 use crate::report::model::history::{HistoryReport, HistoryService, ScanReport, ScanRow};
 
@@ -11,8 +12,6 @@ use crate::report::model::history::{HistoryReport, HistoryService, ScanReport, S
 const FIGURE: usize = 11;
 /// Alerts that are shown of all services.
 const ALERTS: usize = 10;
-/// A correlation with a greater chance to be none is not told.
-const CHANCE_MOST: f64 = 0.02;
 
 /// Everything of a history.
 pub fn history(page: &mut Page, report: &HistoryReport, options: &Options) {
@@ -60,17 +59,21 @@ fn title(service: &HistoryService) -> String {
 }
 
 fn about(page: &Page, service: &HistoryService) -> String {
-    let mut text = service.trend.as_ref().map_or_else(
+    let verdict = service.verdict.as_ref().map_or_else(String::new, |verdict| {
+        format!("{} ", page.fit(&verdict.summary, 400))
+    });
+    let trend = service.trend.as_ref().map_or_else(
         || "no figures of its memory".to_owned(),
         |trend| of_trend(page, trend),
     );
+    let mut text = verdict + &trend;
     if let (Some(least), Some(most)) = (service.anonymous_least_bytes, service.anonymous_most_bytes) {
         text += &format!("; {} to {} in this run", known(Some(least)), known(Some(most)));
     }
     for with in service
         .correlations
         .iter()
-        .filter(|it| it.p_value.is_some_and(|chance| chance <= CHANCE_MOST) && !it.few_events)
+        .filter(|it| it.p_value_corrected.is_some_and(|chance| chance <= CHANCE_MOST) && !it.few_events)
     {
         text += &format!("; goes with {}", page.fit(&with.with, 20));
         if let (Some(low), Some(high)) = (with.bytes_per_unit_low, with.bytes_per_unit_high) {
