@@ -3,6 +3,7 @@
 use super::bins::{Piece, binned, without_spikes};
 use super::claim::{Claim, FINEST, LINE, Look, Scale, claim, height, looks, slowest};
 use super::curves::curve;
+use super::cycle::without_wave;
 use super::fit::Fit;
 use super::floors::{FLOORS_LEAST, Saw, saw};
 use super::kind::Kind;
@@ -151,6 +152,9 @@ fn of_runs(runs: &[Vec<Point>], gaps: &[f64], saws: bool, unknown: Trend) -> Tre
         times.sort_unstable_by(f64::total_cmp);
         pieces.extend(cut(run, times));
         all_steps.extend(found);
+    }
+    if let Some(without) = without_wave(&pieces, watched) {
+        pieces = without;
     }
     let longest = runs.iter().map(|run| span(run)).fold(0.0, f64::max);
     let samples: usize = pieces.iter().map(|piece| piece.points.len()).sum();

@@ -6,6 +6,7 @@
 //! 1. [`series`]: samples that cannot be are dropped, a clock that was set back is put right, restarts divide.
 //! 2. [`floors`]: where memory saws, what each cycle leaves is the series.
 //! 3. [`steps`]: what changes at once is taken out; the pieces between have levels of their own and one slope.
+//!    A wave that repeats evenly, as the load of days, is taken out too: [`cycle`].
 //! 4. [`bins`]: at most 128 points, so that the rest costs the same for a week as for a minute.
 //! 5. [`fit`] of lines and [`curves`], [`noise`], [`claim`]: which model the points leave, under noise that remembers.
 //! 6. [`theil_sen`], [`mann_kendall`]: the slope, and the chance of as much order without any.
@@ -20,6 +21,7 @@
 pub mod bins;
 pub mod claim;
 pub mod curves;
+pub mod cycle;
 pub mod fit;
 pub mod floors;
 mod judge;

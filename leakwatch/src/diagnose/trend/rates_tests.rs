@@ -305,8 +305,12 @@ fn rates_of_false_alarms() {
     assert!(missed.is_empty(), "{missed:#?}");
 }
 
-/// Most rows find 95 in 100. Those that do not are bound by what they do find, so that it gets no less; what they miss is
-/// "unknown" or "warm-up", and hardly ever "flat" (asserted).
+/// Most rows find 95 in 100. Six do not, and are bound by what they do find, so that it gets no less; what they miss is
+/// "unknown" or "warm-up", and hardly ever "flat" (asserted). Bursts, steps and saws miss in windows of under 100 samples
+/// (of more than 400 they find 97 and more): too little is left between them. Beneath a warm-up half of the leak is hidden
+/// by it: what its later half shows is 5 %, and beneath one that sets in late, in what remains of the window, yet less.
+///
+/// The load by the day is a sine here, and so found whenever it is; a load of another shape is a walk as before.
 #[test]
 fn rates_of_leaks_found() {
     let wild = (0.001, 0.005);
@@ -318,8 +322,6 @@ fn rates_of_leaks_found() {
                 Noise::Bursts => 0.90,
                 // Steps as high as a third of the leak.
                 Noise::Coarse => 0.93,
-                // As high as the leak, and smooth: what its neighbours say of it is that it is a walk.
-                Noise::Daily => 0.88,
                 // Of 100 to 400 samples one in ten: its memory is most of such a window.
                 Noise::Mixed => 0.93,
                 _ => 0.95,

@@ -8,7 +8,7 @@
 //! 2. `weighed`: whose the growth is. What the heap says is in use the program keeps, what is free its allocator keeps,
 //!    what is neither lies outside the heap. Where the heap was not read all growth counts as the program's, and the
 //!    confidence says that it may not be.
-//! 3. [`rules`]: a table; the first that applies has it.
+//! 3. `rules`: a table; the first that applies has it.
 //! 4. [`confidence`]: what that rests on, and how sure each part is.
 //! 5. `words`, `suggest`, [`room`]: the evidence in sentences, what could be done, and how far it is to the limit.
 //!
