@@ -146,7 +146,7 @@ pub struct SelectorsArguments {
 
     /// Every process
     ///
-    /// At 10,000 of them and the default interval it takes under 2 % of one processor. Example: --all --every 1m
+    /// At 10,000 of them and the default interval it takes up to some 3 % of one processor. Example: --all --every 1m
     #[arg(long)]
     pub all: bool,
 }

@@ -104,7 +104,7 @@ pub fn own(processes: usize, own: &Own, processor: f64, peak: Option<u64>, store
         format!("; history {size}, {} samples kept{lost}", store.kept())
     });
     format!(
-        "{processes} processes at the end, {} rounds, {} samples, {} alerts; processor time {:.3} s, {:.1} ms a round, \
+        "at the end {processes} watched; {} rounds, {} samples, alerts: {}; processor time {:.3} s, {:.1} ms a round, \
          {:.0} µs a sample; own memory {} at most{history}",
         own.rounds,
         own.samples,

@@ -10,6 +10,8 @@ use crate::report::model::history::{HistoryReport, HistoryService, ScanReport, S
 
 /// Columns of one figure.
 const FIGURE: usize = 11;
+/// From so many columns on a scan tells counts too.
+const WIDE: usize = 100;
 /// Alerts that are shown of all services.
 const ALERTS: usize = 10;
 
@@ -178,8 +180,11 @@ pub fn scan(page: &mut Page, report: &ScanReport, options: &Options) {
         page.paragraph(0, "None of them grew.", PLAIN);
         return;
     }
+    // Names need room: on a narrow page the counts are left out.
+    let columns = if page.width < WIDE { 4 } else { 6 };
     let head: String = ["grew", "an hour", "anonymous", "rss", "threads", "fds"]
         .iter()
+        .take(columns)
         .map(|name| right(name, FIGURE))
         .collect();
     page.line(&page.paint(DIM, &format!("{head}  {} name", left("PID", 8))));
@@ -203,8 +208,12 @@ pub fn scan(page: &mut Page, report: &ScanReport, options: &Options) {
             change(row.threads, row.threads_growth),
             change(row.descriptors, row.descriptors_growth),
         ];
-        let figures: String = figures.iter().map(|figure| right(figure, FIGURE)).collect();
-        let room = page.width.saturating_sub(6 * FIGURE + 11);
+        let figures: String = figures
+            .iter()
+            .take(columns)
+            .map(|figure| right(figure, FIGURE))
+            .collect();
+        let room = page.width.saturating_sub(columns * FIGURE + 11);
         let name = page.fit(&row.name, room);
         page.line(&format!("{figures}  {} {name}", left(&row.pid.to_string(), 8)));
     }
@@ -332,6 +341,11 @@ mod tests {
             ],
         };
         insta::assert_snapshot!("scan_100", render_scan(&report, &Options::default()));
+        let narrow = Options {
+            width: 80,
+            ..Options::default()
+        };
+        insta::assert_snapshot!("scan_80", render_scan(&report, &narrow));
         let none = ScanReport {
             rows: Vec::new(),
             ..report
