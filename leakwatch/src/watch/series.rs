@@ -145,11 +145,11 @@ impl Series {
             .collect();
         let ends = |count: fn(&Point) -> u32| {
             let known = || own().map(count).filter(|count| *count != NONE).map(u64::from);
-            Some((known().next()?, known().last()?))
+            Some((known().next()?, known().next_back()?))
         };
         let trend = self.trend();
         verdict::judge(&Facts {
-            window: own().last().map_or(0.0, |last| last.at - began),
+            window: own().next_back().map_or(0.0, |last| last.at - began),
             age,
             series: &series,
             trend: Some(&trend),

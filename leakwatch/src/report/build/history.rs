@@ -226,7 +226,7 @@ fn verdict(bins: &[Bin]) -> Option<crate::report::model::Verdict> {
         .collect();
     let ends = |count: Count| {
         let known = || own().filter_map(|bin| count(&bin.mean()));
-        Some((known().next()?, known().last()?))
+        Some((known().next()?, known().next_back()?))
     };
     let trend = judged(bins);
     Some(super::verdict(&judge_verdict(&Facts {
