@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tempfile::TempDir;
 
+use crate::heap::Verdict;
 use crate::programs;
 use crate::record::run;
 
@@ -187,6 +188,7 @@ pub struct Service {
     pub name: String,
     pub runs: Vec<Run>,
     pub samples: u64,
+    pub verdict: Option<Verdict>,
     pub points: Points,
 }
 

@@ -9,7 +9,9 @@ use leakwatch_tests::programs::Program;
 use leakwatch_tests::record::run;
 use leakwatch_tests::refusal::{Bystander, folder};
 use leakwatch_tests::target::Target;
-use leakwatch_tests::watching::{FakeProc, Watching, get, history, program_named, sample, wait_for};
+use leakwatch_tests::watching::{
+    FakeProc, Service, Watching, get, history, program_named, sample, wait_for,
+};
 
 fn sleeper(program: &std::path::Path) -> Bystander {
     let mut command = Command::new(program);
@@ -308,6 +310,8 @@ fn three_servers_are_told_apart() {
             .find(|line| line.contains(&marked))
             .unwrap_or_else(|| panic!("nothing of {pid}\n{watch}"))
     };
+    assert!(line(requests).contains(": leak ("), "{watch}");
+    assert!(line(steady).contains(": flat ("), "{watch}");
     assert!(line(requests).contains("steady growth"), "{watch}");
     assert!(!line(requests).contains("goes with"), "{watch}");
     assert!(line(steady).contains("flat"), "{watch}");
@@ -323,6 +327,60 @@ fn three_servers_are_told_apart() {
         assert!(
             !of_keeper.contains("flat") && !of_keeper.contains("shrinking"),
             "{of_keeper}"
+        );
+    }
+}
+
+/// The verdict of a watch is a recording's, from sizes alone: a leak, a cache that is full within a third of the time, and
+/// blocks that come and go within what is there. It is in the history too.
+#[test]
+fn verdicts_by_sizes_alone() {
+    if !kernel::required() {
+        return;
+    }
+    let folder = folder();
+    let history_file = folder.path().join("history.db");
+    let history_name = history_file.to_str().expect("a temporary name is plain");
+    // 80 steps in 12 s.
+    let kinds = [("--leak", "leak"), ("--cache", "plateau"), ("--churn", "flat")];
+    let mut targets: Vec<Target> = kinds
+        .iter()
+        .map(|(how, _)| Target::start(&Program::c("heap_window"), &[how, "--pause-ms", "150"]))
+        .collect();
+    let pids: Vec<String> = targets.iter().map(|target| target.pid().to_string()).collect();
+    let mut arguments = vec![
+        "--every",
+        "200ms",
+        "--duration",
+        "12s",
+        "--max-rate",
+        "off",
+        "--min-time-to-limit",
+        "off",
+        "--history",
+        history_name,
+    ];
+    for pid in &pids {
+        arguments.extend(["--pid", pid]);
+    }
+    let mut watch = Watching::start(&arguments);
+    for target in &mut targets {
+        target.go();
+    }
+    std::thread::sleep(Duration::from_secs(12));
+    assert_eq!(watch.ended().code(), Some(0), "{watch}");
+    let kept = history(&history_file, &[]);
+    for (pid, (how, kind)) in pids.iter().zip(kinds) {
+        let said = watch.stdout();
+        let told = format!("(PID {pid}): {kind} (");
+        assert!(said.iter().any(|line| line.contains(&told)), "{how}\n{watch}");
+        let of_pid = |service: &&Service| service.runs.iter().any(|run| run.pid.to_string() == *pid);
+        let service = kept.services.iter().find(of_pid);
+        let verdict = service.and_then(|service| service.verdict.as_ref());
+        assert_eq!(
+            verdict.map(|verdict| verdict.kind.as_str()),
+            Some(kind),
+            "{how}: {verdict:?}\n{watch}"
         );
     }
 }

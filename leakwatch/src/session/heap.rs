@@ -28,7 +28,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// When the heap is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CensusChoice {
-    /// Where that is predicted to take at most 1 % of the window; the second reading, for which the first was made, 2 %.
+    /// Where that is predicted to take at most 1 % of the window; the second reading, for which the first was made, 5 %.
     #[default]
     Auto,
     Always,
@@ -244,7 +244,7 @@ fn limits(
     let predicted = cost::predicted(heap, earlier);
     // Without the second reading the first was for nothing, and so were the births: a heap that has grown, or a busy
     // machine, is not to undo them.
-    let share = if earlier.is_some() { 2 } else { 1 };
+    let share = if earlier.is_some() { 5 } else { 1 };
     if !cost::affordable(predicted, window * share) {
         return Err(format!(
             "reading {} of heap would take about {} ms, more than {share} % of the window (a longer window, or --census always)",

@@ -1,10 +1,10 @@
 //! A history, and a look at all processes, as text.
 
 use super::Options;
+use super::trend::is_told;
 use super::layout::{
     DIM, PLAIN, Page, STRONG, UNKNOWN, count, known, left, reckoned, right, seconds, signed, signed_count,
 };
-use crate::diagnose::verdict::facts::CHANCE_MOST;
 use crate::report::model::MemoryTrend;
 use crate::report::model::history::{HistoryReport, HistoryService, ScanReport, ScanRow};
 
@@ -75,7 +75,7 @@ fn about(page: &Page, service: &HistoryService) -> String {
     for with in service
         .correlations
         .iter()
-        .filter(|it| it.p_value_corrected.is_some_and(|chance| chance <= CHANCE_MOST) && !it.few_events)
+        .filter(|it| is_told(it) && !it.few_events)
     {
         text += &format!("; goes with {}", page.fit(&with.with, 20));
         if let (Some(low), Some(high)) = (with.bytes_per_unit_low, with.bytes_per_unit_high) {
@@ -224,7 +224,7 @@ mod tests {
     use super::super::{render_history, render_scan};
     use super::*;
     use crate::report::model::history::{HistoryAlert, HistoryRun};
-    use crate::report::model::{Correlation, Tool};
+    use crate::report::model::{Correlation, Tool, Verdict};
 
     fn tool() -> Tool {
         Tool {
@@ -279,6 +279,11 @@ mod tests {
                     bytes_per_unit_high: Some(4000.0),
                     ..Correlation::default()
                 }],
+                verdict: Some(Verdict {
+                    kind: "leak".to_owned(),
+                    summary: "Leak: anonymous memory grew by 50.0 MiB, and the growth is steady.".to_owned(),
+                    ..Verdict::default()
+                }),
                 alerts_raised: 1,
                 ..HistoryService::default()
             }],

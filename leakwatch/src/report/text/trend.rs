@@ -9,7 +9,7 @@ const CHANCE_MOST_OF_ONE: f64 = 0.02;
 
 /// A correlation with a greater chance to be none is not told. A minute of samples cannot make it less than 0.014 for one
 /// count, nor less than 0.042 for three.
-fn is_told(correlation: &Correlation) -> bool {
+pub(super) fn is_told(correlation: &Correlation) -> bool {
     match correlation.p_value_corrected {
         Some(chance) => chance <= CHANCE_MOST,
         None => correlation
