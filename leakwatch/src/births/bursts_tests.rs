@@ -165,7 +165,7 @@ proptest! {
     #[test]
     fn bursts_that_are_felt_are_few(
         calls in 6e5f64..3e7,
-        threads in 0.05f64..16.0,
+        threads in 0.5f64..16.0,
         window in 5.0f64..120.0,
         seed: u64,
     ) {

@@ -1,10 +1,10 @@
 //! A history, and a look at all processes, as text.
 
 use super::Options;
-use super::trend::is_told;
 use super::layout::{
     DIM, PLAIN, Page, STRONG, UNKNOWN, count, known, left, reckoned, right, seconds, signed, signed_count,
 };
+use super::trend::is_told;
 use crate::report::model::MemoryTrend;
 use crate::report::model::history::{HistoryReport, HistoryService, ScanReport, ScanRow};
 
@@ -62,7 +62,7 @@ fn title(service: &HistoryService) -> String {
 
 fn about(page: &Page, service: &HistoryService) -> String {
     let verdict = service.verdict.as_ref().map_or_else(String::new, |verdict| {
-        format!("{} ", page.fit(&verdict.summary, 400))
+        format!("{} Trend: ", page.fit(&verdict.summary, 400))
     });
     let trend = service.trend.as_ref().map_or_else(
         || "no figures of its memory".to_owned(),
