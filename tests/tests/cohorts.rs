@@ -72,8 +72,8 @@ fn one_block_in_ten_thousand() {
     if !kernel::required() {
         return;
     }
-    // 50 a second: one percent of a minute would see as many, and the test would take as long.
-    let watched = with_budget("4", "cohort_rare", &[], 15);
+    // 50 a second: one percent of eighty seconds would see as many, and the test would take as long.
+    let watched = with_budget("4", "cohort_rare", &[], 20);
     watched.is_true();
 }
 
