@@ -8,7 +8,8 @@
 //! at a random time in it: a target that allocates by the clock cannot hide between them.
 //!
 //! Requests wait while probes come and go, and while most of what a target does is to be watched. So beside processor
-//! time there is a budget of time: such bursts take a part of the window that leaves its slowest hundredth as it was.
+//! time there is a budget of time: such bursts take so small a part of the window that
+//! they are meant to stay below its slowest hundredth, but for the six that there are in any case.
 //!
 //! Where all that is left can be paid for, the probes stay.
 

@@ -8,7 +8,7 @@ use crate::sampler::totals;
 
 /// Processes kept at most; children that exited make room for others, and more than that are counted.
 const CHILDREN_MAX: usize = 1024;
-/// Of so many the size is read with each sample: 30 µs each.
+/// Of so many the size is read with each sample; the others are counted.
 const CHILDREN_SAMPLED_MAX: usize = 64;
 
 impl State {
@@ -97,7 +97,9 @@ impl State {
     }
 
     /// By how much the anonymous memory of children has grown since their births, bytes. Of many, those of the lowest PIDs only.
-    pub(super) fn children_growth(&self) -> i64 {
+    pub(super) fn children_growth(&mut self) -> i64 {
+        let over = self.children().count().saturating_sub(CHILDREN_SAMPLED_MAX) as u64;
+        self.children_not_sampled = self.children_not_sampled.max(over);
         let grown = |child: &Process| {
             let now = totals::read_status(&self.root, child.pid).ok()?;
             let before = child.start.totals.as_ref().and_then(anonymous_of)?;

@@ -59,6 +59,7 @@ pub(super) fn losses(
     add("bursts_cut", bursts_cut);
     let not_watched = state.children_not_watched.values().sum();
     add("children_whose_births_were_not_watched", not_watched);
+    add("children_not_sampled", state.children_not_sampled);
     add("samples_not_taken", state.samples.failed());
     for (part, count) in state.samples.left_out() {
         add(&format!("samples_without_{part}"), *count);

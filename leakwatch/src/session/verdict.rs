@@ -143,7 +143,6 @@ fn age(start_ticks: u64) -> Option<f64> {
 }
 
 fn room(state: &State) -> Option<Room> {
-    let cgroup = state.samples.cgroup().and_then(|memory| memory.tightest);
     let ram = Memory::read(state.root()).ok();
-    Room::tighter(cgroup.as_ref(), ram.as_ref())
+    Room::tighter(state.samples.cgroup(), ram.as_ref())
 }

@@ -88,6 +88,8 @@ pub(super) struct State {
     pub allocs_not_watched: Option<String>,
     /// Why those of children are not, and of how many.
     pub children_not_watched: BTreeMap<String, u64>,
+    /// The most that were left out of a sample.
+    pub children_not_sampled: u64,
     pub(super) window: Duration,
 }
 
@@ -119,6 +121,7 @@ impl State {
             queue: Queue::default(),
             allocs_not_watched: None,
             children_not_watched: BTreeMap::new(),
+            children_not_sampled: 0,
             window: options.duration,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::diagnose::verdict;
 use crate::sampler::cgroup::CgroupMemory;
 
 /// What is met first.
@@ -30,23 +31,12 @@ pub struct Room {
     pub bound: Bound,
 }
 
-/// The lesser of what the cgroup's limit and the host leave.
-///
-/// Of its own cgroup only anonymous memory is counted, where the kernel says how much that is: file cache fills a cgroup up
-/// to its limit sooner or later, and is given up before anything is killed. Of one above only the usage is known, cache
-/// included.
+/// The lesser of what the cgroup's limit and the host leave, as the verdict reckons it ([`verdict::Room::of_cgroup`]).
 #[must_use]
 pub fn room(cgroup: Option<&CgroupMemory>, available: Option<u64>) -> Option<Room> {
-    let of_cgroup = cgroup.and_then(|cgroup| {
-        let limit = cgroup.tightest?;
-        let bytes = match cgroup.anonymous {
-            Some(anonymous) if limit.above == 0 => limit.limit.saturating_sub(anonymous),
-            _ => limit.room(),
-        };
-        Some(Room {
-            bytes,
-            bound: Bound::Cgroup,
-        })
+    let of_cgroup = cgroup.and_then(verdict::Room::of_cgroup).map(|room| Room {
+        bytes: room.left,
+        bound: Bound::Cgroup,
     });
     let of_host = available.map(|bytes| Room {
         bytes,

@@ -1,6 +1,6 @@
 //! How far it is to the limit that the process meets first. Pure.
 
-use crate::sampler::cgroup::Limit;
+use crate::sampler::cgroup::CgroupMemory;
 use crate::sampler::host::Memory;
 
 /// What there is a limit of.
@@ -28,19 +28,32 @@ impl Of {
 pub struct Room {
     pub of: Of,
     pub limit: u64,
-    /// File cache counts as used in a cgroup, though the kernel can take it back: there may be more.
     pub left: u64,
 }
 
 impl Room {
-    /// The tighter of the two; `None` where neither is known.
+    /// Of a cgroup and those above it; `None` without a limit.
+    ///
+    /// Of its own cgroup only anonymous memory is counted, where the kernel says how much that is: file cache fills a cgroup
+    /// up to its limit sooner or later, and is given up before anything is killed. Of one above only the usage is known,
+    /// cache included.
     #[must_use]
-    pub fn tighter(cgroup: Option<&Limit>, ram: Option<&Memory>) -> Option<Self> {
-        let cgroup = cgroup.map(|limit| Self {
+    pub fn of_cgroup(cgroup: &CgroupMemory) -> Option<Self> {
+        let limit = cgroup.tightest?;
+        Some(Self {
             of: Of::Cgroup { above: limit.above },
             limit: limit.limit,
-            left: limit.room(),
-        });
+            left: match cgroup.anonymous {
+                Some(anonymous) if limit.above == 0 => limit.limit.saturating_sub(anonymous),
+                _ => limit.room(),
+            },
+        })
+    }
+
+    /// The tighter of the two; `None` where neither is known.
+    #[must_use]
+    pub fn tighter(cgroup: Option<&CgroupMemory>, ram: Option<&Memory>) -> Option<Self> {
+        let cgroup = cgroup.and_then(Self::of_cgroup);
         let ram = ram.and_then(|memory| {
             Some(Self {
                 of: Of::Ram,
@@ -79,6 +92,7 @@ impl Reached {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sampler::cgroup::{Limit, Version};
 
     const RAM: Memory = Memory {
         total: Some(8 << 30),
@@ -89,10 +103,15 @@ mod tests {
 
     #[test]
     fn the_tighter_one_counts() {
-        let limit = |limit, used| Limit {
-            limit,
-            used: Some(used),
-            above: 1,
+        let limit = |limit, used| CgroupMemory {
+            version: Version::V2,
+            current: used,
+            anonymous: Some(0),
+            tightest: Some(Limit {
+                limit,
+                used: Some(used),
+                above: 1,
+            }),
         };
         let room = Room::tighter(Some(&limit(512 << 20, 112 << 20)), Some(&RAM)).unwrap();
         assert_eq!((room.of, room.left), (Of::Cgroup { above: 1 }, 400 << 20));

@@ -196,7 +196,7 @@ impl AllocHolders {
 
 /// The probes in the text of one or several processes. Dropping it takes them out, and waits until no program of theirs
 /// runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AllocLinks {
     parts: Vec<Attached>,
 }

@@ -164,7 +164,7 @@ pub struct Limit {
     /// `cgroup`: its own, or that of one above; or `ram`: the host's.
     pub of: String,
     pub limit_bytes: u64,
-    /// File cache counts as used in a cgroup, though the kernel can take it back.
+    /// File cache counts as used in a cgroup above its own, though the kernel can take it back.
     pub left_bytes: u64,
     pub rate_bytes_per_second: f64,
     /// From the window's end, at that rate.

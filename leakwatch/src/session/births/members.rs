@@ -122,20 +122,6 @@ impl BirthWatch {
     fn goes_on(&self) -> bool {
         self.given_up.is_none() && !matches!(self.phase, Phase::Over)
     }
-
-    /// The probes could not be put into the text of these. A child may have just ended; without the target the watching
-    /// is over.
-    pub(super) fn refused(&mut self, refused: Vec<(u32, ProbeError)>, target: u32) -> Result<(), ProbeError> {
-        for (pid, error) in refused {
-            if pid == target {
-                return Err(error);
-            }
-            if let Some(member) = self.members.remove(&pid) {
-                self.processor_gone += member.processor();
-            }
-        }
-        Ok(())
-    }
 }
 
 impl State {
@@ -156,6 +142,30 @@ impl State {
                 cohorts.lower(threshold);
             }
         }
+    }
+
+    /// The probes could not be put into the text of these. A child may have just ended; one that has not is watched no longer,
+    /// and counted. Without the target the watching is over.
+    pub(super) fn part_with_the_refused(
+        &mut self,
+        births: &mut BirthWatch,
+        refused: Vec<(u32, ProbeError)>,
+    ) -> Result<(), ProbeError> {
+        for (pid, error) in refused {
+            if pid == self.target {
+                return Err(error);
+            }
+            if let Some(member) = births.members.remove(&pid) {
+                births.processor_gone += member.processor();
+            }
+            if let Some(heap) = self.heaps.get_mut(&pid) {
+                heap.cohorts = None;
+            }
+            if self.processes.get(&pid).is_some_and(|process| !process.gone) {
+                *self.children_not_watched.entry(error.to_string()).or_default() += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Children that have stayed and were not asked yet.
@@ -247,6 +257,6 @@ impl Watch {
         }
         let (links, refused) = AllocHolders::attach_all(&joined);
         stretch.links.join(links);
-        births.refused(refused, self.state.target)
+        self.state.part_with_the_refused(births, refused)
     }
 }

@@ -224,7 +224,7 @@ impl Watch {
         let attaching = Instant::now();
         let holders: Vec<&AllocHolders> = births.members.values().map(Member::holders).collect();
         let (links, refused) = AllocHolders::attach_all(&holders);
-        births.refused(refused, self.state.target)?;
+        self.state.part_with_the_refused(births, refused)?;
         let attach = attaching.elapsed();
         self.probe.begin_burst(&limits)?;
         let began = self.state.began.elapsed();
