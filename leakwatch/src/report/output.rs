@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::escape::{escape, text_of};
 use super::model::history::{HistoryReport, ScanReport};
 use super::model::{HeapPicture, Recording};
-use super::{csv, folded, json, text};
+use super::{csv, folded, json, svg, text};
 
 /// One format of a `T`: the ending chooses it.
 pub struct Format<T> {
@@ -131,6 +131,11 @@ pub const FORMATS: &[Format<Recording>] = &[
         ending: ".folded",
         about: "folded stacks for flame graph tools",
         render: |recording, _, to| to.write_all(folded::render(recording).as_bytes()),
+    },
+    Format {
+        ending: ".svg",
+        about: "a flame graph by bytes, for a browser",
+        render: |recording, _, to| svg::write(recording, to),
     },
 ];
 
