@@ -1,7 +1,7 @@
 //! The recording and its renderings.
 //!
 //! [`model`] is the recording itself; [`build`] makes its parts from what the stages measured; [`json`], [`folded`],
-//! [`svg`], [`csv`] and [`text`] render it; [`output`] knows the formats and writes files. Only `output` touches the system.
+//! [`svg`], [`pprof`], [`csv`] and [`text`] render it; [`output`] knows the formats and writes files. Only `output` touches the system.
 
 pub mod build;
 pub mod csv;
@@ -11,6 +11,7 @@ pub mod folded;
 pub mod json;
 pub mod model;
 pub mod output;
+pub mod pprof;
 pub mod stacks;
 pub mod svg;
 pub mod text;
