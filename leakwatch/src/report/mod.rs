@@ -17,4 +17,8 @@ pub mod svg;
 pub mod text;
 
 #[cfg(test)]
+mod older;
+#[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod schema;
