@@ -13,7 +13,10 @@ pub fn processor(pid: u32) -> Option<Duration> {
     if unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) } != 0 {
         return None;
     }
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: it writes one timespec, to where `time` lies; a clock that is gone is an error.
     if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
         return None;

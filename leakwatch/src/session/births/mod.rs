@@ -278,7 +278,8 @@ impl Watch {
         {
             let looking = stretch.looking.take().or_else(|| {
                 self.drain_births(monotonic_ns());
-                let used = births.processor_gone + members::look_at_clocks(&mut births.members, &self.state.root);
+                let used =
+                    births.processor_gone + members::look_at_clocks(&mut births.members, &self.state.root);
                 stretch.look_at = Extent {
                     time: births.window,
                     processor: used,
