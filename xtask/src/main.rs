@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod ebpf;
 mod glibcs;
+mod live;
 mod requirements;
 mod run;
 mod test;
