@@ -64,6 +64,14 @@ pub enum Command {
         output: Output,
     },
     DemoService,
+    Completions {
+        shell: clap_complete::Shell,
+    },
+    /// The page of a command, else leakwatch's own; or all of them, into a folder.
+    Man {
+        command: Option<String>,
+        folder: Option<PathBuf>,
+    },
 }
 
 /// Which process.
@@ -161,6 +169,11 @@ impl Command {
             CommandArguments::Doctor(doctor) => Self::Doctor { pid: doctor.pid },
             CommandArguments::Demo(demo) => resolve_demo(demo)?,
             CommandArguments::DemoService => Self::DemoService,
+            CommandArguments::Completions(wanted) => Self::Completions { shell: wanted.shell },
+            CommandArguments::Man(wanted) => Self::Man {
+                command: wanted.command,
+                folder: wanted.dir,
+            },
         })
     }
 }

@@ -6,8 +6,8 @@ use super::RecordOptions;
 use super::process::monotonic_ns;
 use super::survivors::{Survivors, fates};
 use super::watch::Watch;
-use crate::births::Cohorts;
 use crate::births::cohorts::Outcome;
+use crate::births::{Cohorts, Extent};
 use crate::census::Limits;
 use crate::census::cost::{self, Earlier};
 use crate::census::reading::{self, Reading};
@@ -45,9 +45,9 @@ pub(super) struct WatchedHeap {
     pub outcome: Option<Outcome>,
     /// And whose the heap's growth is by that.
     pub survivors: Option<Survivors>,
-    /// When births came to be watched, as time of the window, and for how long births of others had been followed by then.
-    pub since: Duration,
-    pub followed_before: Duration,
+    /// When births came to be watched, and how much of the window births of others had been followed in by then.
+    pub since: Extent,
+    pub followed_before: Extent,
     /// A child's: what it had gained before its heap was first read, bytes.
     pub unread: i64,
 }
