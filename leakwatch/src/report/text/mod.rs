@@ -4,6 +4,7 @@
 mod account;
 mod births;
 mod columns;
+mod diff;
 mod heap;
 mod history;
 mod layout;
@@ -15,6 +16,7 @@ mod verdict;
 
 use layout::{Page, bytes, percent, seconds};
 
+use super::model::diff::DiffReport;
 use super::model::history::{HistoryReport, ScanReport};
 use super::model::{CallSite, EndedBy, HeapPicture, Recording};
 
@@ -80,6 +82,14 @@ pub fn render_heap(picture: &HeapPicture, options: &Options) -> String {
 pub fn render_history(report: &HistoryReport, options: &Options) -> String {
     let mut page = Page::new(options);
     history::history(&mut page, report, options);
+    page.finish()
+}
+
+/// Renders a comparison, as inertly.
+#[must_use]
+pub fn render_diff(report: &DiffReport, options: &Options) -> String {
+    let mut page = Page::new(options);
+    diff::report(&mut page, report, options);
     page.finish()
 }
 

@@ -246,7 +246,7 @@ fn gap(page: &mut Page, hidden: &mut usize) {
 }
 
 /// Where a function has no name, the frame is called by the function's start; `exact` says where in it.
-fn frame_place(frame: &Frame, exact: bool) -> String {
+pub(super) fn frame_place(frame: &Frame, exact: bool) -> String {
     let within = frame
         .offset
         .filter(|offset| exact && frame.function_start.is_some_and(|start| start != *offset));
@@ -280,7 +280,7 @@ fn one_frame(page: &mut Page, frame: &Frame, place: &str, place_room: usize, bla
     ));
 }
 
-fn source(file: Option<&str>, line: Option<u32>) -> String {
+pub(super) fn source(file: Option<&str>, line: Option<u32>) -> String {
     match (file, line) {
         (None, _) => String::new(),
         (Some(file), None) => base(file).to_owned(),
@@ -288,7 +288,7 @@ fn source(file: Option<&str>, line: Option<u32>) -> String {
     }
 }
 
-fn base(path: &str) -> &str {
+pub(super) fn base(path: &str) -> &str {
     path.rsplit('/')
         .next()
         .filter(|name| !name.is_empty())
