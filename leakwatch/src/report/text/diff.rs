@@ -22,9 +22,9 @@ const WIDE: usize = 120;
 const OUTWARD: usize = 2;
 
 pub fn report(page: &mut Page, report: &DiffReport, options: &Options) {
-    for (which, side) in [("Before: ", &report.before), ("After:  ", &report.after)] {
+    for (which, side) in [("Before:", &report.before), ("After:", &report.after)] {
         let line = about(page, side);
-        page.line(&page.paint(DIM, &format!("{which}{line}")));
+        page.paragraph(0, &format!("{which} {line}"), DIM);
     }
     page.paragraph(0, &headline(report), STRONG);
     page.paragraph(0, &counts(report), PLAIN);
@@ -58,7 +58,8 @@ fn about(page: &Page, side: &DiffSide) -> String {
         page.fit(&side.target.comm, 16),
         side.target.pid,
         seconds(side.duration_seconds),
-        page.fit(&side.started_at, 20)
+        // Without what is below a second.
+        page.fit(side.started_at.split('.').next().unwrap_or_default(), 20)
     )
 }
 
