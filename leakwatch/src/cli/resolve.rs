@@ -9,7 +9,7 @@ use super::args::{
 };
 use super::exit::UsageError;
 use super::printable::printable;
-use super::watch_args::WatchArguments;
+use super::watch_args::{WatchArguments, WatchCensus};
 use super::watch_config::{self, Config, Said};
 use crate::history::service::kept_name;
 use crate::history::thinning::Retention;
@@ -139,6 +139,8 @@ pub struct Shown {
     pub top: usize,
     /// Call sites that keep less, in bytes, are left out.
     pub min_bytes: u64,
+    /// The answer alone, on one screen.
+    pub brief: bool,
     /// Whole stacks, and everything else.
     pub verbose: bool,
 }
@@ -286,6 +288,8 @@ fn resolve_watch(watch: WatchArguments) -> Result<Command, UsageError> {
             record_on_alert: watch.record_on_alert,
             recordings,
             listen: watch.listen,
+            // A folder that stands in for /proc has no memory to read.
+            heaps: watch.census == WatchCensus::Auto && watch.proc_root.is_none(),
             proc_root: proc_root(watch.proc_root),
         }),
     })
@@ -316,7 +320,9 @@ fn resolve_demo(demo: DemoArguments) -> Result<Command, UsageError> {
 }
 
 fn resolve_output(output: OutputArguments, top: usize, min_bytes: u64) -> Result<Output, UsageError> {
-    output_of(output.outputs, top, min_bytes, output.verbose)
+    let mut resolved = output_of(output.outputs, top, min_bytes, output.verbose > 1)?;
+    resolved.shown.brief = output.verbose == 0;
+    Ok(resolved)
 }
 
 fn output_of(files: Vec<PathBuf>, top: usize, min_bytes: u64, verbose: bool) -> Result<Output, UsageError> {
@@ -330,6 +336,7 @@ fn output_of(files: Vec<PathBuf>, top: usize, min_bytes: u64, verbose: bool) -> 
         shown: Shown {
             top,
             min_bytes,
+            brief: false,
             verbose,
         },
     })

@@ -1,18 +1,20 @@
 //! The report for the terminal: the answer first, then the account, the heap, the call sites, the mappings, what was
 //! lost and what it cost. And the picture of a heap alone.
 
-mod account;
-mod births;
-mod columns;
+// Their sentences are the HTML report's too.
+pub(super) mod account;
+pub(super) mod births;
+pub(super) mod columns;
 mod diff;
-mod heap;
+pub(super) mod heap;
 mod history;
-mod layout;
+pub(super) mod layout;
 mod mappings;
-mod sites;
-mod tail;
-mod trend;
-mod verdict;
+pub(super) mod sites;
+mod summary;
+pub(super) mod tail;
+pub(super) mod trend;
+pub(super) mod verdict;
 
 use layout::{Page, bytes, percent, seconds};
 
@@ -33,6 +35,8 @@ pub struct Options {
     pub top: usize,
     /// Call sites below are summed in one line. Bytes.
     pub min_bytes: u64,
+    /// Of a recording: the answer alone, on one screen.
+    pub brief: bool,
     /// Whole stacks, all regions.
     pub verbose: bool,
 }
@@ -46,6 +50,7 @@ impl Default for Options {
             unicode: true,
             top: 10,
             min_bytes: 0,
+            brief: false,
             verbose: false,
         }
     }
@@ -55,6 +60,10 @@ impl Default for Options {
 #[must_use]
 pub fn render(recording: &Recording, options: &Options) -> String {
     let mut page = Page::new(options);
+    if options.brief {
+        summary::summary(&mut page, recording, options);
+        return page.finish();
+    }
     head(&mut page, recording);
     account::section(&mut page, recording);
     trend::section(&mut page, recording);
@@ -101,7 +110,8 @@ pub fn render_scan(report: &ScanReport, options: &Options) -> String {
     page.finish()
 }
 
-fn head(page: &mut Page, recording: &Recording) {
+/// Who was watched, for how long.
+pub(super) fn about(page: &Page, recording: &Recording) -> String {
     let window = &recording.window;
     let ended = match window.ended_by {
         EndedBy::Deadline => "",
@@ -110,12 +120,15 @@ fn head(page: &mut Page, recording: &Recording) {
         EndedBy::TargetExec => ", ended when the target ran another program",
     };
     let comm = page.fit(&recording.target.comm, 32);
-    let about = format!(
+    format!(
         "{comm}, PID {}, watched for {}{ended}.",
         recording.target.pid,
         seconds(window.duration_seconds)
-    );
-    page.paragraph(0, &about, layout::DIM);
+    )
+}
+
+fn head(page: &mut Page, recording: &Recording) {
+    page.paragraph(0, &about(page, recording), layout::DIM);
     page.paragraph(0, &headline(page, recording), layout::STRONG);
     verdict::section(page, recording.verdict.as_ref());
     for note in &recording.notes {
@@ -123,7 +136,8 @@ fn head(page: &mut Page, recording: &Recording) {
     }
 }
 
-fn headline(page: &Page, recording: &Recording) -> String {
+/// What grew, and who holds it.
+pub(super) fn headline(page: &Page, recording: &Recording) -> String {
     let window = seconds(recording.window.duration_seconds);
     let growth = recording
         .reconciliation
