@@ -247,6 +247,7 @@ fn of_pprof(path: &Path, function: &str) -> Said {
     };
     let total = text
         .lines()
+        .filter(|line| line.starts_with("Showing nodes accounting for"))
         .find_map(|line| line.split(" of ").nth(1)?.split(' ').next())
         .unwrap_or_else(|| panic!("no total in\n{text}"));
     let row = text
