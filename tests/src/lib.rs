@@ -34,6 +34,7 @@ pub mod ranges;
 pub mod record;
 pub mod recording;
 pub mod refusal;
+pub mod schema;
 pub mod target;
 pub mod text;
 pub mod trends;

@@ -61,6 +61,11 @@ const REQUIREMENTS: &[Requirement] = &[
         present: || on_path("prometheus"),
     },
     Requirement {
+        what: "go tool pprof",
+        package: "golang-go",
+        present: || on_path("go"),
+    },
+    Requirement {
         what: "unshare and setpriv",
         package: "util-linux",
         present: || on_path("unshare") && on_path("setpriv"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::diff_args::DiffArguments;
 use super::shell_args::{CompletionsArguments, ManArguments};
 use super::values;
 use super::watch_args::{HistoryArguments, ScanArguments, WatchArguments};
@@ -51,6 +52,7 @@ pub enum CommandArguments {
     Record(RecordArguments),
     Heap(HeapArguments),
     Report(ReportArguments),
+    Diff(DiffArguments),
     // Boxed, having much more options than most.
     Watch(Box<WatchArguments>),
     History(HistoryArguments),
@@ -318,8 +320,9 @@ pub struct SelectorArguments {
 pub struct OutputArguments {
     /// Also write the report to a file, in the format of its ending
     ///
-    /// .json is the recording itself, which `leakwatch report` reads; .txt the report as printed; .folded one stack a
-    /// line, for flame graphs. May be given several times. A file is written whole or not at all, readable by its owner
+    /// .json is the recording itself, which `leakwatch report` reads; .txt the report as printed; .svg a flame graph;
+    /// .folded one stack a line, for other flame graphs; .pb.gz a profile for pprof; .csv the ranking, and .series.csv
+    /// the samples of /proc, as tables. May be given several times. A file is written whole or not at all, readable by its owner
     /// alone, and never through a symbolic link. Example: -o leak.json -o leak.folded
     #[arg(short, long = "output", value_name = "FILE")]
     pub outputs: Vec<PathBuf>,
@@ -508,6 +511,7 @@ mod tests {
             "record",
             "heap",
             "report",
+            "diff",
             "watch",
             "history",
             "scan",
@@ -527,6 +531,7 @@ mod tests {
             "record",
             "heap",
             "report",
+            "diff",
             "watch",
             "history",
             "scan",

@@ -41,6 +41,11 @@ pub enum Command {
         file: PathBuf,
         output: Output,
     },
+    Diff {
+        before: PathBuf,
+        after: PathBuf,
+        output: Output,
+    },
     /// Boxed, being much larger than the others.
     Watch {
         options: Box<WatchOptions>,
@@ -148,6 +153,11 @@ impl Command {
             CommandArguments::Report(report) => Self::Report {
                 file: report.file,
                 output: resolve_output(report.output, report.top, report.min_bytes)?,
+            },
+            CommandArguments::Diff(diff) => Self::Diff {
+                before: diff.before,
+                after: diff.after,
+                output: output_of(diff.outputs, diff.top, diff.min_bytes, diff.verbose)?,
             },
             CommandArguments::Watch(watch) => resolve_watch(*watch)?,
             CommandArguments::History(history) => Self::History {

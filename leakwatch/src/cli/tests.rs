@@ -309,6 +309,7 @@ fn wrong_command_lines_are_one_line_each() {
         refusal(&["leakwatch", "heap", "-p", "redis"]),
         refusal(&["leakwatch", "top"]),
         refusal(&["leakwatch", "report"]),
+        refusal(&["leakwatch", "diff", "a.json"]),
         refusal(&["leakwatch", "demo", "-d", "10m"]),
         refusal(&["leakwatch", "watch"]),
         refusal(&["leakwatch", "watch", "-p", "1", "--every", "1ms"]),

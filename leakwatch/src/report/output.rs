@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::escape::{escape, text_of};
+use super::model::diff::DiffReport;
 use super::model::history::{HistoryReport, ScanReport};
 use super::model::{HeapPicture, Recording};
 use super::{csv, folded, json, pprof, svg, text};
@@ -74,6 +75,43 @@ impl Rendered for ScanReport {
         text::render_scan(self, options)
     }
 }
+
+impl Rendered for DiffReport {
+    const FORMATS: &'static [Format<Self>] = DIFF_FORMATS;
+
+    fn text(&self, options: &text::Options) -> String {
+        text::render_diff(self, options)
+    }
+}
+
+/// Those of a comparison.
+pub const DIFF_FORMATS: &[Format<DiffReport>] = &[
+    Format {
+        ending: ".json",
+        about: "every figure",
+        render: |report, _, to| json::write_any(report, to),
+    },
+    Format {
+        ending: ".txt",
+        about: "the text as the terminal shows it",
+        render: |report, options, to| report.write_plain(options, to),
+    },
+    Format {
+        ending: ".folded",
+        about: "folded stacks with two rates, for differential flame graphs",
+        render: |report, _, to| to.write_all(folded::render_diff(report).as_bytes()),
+    },
+    Format {
+        ending: ".svg",
+        about: "a flame graph of the rates after, coloured by what changed",
+        render: |report, _, to| svg::write_diff(report, to),
+    },
+    Format {
+        ending: ".csv",
+        about: "a line for each call site",
+        render: |report, _, to| csv::diff::write(report, to),
+    },
+];
 
 /// Those of a history.
 pub const HISTORY_FORMATS: &[Format<HistoryReport>] = &[
