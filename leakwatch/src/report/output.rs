@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::escape::{escape, text_of};
 use super::model::history::{HistoryReport, ScanReport};
 use super::model::{HeapPicture, Recording};
-use super::{csv, folded, json, text};
+use super::{csv, folded, html, json, svg, text};
 
 /// One format of a `T`: the ending chooses it.
 pub struct Format<T> {
@@ -123,6 +123,11 @@ pub const FORMATS: &[Format<Recording>] = &[
         render: |recording, _, to| json::write(recording, to),
     },
     Format {
+        ending: ".html",
+        about: "the report for a browser, one file",
+        render: |recording, options, to| html::write(recording, options, to),
+    },
+    Format {
         ending: ".txt",
         about: "the report as the terminal shows it",
         render: |recording, options, to| recording.write_plain(options, to),
@@ -131,6 +136,11 @@ pub const FORMATS: &[Format<Recording>] = &[
         ending: ".folded",
         about: "folded stacks for flame graph tools",
         render: |recording, _, to| to.write_all(folded::render(recording).as_bytes()),
+    },
+    Format {
+        ending: ".svg",
+        about: "a flame graph by bytes, for a browser",
+        render: |recording, _, to| svg::write(recording, to),
     },
 ];
 
@@ -381,10 +391,10 @@ mod tests {
 
     #[test]
     fn an_unknown_ending_lists_those_known() {
-        for path in ["out", "out.html", ".json", "dir/", "out.JSON", "a\x1b.x"] {
+        for path in ["out", "out.htm", ".json", "dir/", "out.JSON", "a\x1b.x"] {
             let error = Output::<Recording>::new(path).unwrap_err().to_string();
             assert!(
-                error.contains(".json, .txt, .folded") && !error.contains('\x1b'),
+                error.contains(".json, .html, .txt, .folded") && !error.contains('\x1b'),
                 "{error}"
             );
         }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::cells::{name, net, percent_of};
-use super::section;
+use super::titled;
 use crate::report::model::{CallSite, Recording, Reconciliation};
 use crate::report::text::account as words;
 use crate::report::text::layout::{Page, bytes, percent, rounded};
@@ -23,7 +23,7 @@ struct Part {
     bytes: i64,
 }
 
-pub fn section_of(page: &Page, recording: &Recording, account: &Reconciliation) -> Markup {
+fn closed(page: &Page, recording: &Recording, account: &Reconciliation) -> Markup {
     let sites = attributed(page, recording, account);
     let reasons = reasons(page, account);
     let growth = account.smaps_growth_bytes;
@@ -93,10 +93,10 @@ pub fn section_of(page: &Page, recording: &Recording, account: &Reconciliation) 
 
 pub fn section(page: &Page, recording: &Recording) -> Markup {
     let content = match &recording.reconciliation {
-        Some(account) => section_of(page, recording, account),
+        Some(account) => closed(page, recording, account),
         None => html! { p { "Not closed: smaps could not be read at both ends of the window." } },
     };
-    section("account", &words::sampling(page, recording), &content)
+    titled("account", &words::sampling(page, recording), &content)
 }
 
 /// The first call sites and the rest of them. One part alone, where the sites' own bytes are not known or are more than

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::cells::{change, size};
 use super::policy::json;
-use super::section;
+use super::titled;
 use crate::report::model::{Recording, Sample};
 use crate::report::text::layout::{Page, count, signed_count};
 use crate::report::text::trend;
@@ -55,7 +55,7 @@ pub fn section(page: &Page, recording: &Recording) -> Markup {
             (table(samples))
         }
     };
-    section("course", "", &content)
+    titled("course", "", &content)
 }
 
 fn charts(samples: &[Sample]) -> Markup {

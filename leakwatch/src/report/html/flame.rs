@@ -5,7 +5,7 @@ use std::io;
 
 use maud::{Markup, PreEscaped, html};
 
-use super::section;
+use super::titled;
 use crate::report::model::Recording;
 use crate::report::svg;
 
@@ -18,7 +18,7 @@ pub fn section(recording: &Recording) -> io::Result<Markup> {
         None => html! { p { "No call site keeps memory." } },
     };
     let remark = "Wide is what holds much. Outermost below; frames too narrow to be seen count to their callers.";
-    Ok(section("flame", remark, &content))
+    Ok(titled("flame", remark, &content))
 }
 
 /// The drawing within the file, and from where to where it reaches.

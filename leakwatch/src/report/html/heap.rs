@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::cells::{change, known, more, name, size};
-use super::section;
+use super::titled;
 use crate::report::model::{Heap, HeapArena, HeapClass, Recording};
 use crate::report::text::heap as words;
 use crate::report::text::layout::{Page, count, exact_bytes, seconds, signed_count};
@@ -34,7 +34,7 @@ pub fn section(page: &Page, recording: &Recording) -> Markup {
             },
         ),
     };
-    section("heap", &remark, &content)
+    titled("heap", &remark, &content)
 }
 
 fn summary(heap: &Heap) -> Markup {

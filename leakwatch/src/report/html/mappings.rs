@@ -25,7 +25,7 @@ pub fn section(recording: &Recording) -> Markup {
     let (Some(mappings), Some(libraries)) = (&recording.mappings, &recording.libraries) else {
         let why =
             "not read: full smaps would have cost the target more than 1 % of the window, or it was gone";
-        return super::section("mappings", "", &html! { p { (why) } });
+        return super::titled("mappings", "", &html! { p { (why) } });
     };
     let of_mappings: Vec<Row<'_>> = mappings
         .iter()
@@ -65,7 +65,7 @@ pub fn section(recording: &Recording) -> Markup {
         (table("mapping", "fate", &of_mappings))
         (table("library", "mappings", &of_libraries))
     };
-    super::section("mappings", "what grew, from smaps", &content)
+    super::titled("mappings", "what grew, from smaps", &content)
 }
 
 fn table(title: &str, what: &str, rows: &[Row<'_>]) -> Markup {

@@ -113,7 +113,7 @@ fn navigation() -> Markup {
 }
 
 /// A section with its heading.
-fn section(id: &str, remark: &str, content: &Markup) -> Markup {
+fn titled(id: &str, remark: &str, content: &Markup) -> Markup {
     let title = SECTIONS
         .iter()
         .find(|(known, _)| *known == id)

@@ -4,8 +4,8 @@ use maud::{Markup, html};
 
 use super::cells::{more, name, size};
 use crate::report::escape::fit;
-use crate::report::folded::frame_name;
 use crate::report::model::{CallSite, Frame, StackRow};
+use crate::report::stacks::frame_name;
 use crate::report::text::sites::frame_place;
 
 /// Frames of one stack.

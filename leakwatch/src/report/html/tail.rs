@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::cells::name;
-use super::{SENTENCE, section};
+use super::{SENTENCE, titled};
 use crate::report::model::Recording;
 use crate::report::text::layout::Page;
 use crate::report::text::tail as words;
@@ -29,7 +29,7 @@ pub fn losses_and_cost(page: &Page, recording: &Recording) -> Markup {
             }
         }
     };
-    section("losses", "", &content)
+    titled("losses", "", &content)
 }
 
 pub fn notes(page: &Page, recording: &Recording) -> Markup {

@@ -6,8 +6,8 @@ use super::Options;
 use super::births;
 use super::columns::{Columns, space};
 use super::layout::{BLAMED, DIM, PLAIN, Page, STRONG, bytes, left, seconds};
-use crate::report::folded::frame_name;
 use crate::report::model::{CallSite, Frame, Recording};
+use crate::report::stacks::frame_name;
 
 /// Frames of a shortened stack: so many inside of the culprit, and so many outside of it.
 const INSIDE: usize = 1;
