@@ -71,6 +71,11 @@
         axis(colour, { values: (_, ticks) => ticks.map(time), incrs: steps, size: 28 }),
         axis(colour, { values: (_, ticks) => ticks.map(figure), incrs: increments, size: 82, space: 26 }),
       ],
+      // Where the cursor is nowhere, the legend tells the end.
+      hooks: {
+        ready: [(plot) => plot.setLegend({ idx: t.length - 1 })],
+        setCursor: [(plot) => { if (plot.cursor.left < 0) plot.setLegend({ idx: t.length - 1 }); }],
+      },
       series: [
         { label: "at", value: (_, value) => time(value) },
         ...lines.map((line, index) => ({

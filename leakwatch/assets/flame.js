@@ -29,6 +29,10 @@
   const percent = (size) => ((100 * size) / total).toFixed(1) + " %";
   const words = (frame) => `${frame.name}: ${bytes(frame.size)}, ${percent(frame.size)}`;
   for (const frame of frames) {
+    // A colour by the name, so that equal names look alike.
+    let hash = 0;
+    for (const letter of frame.name) hash = (hash * 31 + letter.codePointAt(0)) >>> 0;
+    frame.g.classList.add("h" + (hash % 6));
     frame.g.setAttribute("tabindex", "-1");
     frame.g.setAttribute("role", "button");
     frame.g.setAttribute("aria-label", words(frame));

@@ -41,6 +41,15 @@ struct Line {
     values: Vec<Option<u64>>,
 }
 
+impl Line {
+    /// A line that lies flat says less than its figure.
+    fn moves(&self) -> bool {
+        let mut values = self.values.iter().flatten();
+        let first = values.next();
+        values.any(|value| Some(value) != first)
+    }
+}
+
 pub fn section(page: &Page, recording: &Recording) -> Markup {
     let samples = recording.series.as_deref().unwrap_or_default();
     let content = html! {
@@ -69,17 +78,20 @@ fn charts(samples: &[Sample]) -> Markup {
                 values: shown.iter().map(|sample| of(sample)).collect(),
             })
             .filter(|line| line.values.iter().any(Option::is_some))
-            .collect()
+            .collect::<Vec<_>>()
     };
+    let (counts, still): (Vec<Line>, Vec<Line>) = lines(COUNTS).into_iter().partition(Line::moves);
+    let still: Vec<&str> = still.iter().map(|line| line.name).collect();
     let charts = Charts {
         t: shown.iter().map(|sample| sample.t).collect(),
         memory: lines(MEMORY),
-        counts: lines(COUNTS),
+        counts,
     };
     html! {
         div.charts id="charts" role="img" aria-label="Charts over the window; the table below has where they begin and end" {
             noscript { p.remark { "The charts need scripts; the table has where they begin and end." } }
         }
+        @if !still.is_empty() { p.remark { "Did not change, and is not drawn: " (still.join(", ")) "." } }
         @if step > 1 { p.remark { "One sample in " (step) " is drawn." } }
         script type="application/json" id="series" { (json(&charts)) }
     }

@@ -191,8 +191,11 @@ fn whereabouts(site: &CallSite) -> Markup {
     let module = culprit.module.as_deref().map(base).unwrap_or_default();
     html! {
         span.where {
-            @if !place.is_empty() { (name(&place, 60)) " " }
-            @if !module.is_empty() && module != site.label { (name(module, 40)) }
+            @if !place.is_empty() { (name(&place, 60)) }
+            @if !module.is_empty() && module != site.label {
+                @if !place.is_empty() { " · " }
+                (name(module, 40))
+            }
         }
     }
 }

@@ -196,7 +196,9 @@ fn the_course_is_data_for_the_script_and_a_table_for_all() {
     assert_eq!(data["memory"].as_array().unwrap().len(), 2);
     assert_eq!(data["memory"][0]["values"][59], (300u64 + 14 * 59) << 20);
     let counted: Vec<_> = data["counts"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
-    assert_eq!(counted, ["connections", "descriptors", "threads"]);
+    assert_eq!(counted, ["connections", "descriptors"]);
+    let course = text_of(all(&document, "#course")[0]);
+    assert!(course.contains("Did not change, and is not drawn: threads."), "{course}");
     assert_eq!(data["counts"][1]["values"][1], serde_json::Value::Null);
     let first: Vec<_> = all(&document, "table.ends tbody tr:first-child [data-bytes]")
         .into_iter()
