@@ -96,9 +96,9 @@ impl Browser {
             // Its sandbox refuses root; the page is our own file.
             command.arg("--no-sandbox");
         }
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start chromium (Debian: apt-get install chromium): {error}"));
+        let mut child = command.spawn().unwrap_or_else(|error| {
+            panic!("cannot start chromium (Debian: apt-get install chromium): {error}")
+        });
         let address = address(&mut child, &profile.path().join("DevToolsActivePort"));
         let (socket, _) = tungstenite::connect(&address)
             .unwrap_or_else(|error| panic!("cannot talk to chromium at {address}: {error}"));
@@ -137,7 +137,11 @@ impl Browser {
             json!({"url": format!("file://{}", file.display())}),
         );
         assert_eq!(navigated["errorText"], Value::Null, "{}", file.display());
-        while !self.events.iter().any(|event| event["method"] == "Page.loadEventFired") {
+        while !self
+            .events
+            .iter()
+            .any(|event| event["method"] == "Page.loadEventFired")
+        {
             self.read();
         }
         // Two frames later everything that loading started has been laid out.
@@ -159,7 +163,10 @@ impl Browser {
 
     /// As on paper.
     pub fn print(&mut self) {
-        self.call("Emulation.setEmulatedMedia", json!({"media": "print", "features": []}));
+        self.call(
+            "Emulation.setEmulatedMedia",
+            json!({"media": "print", "features": []}),
+        );
     }
 
     /// Whether the page's own scripts run, from the next page on.
@@ -183,7 +190,10 @@ impl Browser {
 
     /// The text of the first element that a selector finds, as it is shown.
     pub fn text(&mut self, selector: &str) -> String {
-        let value = self.value(&format!("document.querySelector({}).textContent", json!(selector)));
+        let value = self.value(&format!(
+            "document.querySelector({}).textContent",
+            json!(selector)
+        ));
         value.as_str().unwrap_or_default().to_owned()
     }
 

@@ -41,7 +41,11 @@ fn screenshots() -> PathBuf {
 }
 
 fn none(complaints: &[String]) {
-    assert!(complaints.is_empty(), "the page complains:\n{}", complaints.join("\n"));
+    assert!(
+        complaints.is_empty(),
+        "the page complains:\n{}",
+        complaints.join("\n")
+    );
 }
 
 #[test]
@@ -65,7 +69,10 @@ fn a_row_opens_and_shows_its_stack_and_its_curve() {
     assert!(browser.text("#site-1 .culprit").contains("server.cc:123"));
     assert!(browser.text("#site-1 .inlined").contains("inlined"));
     // The curve is drawn when it is looked at.
-    assert_eq!(browser.value("document.querySelectorAll('#site-1 .large-curve canvas').length"), 1);
+    assert_eq!(
+        browser.value("document.querySelectorAll('#site-1 .large-curve canvas').length"),
+        1
+    );
     browser.screenshot(&screenshots().join("row.png"), false);
     // And by the keyboard it closes again.
     browser.value("document.querySelector('#site-1 > summary').focus()");
@@ -73,8 +80,15 @@ fn a_row_opens_and_shows_its_stack_and_its_curve() {
     assert_eq!(seen(&mut browser), false);
     // The names of the columns sort.
     browser.click("button[data-sort=touched]");
-    let order = browser.value("[...document.querySelectorAll('#ranking > li')].map(row => Number(row.dataset.touched ?? -1))");
-    let order: Vec<i64> = order.as_array().expect("a list").iter().filter_map(Value::as_i64).collect();
+    let order = browser.value(
+        "[...document.querySelectorAll('#ranking > li')].map(row => Number(row.dataset.touched ?? -1))",
+    );
+    let order: Vec<i64> = order
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(Value::as_i64)
+        .collect();
     assert!(order.len() > 10 && order.is_sorted_by(|a, b| a >= b), "{order:?}");
     none(&browser.complaints());
 }
@@ -105,7 +119,9 @@ fn the_flame_graph_zooms_and_searches() {
     // The button gave the focus to the search.
     browser.write("HANDLE_upload");
     let found = browser.text("#flame-matched");
-    let live = recording()["call_sites"][0]["live_bytes"].as_f64().expect("a number");
+    let live = recording()["call_sites"][0]["live_bytes"]
+        .as_f64()
+        .expect("a number");
     let expected = format!("{:.1} MiB", live / 1_048_576.0);
     assert!(found.contains(&expected), "{found}: {expected} expected");
     let hits = browser.value("document.querySelectorAll('#frames .hit').length");
@@ -119,7 +135,10 @@ fn the_flame_graph_zooms_and_searches() {
         browser.press("ArrowUp");
     }
     browser.press("Enter");
-    assert_eq!(browser.value("document.querySelector('#flame-reset').disabled"), false);
+    assert_eq!(
+        browser.value("document.querySelector('#flame-reset').disabled"),
+        false
+    );
     browser.press("Escape");
     assert_eq!(browser.value(shown).as_u64(), Some(all));
     none(&browser.complaints());
@@ -138,7 +157,11 @@ fn phone_and_desktop_light_and_dark() {
         browser.open(&page, view);
         browser.click("#site-1 > summary");
         let wide = browser.value("document.documentElement.scrollWidth");
-        assert_eq!(wide.as_u64(), Some(view.width.into()), "{name}: it scrolls sideways");
+        assert_eq!(
+            wide.as_u64(),
+            Some(view.width.into()),
+            "{name}: it scrolls sideways"
+        );
         // Nothing of the ranking lies upon its neighbour.
         let overlaps = browser.value(
             "[...document.querySelectorAll('.site > summary')].flatMap(row => {
@@ -151,7 +174,15 @@ fn phone_and_desktop_light_and_dark() {
             })",
         );
         assert_eq!(overlaps, serde_json::json!([]), "{name}");
-        for selector in ["h1", ".badge", "svg.stacked", "#charts canvas", ".sites-head button", "#flame-graph", "#heap table"] {
+        for selector in [
+            "h1",
+            ".badge",
+            "svg.stacked",
+            "#charts canvas",
+            ".sites-head button",
+            "#flame-graph",
+            "#heap table",
+        ] {
             let there = browser.value(&format!(
                 "(() => {{ const box = document.querySelector('{selector}').getBoundingClientRect();
                  return box.width > 20 && box.height > 5 && box.left >= 0 && box.right <= innerWidth + 1; }})()"
@@ -163,7 +194,10 @@ fn phone_and_desktop_light_and_dark() {
             "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor].map(it => {
                 const [r, g, b] = it.match(/[\\d.]+/g).map(Number); return 0.2126 * r + 0.7152 * g + 0.0722 * b; })",
         );
-        let (ink, ground) = (lightness[0].as_f64().expect("a number"), lightness[1].as_f64().expect("a number"));
+        let (ink, ground) = (
+            lightness[0].as_f64().expect("a number"),
+            lightness[1].as_f64().expect("a number"),
+        );
         assert_eq!(ink > ground, view.dark, "{name}: {lightness}");
         assert!((ink - ground).abs() > 150.0, "{name}: {lightness}");
         browser.screenshot(&screenshots().join(format!("{name}.png")), false);
@@ -188,12 +222,25 @@ fn without_scripts_the_rows_open_and_the_figures_are_there() {
     browser.scripts(false);
     browser.look(View::desktop(false));
     browser.open(&page, View::desktop(false));
-    assert_eq!(browser.value("document.querySelector('#charts canvas')"), Value::Null, "a script ran");
+    assert_eq!(
+        browser.value("document.querySelector('#charts canvas')"),
+        Value::Null,
+        "a script ran"
+    );
     browser.click("#site-1 > summary");
-    assert_eq!(browser.value("document.querySelector('#site-1 .culprit').checkVisibility()"), true);
+    assert_eq!(
+        browser.value("document.querySelector('#site-1 .culprit').checkVisibility()"),
+        true
+    );
     assert!(browser.text("table.ends").contains("anonymous"));
-    assert_eq!(browser.value("document.querySelector('#flame-graph text').checkVisibility()"), true);
-    assert_eq!(browser.value("document.querySelectorAll('#site-1 > summary svg.curve line').length > 1"), true);
+    assert_eq!(
+        browser.value("document.querySelector('#flame-graph text').checkVisibility()"),
+        true
+    );
+    assert_eq!(
+        browser.value("document.querySelectorAll('#site-1 > summary svg.curve line').length > 1"),
+        true
+    );
 }
 
 #[test]
@@ -212,8 +259,14 @@ fn hostile_names_do_nothing() {
     let wide = browser.value("document.documentElement.scrollWidth");
     assert_eq!(wide.as_u64(), Some(390), "a long name makes it scroll sideways");
     assert_eq!(browser.value("typeof window.hacked"), "undefined");
-    assert_eq!(browser.value("document.querySelectorAll('img, iframe').length"), 0);
-    assert!(browser.text("#site-1 .frames").contains("window.hacked = 1"), "the name is not to be read");
+    assert_eq!(
+        browser.value("document.querySelectorAll('img, iframe').length"),
+        0
+    );
+    assert!(
+        browser.text("#site-1 .frames").contains("window.hacked = 1"),
+        "the name is not to be read"
+    );
     browser.screenshot(&screenshots().join("hostile.png"), true);
     none(&browser.complaints());
 
@@ -224,7 +277,13 @@ fn hostile_names_do_nothing() {
             Value::Object(fields) => {
                 for (name, value) in fields {
                     match value {
-                        Value::String(text) if ["function", "module", "file", "label", "comm", "path", "name", "type", "summary"].contains(&name.as_str()) => {
+                        Value::String(text)
+                            if [
+                                "function", "module", "file", "label", "comm", "path", "name", "type",
+                                "summary",
+                            ]
+                            .contains(&name.as_str()) =>
+                        {
                             *text = EVIL.to_owned() + text;
                             if name == "file" {
                                 *text = text.repeat(600);
@@ -254,6 +313,10 @@ fn a_live_recording_opens_too() {
     // The same to the byte as the recording says.
     let live = browser.value("document.querySelector('#site-1 .live [data-bytes]').dataset.bytes");
     let said = outcome.recording().call_sites[0].live_bytes;
-    assert_eq!(live.as_str().and_then(|it| it.parse::<u64>().ok()), said, "{outcome}");
+    assert_eq!(
+        live.as_str().and_then(|it| it.parse::<u64>().ok()),
+        said,
+        "{outcome}"
+    );
     none(&browser.complaints());
 }

@@ -1,10 +1,12 @@
-//! Births of blocks: when they are watched ([`bursts`]), what that costs ([`cost`]) and which were seen ([`table`]).
+//! Births of blocks: when they are watched ([`bursts`]), what that costs ([`cost`]), how much of the
+//! window that is ([`extent`]) and which were seen ([`table`]).
 //!
 //! No IO and no clock: times and counts come in as values, as of the kernel side in [`crate::probe::allocs`].
 
 pub mod bursts;
 pub mod cohorts;
 pub mod cost;
+pub mod extent;
 pub mod table;
 
 #[cfg(test)]
@@ -15,4 +17,5 @@ mod cohorts_tests;
 pub use bursts::{Bursts, LEEWAY, NO_BUDGET, Plan, Spent, Step};
 pub use cohorts::{Cohorts, Fate, Look, Seen};
 pub use cost::{HitCost, Hits};
+pub use extent::Extent;
 pub use table::{Births, Born, Facts, Losses, SiteBirths};

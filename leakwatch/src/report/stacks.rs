@@ -18,6 +18,8 @@ pub struct Stack<'a> {
     /// Innermost first.
     pub frames: &'a [Frame],
     pub complete: bool,
+    pub live: Option<u64>,
+    pub held: Option<u64>,
     /// Live bytes where they are known of every stack of the process, else held bytes: the stacks of one process have one
     /// measure, and one that was gone at the end does not take the others' away.
     pub bytes: u64,
@@ -58,6 +60,8 @@ pub fn of(recording: &Recording) -> Vec<Stack<'_>> {
                     .unwrap_or(&recording.target.comm),
                 frames: row.frames,
                 complete: row.complete,
+                live: row.live,
+                held: row.held,
                 bytes: if by_held { row.held } else { row.live }.unwrap_or(0),
                 by_held,
             }

@@ -209,9 +209,9 @@ mod tests {
 
     #[test]
     fn the_same_recording_is_the_same_file_and_dark_where_asked() {
-        let svg = svg(&sample::sampled());
-        assert_eq!(svg, super::tests::svg(&sample::sampled()));
-        let style = svg
+        let drawn = svg(&sample::sampled());
+        assert_eq!(drawn, svg(&sample::sampled()));
+        let style = drawn
             .split("<style")
             .nth(1)
             .unwrap()
@@ -219,7 +219,7 @@ mod tests {
             .next()
             .unwrap();
         assert!(style.contains("prefers-color-scheme: dark"));
-        assert!(svg.contains("of processes that were gone, address space"));
+        assert!(drawn.contains("of processes that were gone, address space"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::cells::{name, net, percent_of};
 use super::titled;
-use crate::report::model::{CallSite, Recording, Reconciliation};
+use crate::report::model::{CallSite, Reconciliation, Recording};
 use crate::report::text::account as words;
 use crate::report::text::layout::{Page, bytes, percent, rounded};
 
@@ -108,7 +108,13 @@ fn attributed(page: &Page, recording: &Recording, account: &Reconciliation) -> V
         title: page.fit(label, NAME),
         bytes,
     };
-    let whole = || vec![part("site-0".to_owned(), "all call sites", account.attributed_bytes)];
+    let whole = || {
+        vec![part(
+            "site-0".to_owned(),
+            "all call sites",
+            account.attributed_bytes,
+        )]
+    };
     let keepers: Vec<&CallSite> = recording
         .call_sites
         .iter()

@@ -75,9 +75,9 @@ fn extenders(recording: &Recording) -> Markup {
 
 fn unnamed(births: &Allocations) -> Markup {
     let rest = births.unnamed.get(ROWS..).unwrap_or_default();
-    let sum = rest
-        .iter()
-        .fold(0i64, |sum, class: &UnnamedClass| sum.saturating_add(class.growth_bytes));
+    let sum = rest.iter().fold(0i64, |sum, class: &UnnamedClass| {
+        sum.saturating_add(class.growth_bytes)
+    });
     html! {
         div {
             h3 { "Growth that nobody is known for" }

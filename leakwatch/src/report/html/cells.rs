@@ -57,7 +57,11 @@ pub fn bar(part: f64) -> Markup {
 
 /// A part of the width, for an attribute.
 pub fn percent_of(part: f64) -> String {
-    let part = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
+    let part = if part.is_finite() {
+        part.clamp(0.0, 1.0)
+    } else {
+        0.0
+    };
     format!("{:.3}%", part * 100.0)
 }
 
@@ -84,7 +88,10 @@ mod tests {
 
     #[test]
     fn parts_of_no_number_are_none() {
-        assert_eq!([f64::NAN, -1.0, 2.0, 0.5].map(percent_of), ["0.000%", "0.000%", "100.000%", "50.000%"]);
+        assert_eq!(
+            [f64::NAN, -1.0, 2.0, 0.5].map(percent_of),
+            ["0.000%", "0.000%", "100.000%", "50.000%"]
+        );
     }
 
     #[test]

@@ -101,7 +101,12 @@ fn charts(samples: &[Sample]) -> Markup {
 fn table(samples: &[Sample]) -> Markup {
     let ends = |of: Measure| {
         let values = || samples.iter().filter_map(of);
-        Some([values().next()?, values().last()?, values().min()?, values().max()?])
+        Some([
+            values().next()?,
+            values().last()?,
+            values().min()?,
+            values().max()?,
+        ])
     };
     let difference = |from: u64, to: u64| {
         let whole = i128::from(to) - i128::from(from);

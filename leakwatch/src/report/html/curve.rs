@@ -81,7 +81,10 @@ mod tests {
         series[1].t = 1e300;
         series[2].held_bytes = u64::MAX;
         let svg = small(&series, 2.0).into_string();
-        assert!(svg.contains("100.000%") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+        assert!(
+            svg.contains("100.000%") && !svg.contains("NaN") && !svg.contains("inf"),
+            "{svg}"
+        );
         assert!(small(&series, 0.0).into_string().is_empty());
     }
 }

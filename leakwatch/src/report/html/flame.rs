@@ -17,7 +17,8 @@ pub fn section(recording: &Recording) -> io::Result<Markup> {
         Some(frames) => graph(&frames),
         None => html! { p { "No call site keeps memory." } },
     };
-    let remark = "Wide is what holds much. Outermost below; frames too narrow to be seen count to their callers.";
+    let remark =
+        "Wide is what holds much. Outermost below; frames too narrow to be seen count to their callers.";
     Ok(titled("flame", remark, &content))
 }
 
@@ -33,7 +34,9 @@ struct Frames<'a> {
 fn frames(svg: &str) -> Option<Frames<'_>> {
     let (_, from) = svg.split_once("<svg id=\"frames\"")?;
     let (attributes, rest) = from.split_once('>')?;
-    let (inside, _) = rest.rsplit_once("</svg>").and_then(|(rest, _)| rest.rsplit_once("</svg>"))?;
+    let (inside, _) = rest
+        .rsplit_once("</svg>")
+        .and_then(|(rest, _)| rest.rsplit_once("</svg>"))?;
     let total = attribute(attributes, "total_samples")?.parse().ok()?;
     let tops = || {
         inside

@@ -21,7 +21,10 @@ const KINDS: &[(&str, &str)] = &[
 pub fn header(page: &Page, recording: &Recording) -> Markup {
     // Parts of a second say nothing to a reader.
     let started = recording.window.started_at.split_once('.');
-    let started = started.map_or_else(|| recording.window.started_at.clone(), |(whole, _)| format!("{whole}Z"));
+    let started = started.map_or_else(
+        || recording.window.started_at.clone(),
+        |(whole, _)| format!("{whole}Z"),
+    );
     let started = page.fit(&started, 40);
     html! {
         header {

@@ -70,7 +70,13 @@ fn classes(page: &Page, heap: &Heap) -> Markup {
     let rows: Vec<&HeapClass> = heap
         .classes
         .iter()
-        .filter(|class| if grown { growth(class) != 0 } else { class.in_use_bytes > 0 })
+        .filter(|class| {
+            if grown {
+                growth(class) != 0
+            } else {
+                class.in_use_bytes > 0
+            }
+        })
         .collect();
     let rest = rows.get(CLASSES..).unwrap_or_default();
     let in_use = rest

@@ -31,7 +31,10 @@ pub fn section(recording: &Recording) -> Markup {
         .iter()
         .map(|row| Row {
             name: row.path.clone().unwrap_or_else(|| {
-                format!("[{}] {:#x}-{:#x} {}", row.region, row.start.0, row.end.0, row.permissions)
+                format!(
+                    "[{}] {:#x}-{:#x} {}",
+                    row.region, row.start.0, row.end.0, row.permissions
+                )
             }),
             what: &row.fate,
             figures: [
@@ -78,7 +81,11 @@ fn table(title: &str, what: &str, rows: &[Row<'_>]) -> Markup {
             .filter_map(|row| row.figures.get(at))
             .fold(0i64, |sum, figure| sum.saturating_add(*figure))
     };
-    let plural = if title == "library" { "libraries" } else { "mappings" };
+    let plural = if title == "library" {
+        "libraries"
+    } else {
+        "mappings"
+    };
     let sums = html! { ": " (change(sum(0))) " anonymous, " (change(sum(2))) " rss" };
     html! {
         div.scroll tabindex="0" role="region" aria-label={ "Growth of each " (title) } {

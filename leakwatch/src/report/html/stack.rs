@@ -105,7 +105,11 @@ fn whole_place(frame: &Frame) -> String {
     let mut parts = Vec::new();
     if let Some(file) = &frame.file {
         let file = fit(file, 300, "…");
-        parts.push(frame.line.map_or_else(|| file.clone(), |line| format!("{file}:{line}")));
+        parts.push(
+            frame
+                .line
+                .map_or_else(|| file.clone(), |line| format!("{file}:{line}")),
+        );
     }
     if let Some(module) = &frame.module {
         let module = fit(module, 300, "…");
@@ -131,7 +135,10 @@ mod tests {
     #[test]
     fn when_the_budget_is_spent_stacks_are_short_but_there() {
         let mut budget = Budget(300);
-        assert_eq!([20, 1000, 20, 3, 20].map(|frames| budget.take(frames)), [20, 256, 20, 3, 8]);
+        assert_eq!(
+            [20, 1000, 20, 3, 20].map(|frames| budget.take(frames)),
+            [20, 256, 20, 3, 8]
+        );
         assert_eq!(budget.0, 0);
         assert_eq!([20, 3].map(|frames| budget.take(frames)), [8, 3]);
     }

@@ -79,7 +79,9 @@ fn the_verdict_comes_first_and_all_sections_are_there() {
         .collect();
     assert_eq!(
         ids,
-        ["verdict", "account", "course", "sites", "flame", "heap", "births", "mappings", "losses", "notes"]
+        [
+            "verdict", "account", "course", "sites", "flame", "heap", "births", "mappings", "losses", "notes"
+        ]
     );
     let verdict = recording.verdict.as_ref().unwrap();
     assert_eq!(text_of(all(&document, "h1")[0]), verdict.summary);
@@ -87,7 +89,10 @@ fn the_verdict_comes_first_and_all_sections_are_there() {
     for sentence in verdict.evidence.iter().chain(&verdict.suggestions) {
         assert!(said.contains(sentence.as_str()), "{sentence}");
     }
-    assert!(said.contains("Confidence") && said.contains("840.0 MiB left"), "{said}");
+    assert!(
+        said.contains("Confidence") && said.contains("840.0 MiB left"),
+        "{said}"
+    );
     for link in all(&document, "nav a") {
         let to = link.value().attr("href").unwrap();
         assert_eq!(all(&document, to).len(), 1, "{to}");
@@ -125,7 +130,8 @@ fn each_row_has_the_bytes_of_its_call_site() {
             let live = Selector::parse("summary .cell.live [data-bytes]").unwrap();
             let live = row.select(&live).next().map(bytes_of);
             assert_eq!(live, site.live_bytes.map(i128::from));
-            let frames = Selector::parse(".stacks > ol.frames > li, .stacks > details:first-child li").unwrap();
+            let frames =
+                Selector::parse(".stacks > ol.frames > li, .stacks > details:first-child li").unwrap();
             assert_eq!(row.select(&frames).count(), site.frames.len(), "{}", site.label);
             let culprit = Selector::parse("li.culprit").unwrap();
             assert_eq!(row.select(&culprit).count(), usize::from(site.culprit.is_some()));
@@ -136,7 +142,9 @@ fn each_row_has_the_bytes_of_its_call_site() {
 #[test]
 fn the_account_adds_up_to_the_byte() {
     for recording in samples() {
-        let Some(account) = &recording.reconciliation else { continue };
+        let Some(account) = &recording.reconciliation else {
+            continue;
+        };
         let document = document(&recording);
         let bytes = |selector: &str| -> Vec<i128> {
             all(&document, &format!("table.account {selector} [data-bytes]"))
@@ -150,12 +158,22 @@ fn the_account_adds_up_to_the_byte() {
             sums,
             [account.attributed_bytes, account.unattributed_bytes].map(i128::from)
         );
-        assert_eq!(bytes("tr.part").iter().sum::<i128>(), i128::from(account.smaps_growth_bytes));
+        assert_eq!(
+            bytes("tr.part").iter().sum::<i128>(),
+            i128::from(account.smaps_growth_bytes)
+        );
         // And so does the bar: what is added less what is taken away.
         let part = |selector: &str| -> f64 {
             all(&document, selector)
                 .iter()
-                .map(|rect| rect.value().attr("width").unwrap().trim_end_matches('%').parse::<f64>().unwrap())
+                .map(|rect| {
+                    rect.value()
+                        .attr("width")
+                        .unwrap()
+                        .trim_end_matches('%')
+                        .parse::<f64>()
+                        .unwrap()
+                })
                 .sum()
         };
         let added = part("svg.stacked rect:not(.given-back)");
@@ -172,9 +190,9 @@ fn the_flame_graph_weighs_what_the_folded_stacks_weigh() {
             .sum();
         let document = document(&recording);
         let graph = all(&document, "#frames");
-        let drawn: u64 = graph
-            .first()
-            .map_or(0, |graph| graph.value().attr("data-total").unwrap().parse().unwrap());
+        let drawn: u64 = graph.first().map_or(0, |graph| {
+            graph.value().attr("data-total").unwrap().parse().unwrap()
+        });
         assert_eq!(drawn, total);
         if total > 0 {
             let whole = all(&document, "#frames > g > rect")
@@ -195,10 +213,18 @@ fn the_course_is_data_for_the_script_and_a_table_for_all() {
     // Swap was never there.
     assert_eq!(data["memory"].as_array().unwrap().len(), 2);
     assert_eq!(data["memory"][0]["values"][59], (300u64 + 14 * 59) << 20);
-    let counted: Vec<_> = data["counts"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
+    let counted: Vec<_> = data["counts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["name"].clone())
+        .collect();
     assert_eq!(counted, ["connections", "descriptors"]);
     let course = text_of(all(&document, "#course")[0]);
-    assert!(course.contains("Did not change, and is not drawn: threads."), "{course}");
+    assert!(
+        course.contains("Did not change, and is not drawn: threads."),
+        "{course}"
+    );
     assert_eq!(data["counts"][1]["values"][1], serde_json::Value::Null);
     let first: Vec<_> = all(&document, "table.ends tbody tr:first-child [data-bytes]")
         .into_iter()
@@ -209,7 +235,8 @@ fn the_course_is_data_for_the_script_and_a_table_for_all() {
 
 /// Hostile in every place that holds a name.
 fn hostile() -> Recording {
-    const EVIL: &str = "\u{202e}\x1b[31m</script><script>x()</script><img src=x onerror=x()>\" onclick=\"x()\n'`{{7*7}}]]>";
+    const EVIL: &str =
+        "\u{202e}\x1b[31m</script><script>x()</script><img src=x onerror=x()>\" onclick=\"x()\n'`{{7*7}}]]>";
     let evil = || EVIL.to_owned();
     let mut recording = sampled_over_time(sample::hostile());
     if let Some(verdict) = &mut recording.verdict {
@@ -248,8 +275,14 @@ fn hostile() -> Recording {
             p_value: Some(0.5),
         });
         site.series = Some(vec![
-            SitePoint { t: f64::MAX, held_bytes: u64::MAX },
-            SitePoint { t: -1.0, held_bytes: 0 },
+            SitePoint {
+                t: f64::MAX,
+                held_bytes: u64::MAX,
+            },
+            SitePoint {
+                t: -1.0,
+                held_bytes: 0,
+            },
         ]);
         if let Some(births) = &mut site.allocations {
             births.functions = vec![evil()];
@@ -278,23 +311,54 @@ fn hostile_names_are_text_and_nothing_else() {
     let document = document(&recording);
     let scripts = all(&document, "script");
     assert_eq!(scripts.len(), policy::SCRIPTS.len() + 1);
-    for (script, own) in scripts.iter().filter(|it| it.value().attr("type").is_none()).zip(policy::SCRIPTS) {
+    for (script, own) in scripts
+        .iter()
+        .filter(|it| it.value().attr("type").is_none())
+        .zip(policy::SCRIPTS)
+    {
         assert_eq!(text_of(*script), own);
     }
-    for tag in ["img", "iframe", "object", "embed", "link", "base", "form", "foreignObject", "image", "use"] {
+    for tag in [
+        "img",
+        "iframe",
+        "object",
+        "embed",
+        "link",
+        "base",
+        "form",
+        "foreignObject",
+        "image",
+        "use",
+    ] {
         assert_eq!(all(&document, tag).len(), 0, "{tag}");
     }
     for element in all(&document, "*") {
         for (name, value) in element.value().attrs() {
-            assert!(!name.starts_with("on") && name != "style" && name != "src", "{name}={value}");
-            assert!(!name.ends_with("href") || value.starts_with('#'), "{name}={value}");
+            assert!(
+                !name.starts_with("on") && name != "style" && name != "src",
+                "{name}={value}"
+            );
+            assert!(
+                !name.ends_with("href") || value.starts_with('#'),
+                "{name}={value}"
+            );
         }
     }
-    let own: usize = policy::SCRIPTS.iter().chain(&policy::STYLES).map(|text| text.len()).sum();
+    let own: usize = policy::SCRIPTS
+        .iter()
+        .chain(&policy::STYLES)
+        .map(|text| text.len())
+        .sum();
     assert!(page.len() > own);
     // What would act on a terminal or reorder text is not there even as text.
     let hidden = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
-    let inside = page.split("<body>").nth(1).unwrap().split("</main>").next().unwrap();
+    let inside = page
+        .split("<body>")
+        .nth(1)
+        .unwrap()
+        .split("</main>")
+        .next()
+        .unwrap();
     assert!(!inside.chars().any(hidden));
     // But it can be read.
     let text = text_of(all(&document, "#ranking")[0]);
@@ -366,7 +430,10 @@ fn of_many_call_sites_most_are_summed() {
     let page = page(&recording);
     assert!(page.len() < 3 << 20, "{}", page.len());
     let document = Html::parse_document(&page);
-    let shown: i128 = all(&document, "#ranking summary .live [data-bytes]").into_iter().map(bytes_of).sum();
+    let shown: i128 = all(&document, "#ranking summary .live [data-bytes]")
+        .into_iter()
+        .map(bytes_of)
+        .sum();
     assert_eq!(all(&document, "#ranking > li").len(), 100);
     let rest = bytes_of(all(&document, "#left-out [data-bytes]")[0]);
     let total: i128 = (0..5000).map(|index| 1000 + index).sum();

@@ -111,8 +111,7 @@ pub fn too_little(births: &Allocations) -> String {
     )
 }
 
-pub const EXTENDERS: &str =
-    "These were the first to touch pages that the heap gained. Whose blocks lie there now the call sites tell.";
+pub const EXTENDERS: &str = "These were the first to touch pages that the heap gained. Whose blocks lie there now the call sites tell.";
 
 fn extenders(page: &mut Page, recording: &Recording, options: &Options) {
     let mut sites: Vec<(&CallSite, u64)> = recording

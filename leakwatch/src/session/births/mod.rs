@@ -19,9 +19,9 @@ use leakwatch_ebpf::wire::{Counter, SAMPLE_ALL};
 use super::RecordOptions;
 use super::priority::Priority;
 use super::process::monotonic_ns;
-use super::watch::{DRAIN_MAX, Watch};
+use super::watch::{DRAIN_MAX, State, Watch};
 use crate::births::cohorts::Look;
-use crate::births::{Bursts, Cohorts, HitCost, Hits, NO_BUDGET, Plan};
+use crate::births::{Bursts, Cohorts, Extent, HitCost, Hits, NO_BUDGET, Plan};
 use crate::probe::Probe;
 use crate::probe::allocs::{AllocHolders, AllocMethod};
 use crate::sampler::ProcRoot;
@@ -119,7 +119,7 @@ pub(super) struct BirthWatch {
     told: Hits,
     lost_before: u64,
     /// Births in so much of the window could be followed.
-    pub followed: Duration,
+    pub followed: Extent,
     /// Bursts that had spent what they might before all was looked at.
     pub cut: u64,
     /// Checks that are still to come, the next one last.
@@ -166,8 +166,15 @@ impl BirthWatch {
     }
 
     fn look_at_clock(&mut self, root: &ProcRoot) {
-        for (pid, member) in &mut self.members {
-            member.look_at_clock(root, *pid);
+        members::look_at_clocks(&mut self.members, root);
+    }
+
+    /// How far the window has come, by the clock and by what the processes did in it.
+    fn extent_now(&mut self, state: &State) -> Extent {
+        self.look_at_clock(&state.root);
+        Extent {
+            time: state.began.elapsed(),
+            processor: self.processor(),
         }
     }
 
@@ -227,7 +234,7 @@ impl Watch {
             hits_before: counts.hits(),
             told: counts.hits(),
             lost_before: counts.get(Counter::LostAllocs),
-            followed: Duration::ZERO,
+            followed: Extent::default(),
             cut: 0,
             checks,
             check: None,
@@ -271,7 +278,13 @@ impl Watch {
         {
             let looking = stretch.looking.take().or_else(|| {
                 self.drain_births(monotonic_ns());
-                self.start_look(&births.members, births.window, stretch)
+                let used =
+                    births.processor_gone + members::look_at_clocks(&mut births.members, &self.state.root);
+                stretch.look_at = Extent {
+                    time: births.window,
+                    processor: used,
+                };
+                self.start_look(&births.members, stretch)
             });
             births.looked = looking;
         }

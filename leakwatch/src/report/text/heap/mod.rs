@@ -277,11 +277,7 @@ pub fn rows(heap: &Heap) -> Vec<Row> {
         },
         row(4, "malloc_trim(0) gives back at most", heap.trim_bytes),
         detail(row(2, "free, in whole pages, not resident", gone)),
-        detail(row(
-            2,
-            "headers and ends of the heaps",
-            Some(heap.overhead_bytes),
-        )),
+        detail(row(2, "headers and ends of the heaps", Some(heap.overhead_bytes))),
         Row {
             growth: growth.and_then(|it| it.resident_bytes),
             ..detail(row(2, "resident or swapped, of all arenas", heap.resident_bytes))
