@@ -52,6 +52,8 @@
   // One chart. `lines` are { name, values }.
   const chart = (into, t, lines, { height, figure, increments, key, from, bare }) => {
     const colour = colours();
+    let end = t.length - 1;
+    while (end > 0 && lines.every((line) => line.values[end] === null)) end -= 1;
     const options = {
       width: Math.max(into.clientWidth, 160),
       height,
@@ -73,8 +75,8 @@
       ],
       // Where the cursor is nowhere, the legend tells the end.
       hooks: {
-        ready: [(plot) => plot.setLegend({ idx: t.length - 1 })],
-        setCursor: [(plot) => { if (plot.cursor.left < 0) plot.setLegend({ idx: t.length - 1 }); }],
+        ready: [(plot) => plot.setLegend({ idx: end })],
+        setCursor: [(plot) => { if (plot.cursor.left < 0) plot.setLegend({ idx: end }); }],
       },
       series: [
         { label: "at", value: (_, value) => time(value) },

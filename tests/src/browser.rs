@@ -71,6 +71,7 @@ pub struct Browser {
     /// Of the page, once there is one.
     session: Option<String>,
     events: Vec<Value>,
+    scripts: bool,
     _profile: tempfile::TempDir,
 }
 
@@ -113,6 +114,7 @@ impl Browser {
             calls: 0,
             session: None,
             events: Vec::new(),
+            scripts: true,
             _profile: profile,
         };
         let page = browser.call("Target.createTarget", json!({"url": "about:blank"}));
@@ -144,7 +146,11 @@ impl Browser {
         {
             self.read();
         }
-        // Two frames later everything that loading started has been laid out.
+        // Two frames later everything that loading started has been laid out. Without scripts nothing was started, nor
+        // would a promise be kept.
+        if !self.scripts {
+            return;
+        }
         self.value("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))");
     }
 
@@ -171,6 +177,7 @@ impl Browser {
 
     /// Whether the page's own scripts run, from the next page on.
     pub fn scripts(&mut self, run: bool) {
+        self.scripts = run;
         self.call("Emulation.setScriptExecutionDisabled", json!({"value": !run}));
     }
 
