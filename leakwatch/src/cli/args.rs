@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::shell_args::{CompletionsArguments, ManArguments};
 use super::values;
@@ -324,11 +324,11 @@ pub struct OutputArguments {
     #[arg(short, long = "output", value_name = "FILE")]
     pub outputs: Vec<PathBuf>,
 
-    /// Say more: whole stacks, mappings, what was lost, what it cost
+    /// Say more: the evidence, the account, the heap, mappings, what it cost; -vv: whole stacks
     ///
-    /// The report is cut to what answers the question first; this is the rest of it. Example: -v
-    #[arg(short, long)]
-    pub verbose: bool,
+    /// The report is cut to what answers the question, on one screen; this is the rest of it. Example: -v
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

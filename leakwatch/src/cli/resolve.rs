@@ -134,6 +134,8 @@ pub struct Shown {
     pub top: usize,
     /// Call sites that keep less, in bytes, are left out.
     pub min_bytes: u64,
+    /// The answer alone, on one screen.
+    pub brief: bool,
     /// Whole stacks, and everything else.
     pub verbose: bool,
 }
@@ -308,7 +310,9 @@ fn resolve_demo(demo: DemoArguments) -> Result<Command, UsageError> {
 }
 
 fn resolve_output(output: OutputArguments, top: usize, min_bytes: u64) -> Result<Output, UsageError> {
-    output_of(output.outputs, top, min_bytes, output.verbose)
+    let mut resolved = output_of(output.outputs, top, min_bytes, output.verbose > 1)?;
+    resolved.shown.brief = output.verbose == 0;
+    Ok(resolved)
 }
 
 fn output_of(files: Vec<PathBuf>, top: usize, min_bytes: u64, verbose: bool) -> Result<Output, UsageError> {
@@ -322,6 +326,7 @@ fn output_of(files: Vec<PathBuf>, top: usize, min_bytes: u64, verbose: bool) -> 
         shown: Shown {
             top,
             min_bytes,
+            brief: false,
             verbose,
         },
     })

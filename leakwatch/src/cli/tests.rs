@@ -44,6 +44,7 @@ fn defaults_of_record() {
                 shown: Shown {
                     top: 10,
                     min_bytes: 0,
+                    brief: true,
                     verbose: false,
                 },
             },
@@ -112,7 +113,8 @@ fn every_option_of_record_arrives() {
                 shown: Shown {
                     top: 3,
                     min_bytes: 65536,
-                    verbose: true,
+                    brief: false,
+                    verbose: false,
                 },
             },
         }
@@ -143,6 +145,7 @@ fn options_of_heap() {
                 shown: Shown {
                     top: 3,
                     min_bytes: 0,
+                    brief: false,
                     verbose: true,
                 },
             },

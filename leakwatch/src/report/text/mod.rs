@@ -10,6 +10,7 @@ mod history;
 pub(super) mod layout;
 mod mappings;
 pub(super) mod sites;
+mod summary;
 pub(super) mod tail;
 pub(super) mod trend;
 pub(super) mod verdict;
@@ -32,6 +33,8 @@ pub struct Options {
     pub top: usize,
     /// Call sites below are summed in one line. Bytes.
     pub min_bytes: u64,
+    /// Of a recording: the answer alone, on one screen.
+    pub brief: bool,
     /// Whole stacks, all regions.
     pub verbose: bool,
 }
@@ -45,6 +48,7 @@ impl Default for Options {
             unicode: true,
             top: 10,
             min_bytes: 0,
+            brief: false,
             verbose: false,
         }
     }
@@ -54,6 +58,10 @@ impl Default for Options {
 #[must_use]
 pub fn render(recording: &Recording, options: &Options) -> String {
     let mut page = Page::new(options);
+    if options.brief {
+        summary::summary(&mut page, recording, options);
+        return page.finish();
+    }
     head(&mut page, recording);
     account::section(&mut page, recording);
     trend::section(&mut page, recording);
