@@ -9,7 +9,7 @@ use super::escape::{escape, text_of};
 use super::model::diff::DiffReport;
 use super::model::history::{HistoryReport, ScanReport};
 use super::model::{HeapPicture, Recording};
-use super::{csv, folded, json, pprof, svg, text};
+use super::{csv, folded, html, json, pprof, svg, text};
 
 /// One format of a `T`: the ending chooses it.
 pub struct Format<T> {
@@ -166,6 +166,11 @@ pub const FORMATS: &[Format<Recording>] = &[
         ending: ".json",
         about: "the recording, lossless",
         render: |recording, _, to| json::write(recording, to),
+    },
+    Format {
+        ending: ".html",
+        about: "the report for a browser, one file",
+        render: |recording, options, to| html::write(recording, options, to),
     },
     Format {
         ending: ".txt",
@@ -357,14 +362,22 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
     use io::Read;
     let name = shown(path);
     let failed = |error: io::Error| anyhow::anyhow!("cannot read the recording {name}: {error}");
+    let too_large = || anyhow::anyhow!("{name} is larger than any recording (2 GiB)");
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.is_file() {
+        if metadata.len() > RECORDING_BYTES_MAX {
+            return Err(too_large());
+        }
+        return Ok(json::read_from(file, &name)?);
+    }
+    // A pipe is read once.
     let mut text = Vec::new();
-    std::fs::File::open(path)
-        .map_err(failed)?
-        .take(RECORDING_BYTES_MAX + 1)
+    file.take(RECORDING_BYTES_MAX + 1)
         .read_to_end(&mut text)
         .map_err(failed)?;
     if text.len() as u64 > RECORDING_BYTES_MAX {
-        anyhow::bail!("{name} is larger than any recording (2 GiB)");
+        return Err(too_large());
     }
     Ok(json::read(&text, &name)?)
 }
@@ -460,10 +473,10 @@ mod tests {
 
     #[test]
     fn an_unknown_ending_lists_those_known() {
-        for path in ["out", "out.html", ".json", "dir/", "out.JSON", "a\x1b.x"] {
+        for path in ["out", "out.htm", ".json", "dir/", "out.JSON", "a\x1b.x"] {
             let error = Output::<Recording>::new(path).unwrap_err().to_string();
             assert!(
-                error.contains(".json, .txt, .folded") && !error.contains('\x1b'),
+                error.contains(".json, .html, .txt, .folded") && !error.contains('\x1b'),
                 "{error}"
             );
         }
