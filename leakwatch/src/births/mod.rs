@@ -1,8 +1,9 @@
-//! Births of blocks: when they are watched ([`bursts`]), what that costs ([`cost`]) and which were seen ([`table`]).
+//! Births of blocks: when they are watched ([`bursts`]) and looked at again ([`checks`]), what that costs ([`cost`]) and which were seen ([`table`]).
 //!
 //! No IO and no clock: times and counts come in as values, as of the kernel side in [`crate::probe::allocs`].
 
 pub mod bursts;
+pub mod checks;
 pub mod cohorts;
 pub mod cost;
 pub mod table;
@@ -13,6 +14,7 @@ mod bursts_tests;
 mod cohorts_tests;
 
 pub use bursts::{Bursts, LEEWAY, NO_BUDGET, Plan, Spent, Step};
+pub use checks::Checks;
 pub use cohorts::{Cohorts, Fate, Look, Seen};
 pub use cost::{HitCost, Hits};
 pub use table::{Births, Born, Facts, Losses, SiteBirths};

@@ -7,9 +7,11 @@ pub mod resolve;
 
 mod outputs;
 mod progress;
+mod top_args;
 mod values;
 mod watch_args;
 mod watch_config;
+mod watching_args;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -30,7 +32,7 @@ use crate::report::build;
 use crate::report::model::Recording;
 use crate::target::privileges::Privileges;
 use crate::target::{Candidate, Target, TargetError};
-use crate::{demo, doctor, heap, scan, session, watch};
+use crate::{demo, doctor, heap, scan, session, top, watch};
 
 /// Parses the arguments, runs the command, turns its outcome into an exit status.
 pub fn main() -> ExitCode {
@@ -95,6 +97,17 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
             } else {
                 ExitStatus::Done
             })
+        }
+        Command::Top {
+            selector,
+            window,
+            output,
+        } => {
+            let theme = outputs::theme_of_terminal()?;
+            let prepared = prepare(output)?;
+            let finished = top::run(&window.of(open(selector)?), theme)?;
+            outputs::deliver_live(&prepared, &finished)?;
+            Ok(ExitStatus::Done)
         }
         Command::Heap {
             selector,
