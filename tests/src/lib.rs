@@ -35,6 +35,7 @@ pub mod record;
 pub mod recording;
 pub mod refusal;
 pub mod target;
+pub mod terminal;
 pub mod text;
 pub mod trends;
 pub mod watching;

@@ -52,8 +52,25 @@ pub fn stays_after(how: EndedBy) -> bool {
     matches!(how, EndedBy::TargetExit | EndedBy::TargetExec)
 }
 
-/// Shows views until the user quits, a signal comes, or the recording ends otherwise than with the target. The file that it
-/// is to be written to.
+/// How the screen was left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Quit {
+    /// The file that the recording is to be written to.
+    pub save: Option<String>,
+    /// The recording had ended before.
+    pub ended: bool,
+}
+
+impl Quit {
+    fn of(state: State) -> Self {
+        Self {
+            save: state.save,
+            ended: state.ended.is_some(),
+        }
+    }
+}
+
+/// Shows views until the user quits, a signal comes, or the recording ends otherwise than with the target.
 ///
 /// # Errors
 ///
@@ -65,7 +82,7 @@ pub fn run(
     views: &Views,
     ended: &Mailbox<EndedBy>,
     signals: &Signalled,
-) -> io::Result<Option<String>> {
+) -> io::Result<Quit> {
     let mut state = State::new(about);
     loop {
         terminal.draw(&mut state, theme)?;
@@ -73,7 +90,7 @@ pub fn run(
         // Nothing is drawn where nothing has happened.
         while drawn {
             if signals.came() {
-                return Ok(state.save);
+                return Ok(Quit::of(state));
             }
             match ended.take(Duration::ZERO) {
                 Taken::Latest(how) if stays_after(how) => {
@@ -93,10 +110,13 @@ pub fn run(
             for _ in 0..KEYS_AT_ONCE {
                 let Some(input) = next else { break };
                 drawn = false;
+                if matches!(input, Input::Key(Key::Control('l'))) {
+                    terminal.forget()?;
+                }
                 if let Input::Key(key) = input
                     && press(&mut state, key)
                 {
-                    return Ok(state.save);
+                    return Ok(Quit::of(state));
                 }
                 next = super::terminal::input(Duration::ZERO)?;
             }

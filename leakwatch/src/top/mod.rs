@@ -30,7 +30,7 @@ use crate::report::escape::escape;
 use crate::report::model::{EndedBy, Recording};
 use crate::session::live::{Snapshot, Viewer};
 use crate::session::{self, Progress, RecordOptions};
-use keyboard::{SIGNALS, Signalled};
+use keyboard::{Quit, SIGNALS, Signalled};
 use mailbox::Mailbox;
 use terminal::Terminal;
 use view::{About, View};
@@ -72,7 +72,11 @@ pub fn run(options: &RecordOptions, theme: Theme) -> Result<Finished> {
             .name("screen".to_owned())
             .spawn(move || {
                 let _last = Gone(stop);
-                keyboard::run(terminal, about, theme, &views, &ended, &signals)
+                let quit = keyboard::run(terminal, about, theme, &views, &ended, &signals)?;
+                if !quit.ended {
+                    tell("the recording ends: reading the heap and the pages, and making the report");
+                }
+                Ok(quit)
             })
             .context("cannot start the screen's thread")?
     };
@@ -163,7 +167,7 @@ enum Left {
 
 /// The screen's thread.
 struct Screen {
-    thread: Option<JoinHandle<std::io::Result<Option<String>>>>,
+    thread: Option<JoinHandle<std::io::Result<Quit>>>,
     snapshots: Arc<Mailbox<Snapshot>>,
     /// How the recording ended.
     ended: Arc<Mailbox<EndedBy>>,
@@ -194,7 +198,7 @@ impl Screen {
             Left::Failed("the terminal takes nothing".to_owned())
         } else {
             match thread.join() {
-                Ok(Ok(save)) => Left::Quit(save),
+                Ok(Ok(quit)) => Left::Quit(quit.save),
                 Ok(Err(error)) => Left::Failed(error.to_string()),
                 Err(_) => Left::Failed("it panicked".to_owned()),
             }

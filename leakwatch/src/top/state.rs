@@ -116,6 +116,8 @@ pub struct State {
     /// The rows of the shown view, as they are arranged.
     order: Vec<usize>,
     selected: Option<Selected>,
+    /// Somebody has chosen it; until then it is the first row, whichever that is.
+    chosen_row: bool,
     /// First row of the list on the screen, and first line of the stack.
     pub list_from: usize,
     pub stack_from: usize,
@@ -144,6 +146,7 @@ impl State {
             seen: false,
             order: Vec::new(),
             selected: None,
+            chosen_row: false,
             list_from: 0,
             stack_from: 0,
             list_room: 1,
@@ -220,13 +223,10 @@ impl State {
     /// Puts the rows in order; who was selected stays so, wherever it stands now.
     fn arrange(&mut self) {
         self.order = arranged(&self.shown, self.sort(), self.reversed, &self.filter);
-        match self.selected_index() {
+        match self.selected_index().filter(|_| self.chosen_row) {
             Some(index) => self.select(index),
             // Nothing was, or it is gone: the first.
-            None => {
-                self.select(0);
-                self.stack_from = 0;
-            }
+            None => self.select(0),
         }
     }
 
@@ -344,6 +344,11 @@ impl State {
         match self.focus {
             Focus::List => self.select(to),
             Focus::Stack => self.stack_from = to,
+        }
+        self.chosen_row = true;
+        if key == Key::Home && self.focus == Focus::List {
+            // The first row again, whichever that is.
+            self.chosen_row = false;
         }
     }
 

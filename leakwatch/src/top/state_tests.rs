@@ -106,6 +106,23 @@ fn the_selection_stays_on_its_site_when_the_ranking_changes() {
 }
 
 #[test]
+fn until_somebody_moves_the_first_is_selected_whichever_it_is() {
+    let mut state = state();
+    state.update(Event::View(view(&[(1, "a", 30), (2, "b", 20)])));
+    assert_eq!(label(&state), "a");
+    let turned = view(&[(1, "a", 30), (2, "b", 50)]);
+    state.update(Event::View(turned.clone()));
+    assert_eq!(label(&state), "b");
+    press(&mut state, &[Key::Down, Key::Up]);
+    state.update(Event::View(view(&[(1, "a", 90), (2, "b", 50)])));
+    assert_eq!(label(&state), "b");
+    press(&mut state, &[Key::Home]);
+    assert_eq!(label(&state), "a");
+    state.update(Event::View(turned));
+    assert_eq!(label(&state), "b");
+}
+
+#[test]
 fn the_selection_stays_when_a_stack_gets_its_names() {
     let mut state = state();
     state.update(Event::View(view(&[

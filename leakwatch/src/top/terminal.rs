@@ -39,9 +39,13 @@ impl Terminal {
         let taken = (|| {
             terminal::enable_raw_mode()?;
             let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
-            execute!(out, terminal::EnterAlternateScreen, cursor::Hide)?;
-            let mut drawing = Drawing::new(CrosstermBackend::new(out))?;
-            drawing.clear()?;
+            execute!(
+                out,
+                terminal::EnterAlternateScreen,
+                terminal::Clear(terminal::ClearType::All),
+                cursor::Hide
+            )?;
+            let drawing = Drawing::new(CrosstermBackend::new(out))?;
             Ok(Self { drawing })
         })();
         if taken.is_err() {
@@ -63,6 +67,18 @@ impl Terminal {
         self.drawing
             .draw(|frame| screen::draw(state, theme, frame.area(), frame.buffer_mut()))?;
         Ok(())
+    }
+}
+
+impl Terminal {
+    /// Draws all of it anew the next time, whatever others have written over it.
+    ///
+    /// # Errors
+    ///
+    /// When the terminal is gone.
+    pub fn forget(&mut self) -> io::Result<()> {
+        let (columns, rows) = terminal::size()?;
+        self.drawing.resize(Rect::new(0, 0, columns, rows))
     }
 }
 

@@ -38,18 +38,10 @@ fn verdict_lines(verdict: Option<&Judged>, width: u16) -> Vec<String> {
 }
 
 fn prefix(verdict: Option<&Judged>) -> String {
-    match verdict {
+    match verdict.map(|verdict| verdict.confidence) {
         None => "so far: ".to_owned(),
-        Some(Judged {
-            kind,
-            confidence: Some(confidence),
-            ..
-        }) => format!(
-            "so far, by sizes: {} ({}) ",
-            kind.to_uppercase(),
-            figures::whole_percent(*confidence)
-        ),
-        Some(Judged { kind, .. }) => format!("so far, by sizes: {} ", kind.to_uppercase()),
+        Some(None) => "so far, by sizes: ".to_owned(),
+        Some(Some(confidence)) => format!("so far, by sizes ({}): ", figures::whole_percent(confidence)),
     }
 }
 
@@ -85,11 +77,11 @@ pub fn draw(state: &State, area: Rect, painter: &mut Painter<'_>) {
     let verdict = view.verdict.as_ref();
     let prefix = prefix(verdict);
     let look = verdict.map_or(Look::Faint, |verdict| look_of(&verdict.kind));
-    let mut from = painter.line(area, 1, &[(&prefix, look)]);
+    let mut from = painter.line(area, 1, &[(&prefix, Look::Faint)]);
     let mut row = 1;
     for line in verdict_lines(verdict, area.width) {
         let left = area.width.saturating_sub(from);
-        painter.text(area, (from, row), left, &line, Look::Plain);
+        painter.text(area, (from, row), left, &line, look);
         from = INDENT;
         row += 1;
     }
