@@ -137,7 +137,8 @@ fn a_larger_budget_buys_more() {
     let mut births = Vec::new();
     for budget in ["1", "5"] {
         let mut target = Target::start(&Program::cpp("cohort_server"), &[]);
-        let watched = watch(&mut target, 5, &["--allocs-budget", budget]);
+        // Long enough that five percent are more than the six bursts that there are in any case.
+        let watched = watch(&mut target, 15, &["--allocs-budget", budget]);
         watched.is_sound();
         paid(&watched, if budget == "1" { 0.01 } else { 0.05 });
         births.push(watched.recording.allocations.as_ref().expect("it is sound").hits);

@@ -79,9 +79,8 @@ fn statements_of_a_postgres_backend() {
     let running = Record::of(backend)
         .arg("--census")
         .arg("always")
-        // It works a fortieth of the time, in spurts: a budget by the time that it uses is spent in each of them too soon.
         .arg("--allocs-budget")
-        .arg("30")
+        .arg("10")
         .duration("12s")
         .start();
     running.wait_attached();

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test`, `demo`, `bench`, `ebpf`, `ci`.
+//! The project's own commands: `cargo xtask test`, `demo`, `bench`, `ebpf`, `dist`, `ci`.
 
 use std::process::{Command, ExitCode};
 
@@ -6,8 +6,10 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod demo;
+mod dist;
 mod ebpf;
 mod glibcs;
+mod live;
 mod requirements;
 mod run;
 mod test;
@@ -33,6 +35,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Build the eBPF object from source, or check the committed one.
     Ebpf(ebpf::Args),
+    /// Make a static binary and a Debian package.
+    Dist(dist::Arguments),
     /// Run what CI runs: .ci/run.
     Ci,
 }
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Dist(arguments) => dist::run(&arguments),
         Task::Ebpf(arguments) => ebpf::run(&run::workspace(), arguments),
         Task::Ci => run::run(&mut Command::new(run::workspace().join(".ci/run"))),
     };

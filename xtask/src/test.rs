@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use crate::live::Suites;
 use crate::{ebpf, glibcs, requirements, run};
 
 /// Arguments of `cargo xtask test`.
@@ -127,6 +128,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     run::heading("Done");
     if let Some(tally) = live {
+        for test in &tally.again {
+            eprintln!("UNSTEADY {test}: failed beside others, passed alone");
+        }
         eprintln!(
             "{} live tests ran on this kernel, {} were skipped",
             tally.ran,
@@ -142,6 +146,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 struct Tally {
     ran: usize,
     skipped: Vec<String>,
+    /// Those that passed only when they were run again, alone.
+    again: Vec<String>,
 }
 
 impl Tally {
@@ -151,12 +157,12 @@ impl Tally {
         Self {
             ran: log.lines().filter(|line| line.starts_with("ran ")).count(),
             skipped: skipped.map(str::to_owned).collect(),
+            again: Vec::new(),
         }
     }
 }
 
-/// Builds and runs the live tests, two at a time: each watches a process at work, and more would only fight for the
-/// processors. All of them run even when one fails, for the whole picture.
+/// Builds and runs the live tests. All of them run even when one fails, for the whole picture.
 fn live_tests(arguments: &Arguments, choice: &Choice) -> Result<Tally> {
     let target = run::target_directory()?;
     let glibcs = target.join("glibcs");
@@ -171,25 +177,23 @@ fn live_tests(arguments: &Arguments, choice: &Choice) -> Result<Tally> {
     if log.exists() {
         fs::remove_file(&log).with_context(|| format!("cannot remove {}", log.display()))?;
     }
-    let mut command = run::cargo(&["test", "--no-fail-fast", "--package", "leakwatch-tests"]);
-    if let Choice::LiveFile(file) = choice {
-        command.args(["--test", file]);
-    }
-    command.args(["--", "--test-threads", "2"]);
-    if let Choice::LiveNamed(name) = choice {
-        command.arg(name);
-    }
-    command
-        .env("LEAKWATCH_LIVE_LOG", &log)
-        .env("LEAKWATCH_GLIBCS", &glibcs)
-        .env_remove("LEAKWATCH_NO_KERNEL")
-        .env("LEAKWATCH_BIN", target.join("debug/leakwatch"));
-    if arguments.no_kernel {
-        command.env("LEAKWATCH_NO_KERNEL", "1");
-    }
-    let passed = run::run(&mut command);
-    let tally = Tally::parse(&fs::read_to_string(&log).unwrap_or_default());
-    passed?;
+    let files = live_files()?;
+    let name = match choice {
+        Choice::LiveNamed(name) => Some(name.as_str()),
+        _ => None,
+    };
+    let suites = Suites {
+        glibcs,
+        program: target.join("debug/leakwatch"),
+        no_kernel: arguments.no_kernel,
+        log: log.clone(),
+    };
+    let again = match choice {
+        Choice::LiveFile(file) => suites.run(std::slice::from_ref(file), name),
+        _ => suites.run(&files, name),
+    };
+    let mut tally = Tally::parse(&fs::read_to_string(&log).unwrap_or_default());
+    tally.again = again?;
 
     for skipped in &tally.skipped {
         eprintln!("SKIPPED {skipped}");
@@ -197,7 +201,7 @@ fn live_tests(arguments: &Arguments, choice: &Choice) -> Result<Tally> {
     let expected = match choice {
         Choice::LiveFile(file) => live_tests_in(std::slice::from_ref(file))?,
         Choice::LiveNamed(_) => tally.ran + tally.skipped.len(),
-        Choice::Everything | Choice::Step(_) => live_tests_in(&live_files()?)?,
+        Choice::Everything | Choice::Step(_) => live_tests_in(&files)?,
     };
     verify(&tally, expected, arguments.no_kernel, choice)?;
     Ok(tally)
@@ -280,7 +284,8 @@ mod tests {
             tally,
             Tally {
                 ran: 2,
-                skipped: vec!["b: not root".to_owned()]
+                skipped: vec!["b: not root".to_owned()],
+                again: Vec::new(),
             }
         );
         assert!(verify(&tally, 3, true, &Choice::Everything).is_ok());

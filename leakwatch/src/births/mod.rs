@@ -1,4 +1,5 @@
-//! Births of blocks: when they are watched ([`bursts`]) and looked at again ([`checks`]), what that costs ([`cost`]) and which were seen ([`table`]).
+//! Births of blocks: when they are watched ([`bursts`]) and looked at again ([`checks`]), what that costs ([`cost`]), how much
+//! of the window that is ([`extent`]) and which were seen ([`table`]).
 //!
 //! No IO and no clock: times and counts come in as values, as of the kernel side in [`crate::probe::allocs`].
 
@@ -6,6 +7,7 @@ pub mod bursts;
 pub mod checks;
 pub mod cohorts;
 pub mod cost;
+pub mod extent;
 pub mod table;
 
 #[cfg(test)]
@@ -17,4 +19,5 @@ pub use bursts::{Bursts, LEEWAY, NO_BUDGET, Plan, Spent, Step};
 pub use checks::Checks;
 pub use cohorts::{Cohorts, Fate, Look, Seen};
 pub use cost::{HitCost, Hits};
+pub use extent::Extent;
 pub use table::{Births, Born, Facts, Losses, SiteBirths};

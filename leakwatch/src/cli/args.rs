@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::shell_args::{CompletionsArguments, ManArguments};
 use super::top_args::TopArguments;
 use super::values;
 use super::watch_args::{HistoryArguments, ScanArguments, WatchArguments};
@@ -59,6 +60,8 @@ pub enum CommandArguments {
     Scan(ScanArguments),
     Doctor(DoctorArguments),
     Demo(DemoArguments),
+    Completions(CompletionsArguments),
+    Man(ManArguments),
     /// The leaky service that `demo` records
     #[command(hide = true)]
     DemoService,
@@ -368,7 +371,18 @@ mod tests {
     #[test]
     fn short_help() {
         for command in [
-            "", "record", "top", "heap", "report", "watch", "history", "scan", "doctor", "demo",
+            "",
+            "record",
+            "top",
+            "heap",
+            "report",
+            "watch",
+            "history",
+            "scan",
+            "doctor",
+            "demo",
+            "completions",
+            "man",
         ] {
             insta::assert_snapshot!(format!("help_short_{command}"), help(command, false));
         }
@@ -377,7 +391,18 @@ mod tests {
     #[test]
     fn long_help() {
         for command in [
-            "", "record", "top", "heap", "report", "watch", "history", "scan", "doctor", "demo",
+            "",
+            "record",
+            "top",
+            "heap",
+            "report",
+            "watch",
+            "history",
+            "scan",
+            "doctor",
+            "demo",
+            "completions",
+            "man",
         ] {
             insta::assert_snapshot!(format!("help_long_{command}"), help(command, true));
         }

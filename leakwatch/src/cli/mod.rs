@@ -7,6 +7,8 @@ pub mod resolve;
 
 mod outputs;
 mod progress;
+mod shell;
+mod shell_args;
 mod top_args;
 mod values;
 mod watch_args;
@@ -173,6 +175,17 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
         }
         Command::DemoService => {
             demo::service::run()?;
+            Ok(ExitStatus::Done)
+        }
+        Command::Completions { shell } => {
+            outputs::print_bytes(&shell::completions(shell))?;
+            Ok(ExitStatus::Done)
+        }
+        Command::Man { command, folder } => {
+            match folder {
+                Some(folder) => shell::write_pages(&folder)?,
+                None => outputs::print_bytes(&shell::page(command.as_deref())?)?,
+            }
             Ok(ExitStatus::Done)
         }
     }

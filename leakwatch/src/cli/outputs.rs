@@ -137,6 +137,15 @@ pub fn print(text: &str) -> anyhow::Result<()> {
         .context("cannot write to stdout")
 }
 
+/// Writes what another program reads to stdout, as it is.
+pub fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .context("cannot write to stdout")
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

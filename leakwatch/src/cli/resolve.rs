@@ -10,7 +10,7 @@ use super::args::{
 use super::exit::UsageError;
 use super::printable::printable;
 use super::top_args::TopArguments;
-use super::watch_args::WatchArguments;
+use super::watch_args::{WatchArguments, WatchCensus};
 use super::watch_config::{self, Config, Said};
 use super::watching_args::{AllocsArgument, CensusArgument, FaultsArgument, WatchingArguments};
 use crate::history::service::kept_name;
@@ -71,6 +71,14 @@ pub enum Command {
         output: Output,
     },
     DemoService,
+    Completions {
+        shell: clap_complete::Shell,
+    },
+    /// The page of a command, else leakwatch's own; or all of them, into a folder.
+    Man {
+        command: Option<String>,
+        folder: Option<PathBuf>,
+    },
 }
 
 /// Which process.
@@ -172,6 +180,11 @@ impl Command {
             CommandArguments::Doctor(doctor) => Self::Doctor { pid: doctor.pid },
             CommandArguments::Demo(demo) => resolve_demo(demo)?,
             CommandArguments::DemoService => Self::DemoService,
+            CommandArguments::Completions(wanted) => Self::Completions { shell: wanted.shell },
+            CommandArguments::Man(wanted) => Self::Man {
+                command: wanted.command,
+                folder: wanted.dir,
+            },
         })
     }
 }
@@ -297,6 +310,8 @@ fn resolve_watch(watch: WatchArguments) -> Result<Command, UsageError> {
             record_on_alert: watch.record_on_alert,
             recordings,
             listen: watch.listen,
+            // A folder that stands in for /proc has no memory to read.
+            heaps: watch.census == WatchCensus::Auto && watch.proc_root.is_none(),
             proc_root: proc_root(watch.proc_root),
         }),
     })

@@ -21,7 +21,8 @@ pub struct Facts<'a> {
     pub outcome: &'a Outcome,
     /// Every class that has blocks at either end.
     pub growth: &'a [ClassGrowth],
-    /// The part of the window in which births were watched and could become candidates, 0 to 1.
+    /// The part of the window in which births were watched and could become candidates, 0 to 1
+    /// ([`crate::births::Extent::part_of`]).
     pub watched: f64,
 }
 

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Makes text inert and visible: control characters (ESC, newlines, C1), characters that reorder or hide what stands
-/// around them (bidi overrides, zero-width ones, line separators, byte order marks, tags) become `\n`, `\x1b` or
-/// `\u{202e}`. Everything else stays.
+/// around them (bidi overrides, zero-width ones, line separators, byte order marks, tags) and code points that are no
+/// characters (XML refuses them) become `\n`, `\x1b` or `\u{202e}`. Everything else stays.
 #[must_use]
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -36,8 +36,9 @@ fn hidden(character: char) -> bool {
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
                 | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
                 | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
-                | '\u{e0000}'..='\u{e0fff}'
+                | '\u{e0000}'..='\u{e0fff}' | '\u{fdd0}'..='\u{fdef}'
         )
+        || u32::from(character) & 0xfffe == 0xfffe
 }
 
 /// Bytes as text: what is not UTF-8 becomes `\xNN`. The model's door; escaping for a terminal is another step.

@@ -1,48 +1,19 @@
 //! Folded stacks: `comm;outermost;…;innermost bytes`, one line a stack, as flame graph tools read them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::escape::escape;
-use super::model::{CallSite, Frame, Recording};
+use super::model::Recording;
+use super::stacks::{self, NO_STACK, Stack, folded_name, frame_name};
 
-/// Live bytes where they are known of every stack of a process, else held bytes: the stacks of one process have one
-/// measure, and one that was gone at the end does not take the others' away. Stacks of 0 bytes are left out, equal
-/// lines are summed.
+/// One measure a process, as [`stacks::of`] says. Stacks of 0 bytes are left out, equal lines are summed.
 #[must_use]
 pub fn render(recording: &Recording) -> String {
-    let stacks: Vec<_> = recording.call_sites.iter().flat_map(stacks).collect();
-    let live_unknown: BTreeSet<Option<u32>> = stacks
-        .iter()
-        .filter(|stack| stack.live.is_none())
-        .map(|stack| stack.process)
-        .collect();
     let mut lines: BTreeMap<String, u64> = BTreeMap::new();
-    for stack in stacks {
-        let by_held = live_unknown.contains(&stack.process);
-        let bytes = if by_held { stack.held } else { stack.live }.unwrap_or(0);
-        if bytes == 0 {
-            continue;
+    for stack in stacks::of(recording) {
+        if stack.bytes > 0 {
+            let sum = lines.entry(line(&stack)).or_default();
+            *sum = sum.saturating_add(stack.bytes);
         }
-        let comm = stack
-            .process
-            .and_then(|pid| {
-                recording
-                    .processes
-                    .as_ref()?
-                    .iter()
-                    .find(|process| process.pid == pid)
-            })
-            .map_or(&recording.target.comm, |process| &process.comm);
-        let mut line = name(comm);
-        for frame in stack.frames.iter().rev() {
-            line.push(';');
-            line.push_str(&name(&frame_name(frame)));
-        }
-        if stack.frames.is_empty() {
-            line.push_str(";(no stack)");
-        }
-        let sum = lines.entry(line).or_default();
-        *sum = sum.saturating_add(bytes);
     }
     lines
         .into_iter()
@@ -50,49 +21,18 @@ pub fn render(recording: &Recording) -> String {
         .collect()
 }
 
-struct Stack<'a> {
-    frames: &'a [Frame],
-    live: Option<u64>,
-    held: Option<u64>,
-    process: Option<u32>,
-}
-
-fn stacks(site: &CallSite) -> Vec<Stack<'_>> {
-    match &site.stacks {
-        Some(stacks) => stacks
-            .iter()
-            .map(|row| Stack {
-                frames: &row.frames,
-                live: row.live_bytes,
-                held: row.held_bytes,
-                process: row.process,
-            })
-            .collect(),
-        None => vec![Stack {
-            frames: &site.frames,
-            live: site.live_bytes,
-            held: site.held_bytes,
-            process: site.processes.first().copied(),
-        }],
+/// Without its bytes.
+fn line(stack: &Stack<'_>) -> String {
+    let mut line = folded_name(stack.comm);
+    for frame in stack.frames.iter().rev() {
+        line.push(';');
+        line.push_str(&folded_name(&frame_name(frame)));
     }
-}
-
-/// The function, else the module and where the function begins (else the offset), else the address.
-pub(super) fn frame_name(frame: &Frame) -> String {
-    if let Some(function) = &frame.function {
-        return function.to_string();
+    if stack.frames.is_empty() {
+        line.push(';');
+        line.push_str(NO_STACK);
     }
-    let place = frame.function_start.or(frame.offset).or(frame.address);
-    let place = place.unwrap_or_default().0;
-    match &frame.module {
-        Some(module) => format!("{}+{place:#x}", module.rsplit('/').next().unwrap_or(module)),
-        None => format!("{place:#x}"),
-    }
-}
-
-/// `;` separates frames there, so a name cannot hold one.
-fn name(text: &str) -> String {
-    escape(text).replace(';', ":")
+    line
 }
 
 #[cfg(test)]

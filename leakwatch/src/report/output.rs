@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::escape::{escape, text_of};
 use super::model::history::{HistoryReport, ScanReport};
 use super::model::{HeapPicture, Recording};
-use super::{csv, folded, json, text};
+use super::{csv, folded, json, pprof, svg, text};
 
 /// One format of a `T`: the ending chooses it.
 pub struct Format<T> {
@@ -16,6 +16,13 @@ pub struct Format<T> {
     pub ending: &'static str,
     pub about: &'static str,
     render: fn(&T, &text::Options, &mut dyn Write) -> io::Result<()>,
+}
+
+impl<T> Format<T> {
+    /// Renders to anything that takes bytes.
+    pub fn write(&self, what: &T, options: &text::Options, to: &mut dyn Write) -> io::Result<()> {
+        (self.render)(what, options, to)
+    }
 }
 
 /// What can be printed and written to files.
@@ -78,7 +85,7 @@ pub const HISTORY_FORMATS: &[Format<HistoryReport>] = &[
     Format {
         ending: ".csv",
         about: "a line for each point",
-        render: |report, _, to| csv::write(report, to),
+        render: |report, _, to| csv::history::write(report, to),
     },
     Format {
         ending: ".txt",
@@ -131,6 +138,26 @@ pub const FORMATS: &[Format<Recording>] = &[
         ending: ".folded",
         about: "folded stacks for flame graph tools",
         render: |recording, _, to| to.write_all(folded::render(recording).as_bytes()),
+    },
+    Format {
+        ending: ".svg",
+        about: "a flame graph by bytes, for a browser",
+        render: |recording, _, to| svg::write(recording, to),
+    },
+    Format {
+        ending: ".pb.gz",
+        about: "a profile for pprof",
+        render: |recording, _, to| pprof::write(recording, to),
+    },
+    Format {
+        ending: ".csv",
+        about: "the ranking, a line for each call site",
+        render: |recording, _, to| csv::ranking::write(recording, to),
+    },
+    Format {
+        ending: ".series.csv",
+        about: "what /proc said over the window, a line for each sample",
+        render: |recording, _, to| csv::series::write(recording, to),
     },
 ];
 
@@ -186,13 +213,14 @@ impl<T: Rendered> std::fmt::Debug for Output<T> {
 }
 
 impl<T: Rendered> Output<T> {
-    /// Chooses the format by the ending of the file's name.
+    /// Chooses the format by the ending of the file's name, the longest that there is.
     pub fn new(path: impl Into<PathBuf>) -> Result<Self, OutputError> {
         let path = path.into();
         let name = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
         let format = T::FORMATS
             .iter()
-            .find(|format| name.len() > format.ending.len() && name.ends_with(format.ending.as_bytes()))
+            .filter(|format| name.len() > format.ending.len() && name.ends_with(format.ending.as_bytes()))
+            .max_by_key(|format| format.ending.len())
             .ok_or_else(|| OutputError::UnknownEnding {
                 path: shown(&path),
                 endings: endings::<T>(),
@@ -241,7 +269,7 @@ impl<T: Rendered> Output<T> {
         let mut file = self.temporary()?;
         let filled = (|| {
             let mut buffered = io::BufWriter::with_capacity(256 * 1024, file.as_file_mut());
-            (self.format.render)(what, options, &mut buffered)?;
+            self.format.write(what, options, &mut buffered)?;
             buffered.flush()?;
             drop(buffered);
             file.as_file().sync_all()
@@ -366,7 +394,7 @@ mod tests {
                 std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
                 0o600
             );
-            assert!(std::fs::read(&path).unwrap().ends_with(b"\n"));
+            assert!(format.ending.ends_with(".gz") || std::fs::read(&path).unwrap().ends_with(b"\n"));
         }
         assert_eq!(names(folder.path()).len(), FORMATS.len());
         assert_eq!(read(&folder.path().join("out.json")).unwrap(), sample::full());
@@ -434,6 +462,19 @@ mod tests {
         }
         assert_eq!(names(folder.path()), before);
         assert_eq!(std::fs::read_to_string(target).unwrap(), "precious");
+    }
+
+    #[test]
+    fn the_longest_ending_chooses() {
+        for (path, ending) in [
+            ("a.csv", ".csv"),
+            ("a.series.csv", ".series.csv"),
+            ("a.pb.gz", ".pb.gz"),
+        ] {
+            assert_eq!(Output::<Recording>::new(path).unwrap().format.ending, ending);
+        }
+        let error = Output::<Recording>::new("a.gz").unwrap_err().to_string();
+        assert!(error.contains(".pb.gz"), "{error}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 pub mod cgroup;
 pub mod cost;
+pub mod cpu_clock;
 pub mod descriptors;
 pub mod growth;
 pub mod host;

@@ -6,15 +6,14 @@ use super::RecordOptions;
 use super::process::monotonic_ns;
 use super::survivors::{Survivors, fates};
 use super::watch::Watch;
-use crate::births::Cohorts;
 use crate::births::cohorts::Outcome;
+use crate::births::{Cohorts, Extent};
 use crate::census::Limits;
 use crate::census::cost::{self, Earlier};
 use crate::census::reading::{self, Reading};
 use crate::diagnose::figures::bytes;
-use crate::diagnose::verdict::{ClassGrowth, HeapFacts};
+use crate::diagnose::verdict::HeapFacts;
 use crate::report::build;
-use crate::report::model::Heap;
 use crate::sampler::totals;
 use crate::sampler::{ProcRoot, maps};
 
@@ -45,9 +44,9 @@ pub(super) struct WatchedHeap {
     pub outcome: Option<Outcome>,
     /// And whose the heap's growth is by that.
     pub survivors: Option<Survivors>,
-    /// When births came to be watched, as time of the window, and for how long births of others had been followed by then.
-    pub since: Duration,
-    pub followed_before: Duration,
+    /// When births came to be watched, and how much of the window births of others had been followed in by then.
+    pub since: Extent,
+    pub followed_before: Extent,
     /// A child's: what it had gained before its heap was first read, bytes.
     pub unread: i64,
 }
@@ -61,7 +60,7 @@ impl WatchedHeap {
     /// What the verdict wants to know of it, where it was read at both ends.
     pub fn facts(&self) -> Option<HeapFacts> {
         let end = self.censuses.end.as_ref()?;
-        facts(&build::heap::heap(self.censuses.start.as_ref(), end))
+        build::heap::facts(&build::heap::heap(self.censuses.start.as_ref(), end))
     }
 
     /// The survivors, where they tell whose the growth is.
@@ -255,28 +254,5 @@ fn limits(
     Ok(Limits {
         time: predicted.saturating_mul(PATIENCE).max(PATIENCE_LEAST),
         ..Limits::default()
-    })
-}
-
-/// What the verdict wants to know of a heap that was read twice.
-pub(super) fn facts(heap: &Heap) -> Option<HeapFacts> {
-    let growth = heap.growth.as_ref()?;
-    let in_threads = || heap.arenas.iter().filter(|arena| !arena.main);
-    Some(HeapFacts {
-        in_use: growth.in_use_bytes,
-        in_use_count: growth.in_use_count,
-        mapped: growth.mapped_bytes,
-        mapped_count: growth.mapped_count,
-        kept: growth.kept_bytes,
-        free_at_end: heap.free_bytes,
-        free_in_thread_arenas: in_threads().map(|arena| arena.free_bytes).sum(),
-        thread_arenas: in_threads().count() as u64,
-        trim_at_end: heap.trim_bytes,
-        class: heap.classes.first().map(|class| ClassGrowth {
-            request: class.bytes,
-            type_name: class.type_name.clone(),
-            count: class.growth_count.unwrap_or(0),
-            bytes: class.growth_bytes.unwrap_or(0),
-        }),
     })
 }

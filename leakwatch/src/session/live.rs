@@ -318,16 +318,17 @@ impl Watch {
         let Some((checked, followed)) = watched.latest_check() else {
             return;
         };
-        births.checked = Some(checked.min(now));
+        births.checked = Some(checked.time.min(now));
         let mut found: Vec<(u64, u32, SiteId, Blocks, u64)> = Vec::new();
         for (pid, heap) in &self.state.heaps {
             let Some(cohorts) = &heap.cohorts else { continue };
-            let spanned = checked.saturating_sub(heap.since).as_secs_f64();
-            let followed = followed.saturating_sub(heap.followed_before).as_secs_f64();
-            if followed <= 0.0 || spanned <= 0.0 {
+            let watched = followed
+                .since(heap.followed_before)
+                .part_of(checked.since(heap.since));
+            if watched <= 0.0 {
                 continue;
             }
-            let each = (spanned / followed).max(1.0) * cohorts.stands_for() as f64;
+            let each = cohorts.stands_for() as f64 / watched;
             for site in cohorts.checked_so_far() {
                 births.blocks.followed += site.followed;
                 births.blocks.alive += site.alive;

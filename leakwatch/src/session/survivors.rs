@@ -1,13 +1,13 @@
 //! Who allocated what the heap has gained: the cohorts joined with the two readings of the heap.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::births::BirthWatch;
 use super::facts::Names;
 use super::heap::WatchedHeap;
 use super::keepers::threads;
 use super::state::State;
+use crate::births::Extent;
 use crate::births::cohorts::{Class, Fate, Look, Outcome};
 use crate::census::memory::ProcessMemory;
 use crate::census::reading::Reading;
@@ -76,7 +76,10 @@ pub(super) struct Survivors {
 impl State {
     /// Splits each heap's growth over the sites of blocks that survived.
     pub(super) fn estimate_survivors(&mut self, births: &BirthWatch) {
-        let window = self.began_to_end();
+        let window = Extent {
+            time: self.began_to_end(),
+            processor: births.processor(),
+        };
         for heap in self.heaps.values_mut() {
             heap.survivors = heap.estimate(window, births.followed);
         }
@@ -84,17 +87,17 @@ impl State {
 }
 
 impl WatchedHeap {
-    /// `followed`: for how long of the window births could be followed.
-    fn estimate(&self, window: Duration, followed: Duration) -> Option<Survivors> {
+    /// `followed`: how much of the window births could be followed in.
+    fn estimate(&self, window: Extent, followed: Extent) -> Option<Survivors> {
         let outcome = self.outcome.as_ref()?;
         let (start, end) = (self.censuses.start.as_ref()?, self.censuses.end.as_ref()?);
-        let window = window.saturating_sub(self.since).as_secs_f64();
-        let followed = followed.saturating_sub(self.followed_before).as_secs_f64();
+        let window = window.since(self.since);
+        let followed = followed.since(self.followed_before);
         let growth = class_growth(&start.census, &end.census);
         let estimate = estimate(&Facts {
             outcome,
             growth: &growth,
-            watched: (followed / window.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0),
+            watched: followed.part_of(window),
         });
         Some(Survivors {
             estimate,

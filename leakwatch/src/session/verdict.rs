@@ -6,7 +6,7 @@ use std::time::Duration;
 use leakwatch_ebpf::wire::Counter;
 
 use super::RecordOptions;
-use super::heap::{self, WatchedHeap};
+use super::heap::WatchedHeap;
 use super::process::{Measure, anonymous_of};
 use super::sampling::Sampling;
 use super::series::Point;
@@ -16,6 +16,7 @@ use crate::diagnose::rank::RankedSite;
 use crate::diagnose::trend::Trend;
 use crate::diagnose::verdict::{self, BirthFacts, Counts, Facts, Goes, LossFacts, Room, Verdict};
 use crate::probe::Counts as ProbeCounts;
+use crate::report::build;
 use crate::report::model::Heap;
 use crate::sampler::growth::Delta;
 use crate::sampler::host::Memory;
@@ -48,7 +49,7 @@ pub(super) fn judge(state: &State, options: &RecordOptions, measured: &Measured<
     let ends = ends.map(|(start, end)| (start, end.saturating_add_signed(measured.children)));
     let growth = ends.map(|(before, after)| after.cast_signed().saturating_sub(before.cast_signed()));
     let series = anonymous_series(state, seconds, ends);
-    let mut heap = measured.heap.and_then(heap::facts);
+    let mut heap = measured.heap.and_then(build::heap::facts);
     for child in state.heaps.values().filter_map(WatchedHeap::facts) {
         heap.get_or_insert_default().add(&child);
     }

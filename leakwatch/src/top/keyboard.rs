@@ -98,7 +98,7 @@ pub fn run(
                     drawn = false;
                 }
                 Taken::Closed if state.ended.is_some() => {}
-                Taken::Latest(_) | Taken::Closed => return Ok(state.save),
+                Taken::Latest(_) | Taken::Closed => return Ok(Quit::of(state)),
                 Taken::Nothing => {}
             }
             if let Taken::Latest(view) = views.take(Duration::ZERO) {

@@ -5,6 +5,7 @@
 //! 1. [`selection`]: new processes that are meant are found.
 //! 2. [`round`]: each is sampled, what is dear within a budget; the samples go into the history, where one is kept.
 //! 3. [`series`], [`baseline`], [`limit`]: the recent past of each, what it usually needs, what is left.
+//!    [`heaps`]: what of that is free and only kept.
 //! 4. [`tracked`]: the trend, judged now and then, and the [`thresholds`].
 //! 5. [`alert`]s: a line, a [`command`], a [`recording`].
 //! 6. [`exposition`], [`listen`]: the state for Prometheus.
@@ -16,6 +17,7 @@ pub mod alert;
 pub mod baseline;
 pub mod command;
 pub mod exposition;
+pub mod heaps;
 pub mod limit;
 pub mod listen;
 pub mod recording;
@@ -69,6 +71,8 @@ pub struct WatchOptions {
     /// Where such recordings go.
     pub recordings: PathBuf,
     pub listen: Option<SocketAddr>,
+    /// Whether heaps are read, to tell growth that is held from memory that is free and kept.
+    pub heaps: bool,
     pub proc_root: ProcRoot,
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::heaps::HeapGrowth;
 use crate::diagnose::correlate::{Correlation, Paired, correlate};
 use crate::diagnose::trend::series::{Sample, Series as TrendSeries};
 use crate::diagnose::trend::{Trend, judge};
@@ -134,9 +135,10 @@ impl Series {
             .collect()
     }
 
-    /// What the latest run amounts to, by sizes and counts alone. `age`: for how long the process has lived, seconds.
+    /// What the latest run amounts to, by sizes and counts, and by its heap where that was read twice. `age`: for how long
+    /// the process has lived, seconds.
     #[must_use]
-    pub fn verdict(&self, age: Option<f64>) -> Verdict {
+    pub fn verdict(&self, age: Option<f64>, heap: Option<&HeapGrowth>) -> Verdict {
         let own = || self.points.iter().filter(|point| point.run == self.run);
         let began = own().next().map_or(0.0, |first| first.at);
         let series: Vec<(f64, u64)> = own()
@@ -151,6 +153,8 @@ impl Series {
         verdict::judge(&Facts {
             window: own().next_back().map_or(0.0, |last| last.at - began),
             age,
+            growth: heap.map(|grown| grown.anonymous),
+            heap: heap.map(|grown| grown.heap.clone()),
             series: &series,
             trend: Some(&trend),
             goes: &Goes::all(&self.correlations()),
@@ -185,6 +189,13 @@ impl Series {
             (Some(first), Some(last)) => (last - first) * 1024.0,
             _ => 0.0,
         }
+    }
+
+    /// Time of the first point of this run, seconds.
+    #[must_use]
+    pub fn first_at(&self) -> Option<f64> {
+        let mut own = self.points.iter().filter(|point| point.run == self.run);
+        own.next().map(|point| point.at)
     }
 
     /// Seconds from the first point to the last.
@@ -277,7 +288,7 @@ mod tests {
         }
         let trend = series.trend();
         assert_eq!(trend.kind, Kind::SteadyGrowth);
-        assert_eq!(series.verdict(None).kind, verdict::Kind::Leak);
+        assert_eq!(series.verdict(None, None).kind, verdict::Kind::Leak);
         assert!(series.gain() > 0.0);
         let found = series.correlations();
         let names: Vec<&str> = found.iter().map(|(with, _)| with.name()).collect();

@@ -5,22 +5,29 @@ use super::exposition::Own;
 use super::tracked::{Judged, Tracked};
 use crate::diagnose::figures;
 use crate::diagnose::trend::Kind;
+use crate::diagnose::verdict::Verdict;
 use crate::history::store::Store;
 use crate::report::escape::fit;
+use crate::sampler::ProcRoot;
 
 /// Processes that are told of, those that gained most.
 const ROWS: usize = 20;
 const NAME_COLUMNS: usize = 40;
 
 /// A line for each process, by what it gained. All of it is inert.
-pub fn lines<'a>(tracked: impl Iterator<Item = &'a Tracked>, available: Option<u64>) -> Vec<String> {
+pub fn lines<'a>(
+    tracked: impl Iterator<Item = &'a Tracked>,
+    available: Option<u64>,
+    root: &ProcRoot,
+    at: f64,
+) -> Vec<String> {
     let mut all: Vec<&Tracked> = tracked.collect();
     all.sort_by(|one, other| other.series.gain().total_cmp(&one.series.gain()));
     let more = all.len().saturating_sub(ROWS);
     let mut lines: Vec<String> = all
         .iter()
         .take(ROWS)
-        .map(|tracked| line(tracked, available))
+        .map(|tracked| line(tracked, available, &tracked.verdict(root, at)))
         .collect();
     if more > 0 {
         lines.push(format!("and {more} more, of which none gained as much"));
@@ -28,7 +35,7 @@ pub fn lines<'a>(tracked: impl Iterator<Item = &'a Tracked>, available: Option<u
     lines
 }
 
-fn line(tracked: &Tracked, available: Option<u64>) -> String {
+fn line(tracked: &Tracked, available: Option<u64>, verdict: &Verdict) -> String {
     let who = format!(
         "{} (PID {})",
         fit(&tracked.service.title(), NAME_COLUMNS, "…"),
@@ -41,7 +48,6 @@ fn line(tracked: &Tracked, available: Option<u64>) -> String {
     let judged = tracked
         .judged
         .map_or_else(|| "not judged".to_owned(), |judged| trend(&judged));
-    let verdict = tracked.series.verdict(None);
     let sure = verdict
         .confidence
         .map_or_else(String::new, |sure| format!(" ({})", figures::whole_percent(sure)));

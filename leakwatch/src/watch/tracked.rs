@@ -1,14 +1,19 @@
 //! One process under watch: its recent past, its trend, its alarms.
 
+use std::time::Duration;
+
 use super::alert::{Growth, telling};
 use super::baseline::{Baseline, Learned};
+use super::heaps::HeapSince;
 use super::limit::{self, Room};
 use super::series::Series;
 use super::thresholds::{Alarm, Change, Threshold, Thresholds};
 use crate::diagnose::trend::{Kind, Trend};
+use crate::diagnose::verdict::Verdict;
 use crate::history::figures::Figures;
 use crate::history::service::Service;
 use crate::history::{At, RunId};
+use crate::sampler::ProcRoot;
 use crate::sampler::cgroup::CgroupMemory;
 use crate::sampler::sample::Sample;
 use crate::sampler::subject::Subject;
@@ -64,6 +69,7 @@ pub struct Tracked {
     pub baseline: Baseline,
     pub figures: Figures,
     pub judged: Option<Judged>,
+    pub heap: HeapSince,
     /// The last account of its cgroup.
     cgroup: Option<CgroupMemory>,
     /// Another one tells that it executed another program.
@@ -83,6 +89,7 @@ impl Tracked {
             baseline,
             figures: Figures::default(),
             judged: None,
+            heap: HeapSince::default(),
             cgroup: None,
             start_stack: None,
             alarms: [Alarm::default(); Threshold::ALL.len()],
@@ -220,12 +227,28 @@ impl Tracked {
             .map(|(threshold, _)| threshold)
     }
 
-    /// What an alert tells of its growth. Looks for what it goes with, which is dear: at an alert only.
+    /// Reads its heap, where what the trend looks back on begins and that was not done yet.
+    pub fn begin_heap(&mut self, root: &ProcRoot, at: f64, within: Duration) {
+        let anonymous = self.figures.anonymous_and_swap();
+        self.heap.begin(root, &self.subject, at, anonymous, within);
+    }
+
+    /// What its growth amounts to: its heap is read for it once more.
     #[must_use]
-    pub fn growth(&self, available: Option<u64>, correlated: bool) -> Growth {
+    pub fn verdict(&self, root: &ProcRoot, at: f64) -> Verdict {
+        let anonymous = self.figures.anonymous_and_swap();
+        let heap = self.heap.growth(root, &self.subject, at, anonymous);
+        self.series.verdict(None, heap.as_ref())
+    }
+
+    /// What an alert tells of its growth. With `told`, the verdict, it looks for what it goes with, which is dear: at an
+    /// alert only.
+    #[must_use]
+    pub fn growth(&self, available: Option<u64>, told: Option<&Verdict>) -> Growth {
         let Some(judged) = self.judged else {
             return Growth::default();
         };
+        let correlated = told.is_some();
         let with = correlated.then(|| telling(&self.series.correlations())).flatten();
         let time_to_limit = judged.kind.grows().then_some(judged.slope).and_then(|slope| {
             let room = self.room(available)?;
@@ -233,7 +256,7 @@ impl Tracked {
         });
         Growth {
             kind: judged.kind.name(),
-            verdict: correlated.then(|| self.series.verdict(None).kind.name()),
+            verdict: told.map(|verdict| verdict.kind.name()),
             rate: judged.slope,
             interval: judged.interval,
             watched: judged.watched,

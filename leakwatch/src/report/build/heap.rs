@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::census::reading::Reading;
 use crate::census::types::ToldBy;
 use crate::census::{Amount, Arena, Census, Class, Free, What};
+use crate::diagnose::verdict::{ClassGrowth, HeapFacts};
 use crate::report::escape::text_of;
 use crate::report::model::{Address, FreeKind, FreeKinds, Heap, HeapArena, HeapClass, HeapGrowth};
 
@@ -91,6 +92,30 @@ fn growth(start: &Reading, end: &Reading) -> HeapGrowth {
             .map(|(before, after)| difference(before.free_pages_bytes, after.free_pages_bytes)),
         kept_bytes: resident.map(|resident| resident.saturating_sub(in_use_bytes)),
     }
+}
+
+/// What the verdict wants to know of a heap that was read twice.
+#[must_use]
+pub fn facts(heap: &Heap) -> Option<HeapFacts> {
+    let growth = heap.growth.as_ref()?;
+    let in_threads = || heap.arenas.iter().filter(|arena| !arena.main);
+    Some(HeapFacts {
+        in_use: growth.in_use_bytes,
+        in_use_count: growth.in_use_count,
+        mapped: growth.mapped_bytes,
+        mapped_count: growth.mapped_count,
+        kept: growth.kept_bytes,
+        free_at_end: heap.free_bytes,
+        free_in_thread_arenas: in_threads().map(|arena| arena.free_bytes).sum(),
+        thread_arenas: in_threads().count() as u64,
+        trim_at_end: heap.trim_bytes,
+        class: heap.classes.first().map(|class| ClassGrowth {
+            request: class.bytes,
+            type_name: class.type_name.clone(),
+            count: class.growth_count.unwrap_or(0),
+            bytes: class.growth_bytes.unwrap_or(0),
+        }),
+    })
 }
 
 fn kinds(free: &Free) -> FreeKinds {

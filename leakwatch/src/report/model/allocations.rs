@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How births were watched in the window, and what was left over.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Allocations {
     /// `session`, `multi` or `events`: how the probes are attached on this kernel.
     pub method: String,
@@ -46,6 +47,7 @@ fn yes() -> bool {
 
 /// A class of blocks that grew, or what part of its growth, and nobody is known for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UnnamedClass {
     /// The largest request that such a chunk serves.
     pub bytes: u64,
@@ -59,6 +61,7 @@ pub struct UnnamedClass {
 
 /// What the births of a call site came to. Null in a call site whose births were not seen.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SiteAllocations {
     /// Blocks that it added and that are in use at the end, estimated.
     pub blocks: u64,
@@ -88,6 +91,7 @@ pub struct SiteAllocations {
 
 /// Blocks of one size, and of one type where that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SiteClass {
     /// The largest request that such a chunk serves.
     pub bytes: u64,

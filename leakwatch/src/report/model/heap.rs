@@ -6,6 +6,7 @@ use super::Address;
 
 /// The heap at the window's end; alone, now.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Heap {
     /// `glibc 2.36`.
     pub allocator: String,
@@ -48,6 +49,7 @@ pub struct Heap {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FreeKinds {
     /// Coalesced chunks, found again by any `malloc` that fits.
     pub bins: FreeKind,
@@ -60,6 +62,7 @@ pub struct FreeKinds {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FreeKind {
     pub bytes: u64,
     pub count: u64,
@@ -67,6 +70,7 @@ pub struct FreeKind {
 
 /// The main heap, or the heaps that some threads share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HeapArena {
     /// Of its `malloc_state`.
     pub address: Address,
@@ -86,6 +90,7 @@ pub struct HeapArena {
 
 /// Blocks of one size, and of one type or content where that is known. What is not told apart is a row of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HeapClass {
     /// The largest request that such a chunk serves.
     pub bytes: u64,
@@ -113,6 +118,7 @@ pub struct HeapClass {
 
 /// End minus start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HeapGrowth {
     pub in_use_bytes: i64,
     pub in_use_count: i64,

@@ -8,6 +8,7 @@ use super::{Correlation, MemoryTrend, Tool, Verdict};
 
 /// The services of a history that were asked for, those that gained most first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HistoryReport {
     pub schema_version: u32,
     pub tool: Tool,
@@ -19,6 +20,7 @@ pub struct HistoryReport {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HistoryService {
     pub name: String,
     pub cgroup: String,
@@ -48,6 +50,7 @@ pub struct HistoryService {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HistoryRun {
     pub pid: u32,
     pub first_at: String,
@@ -59,6 +62,7 @@ pub struct HistoryRun {
 
 /// Columns of equal length: a part of the time each, of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HistoryPoints {
     /// Of the first sample in it, since 1970.
     pub at_seconds: Vec<f64>,
@@ -70,6 +74,7 @@ pub struct HistoryPoints {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HistoryColumn {
     pub least: Vec<Option<u64>>,
     pub mean: Vec<Option<u64>>,
@@ -77,6 +82,7 @@ pub struct HistoryColumn {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HistoryAlert {
     pub at: String,
     pub service: String,
@@ -87,6 +93,7 @@ pub struct HistoryAlert {
 
 /// Processes by how much they grew between two looks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ScanReport {
     pub schema_version: u32,
     pub tool: Tool,
@@ -108,6 +115,7 @@ pub struct ScanReport {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ScanRow {
     pub pid: u32,
     pub name: String,

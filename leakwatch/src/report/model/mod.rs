@@ -22,6 +22,7 @@ pub use heap::{FreeKind, FreeKinds, Heap, HeapArena, HeapClass, HeapGrowth};
 pub const SCHEMA_VERSION: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Recording {
     pub schema_version: u32,
     pub tool: Tool,
@@ -67,6 +68,7 @@ pub struct Recording {
 
 /// One picture of a heap, without a window: what `leakwatch heap` tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HeapPicture {
     pub schema_version: u32,
     pub tool: Tool,
@@ -81,12 +83,14 @@ pub struct HeapPicture {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Tool {
     pub name: String,
     pub version: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Host {
     /// `uname -r`.
     pub kernel: String,
@@ -97,6 +101,7 @@ pub struct Host {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Target {
     pub pid: u32,
     /// Clock ticks from boot, as `/proc/PID/stat` has it: with the PID the process's identity.
@@ -108,6 +113,7 @@ pub struct Target {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Window {
     /// RFC 3339.
     pub started_at: String,
@@ -116,6 +122,7 @@ pub struct Window {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EndedBy {
     Deadline,
@@ -125,6 +132,7 @@ pub enum EndedBy {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Verdict {
     /// `leak`, `growth`, `plateau`, `retention`, `churn`, `flat` or `inconclusive`.
     pub kind: String,
@@ -152,6 +160,7 @@ pub struct Verdict {
 
 /// One thing that a verdict rests on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VerdictFactor {
     pub what: String,
     /// 0 to 1.
@@ -160,6 +169,7 @@ pub struct VerdictFactor {
 
 /// The limit that the target meets first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Limit {
     /// `cgroup`: its own, or that of one above; or `ram`: the host's.
     pub of: String,
@@ -173,6 +183,7 @@ pub struct Limit {
 
 /// End minus start, from /proc.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Growth {
     pub rss_bytes: Option<i64>,
     pub anonymous_bytes: Option<i64>,
@@ -184,6 +195,7 @@ pub struct Growth {
 
 /// `attributed_bytes` and the bytes of the reasons sum to `smaps_growth_bytes`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Reconciliation {
     /// Anonymous + Swap.
     pub smaps_growth_bytes: i64,
@@ -200,21 +212,24 @@ pub struct Reconciliation {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReasonRow {
-    /// See [`crate::diagnose::reconcile::Reason`].
+    /// As `huge_pages`, `no_stack`, `touched_by_others`, `between_readings`; growth that is not attributed has one of them.
     pub reason: String,
     pub bytes: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RegionRow {
-    /// See [`crate::sampler::region::Region`].
+    /// `heap`, `anonymous`, `arena`, `stack`, `file`, `shared` or `other`.
     pub region: String,
     pub growth_bytes: i64,
     pub attributed_bytes: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CallSite {
     /// 1 is first.
     pub rank: u32,
@@ -275,6 +290,7 @@ pub struct CallSite {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Culprit {
     pub function: Option<Arc<str>>,
     pub module: Option<Arc<str>>,
@@ -285,6 +301,7 @@ pub struct Culprit {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Trend {
     pub kind: String,
     pub slope_bytes_per_second: Option<f64>,
@@ -292,6 +309,7 @@ pub struct Trend {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SitePoint {
     pub t: f64,
     /// With evidence `pages`, the pages that the site owned then.
@@ -299,6 +317,7 @@ pub struct SitePoint {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Frame {
     /// In the process; only for code outside every module.
     pub address: Option<Address>,
@@ -317,6 +336,7 @@ pub struct Frame {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StackRow {
     pub via: String,
     pub live_bytes: Option<u64>,
@@ -350,6 +370,7 @@ impl<'de> Deserialize<'de> for Address {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MappingRow {
     pub path: Option<String>,
     /// `heap`, `anonymous`, `stack`, `file`, `shared` or `other`.
@@ -371,6 +392,7 @@ pub struct MappingRow {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LibraryRow {
     pub name: String,
     pub mappings: u64,
@@ -383,6 +405,7 @@ pub struct LibraryRow {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sample {
     pub t: f64,
     pub rss_bytes: Option<u64>,
@@ -397,6 +420,7 @@ pub struct Sample {
 
 /// How anonymous memory went over the window. Seconds, and bytes per second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MemoryTrend {
     /// `steady growth`, `warm-up`, `step`, `sawtooth with rising floor`, `sawtooth`, `flat`, `shrinking`, or `unknown`.
     pub kind: String,
@@ -413,6 +437,7 @@ pub struct MemoryTrend {
 
 /// Anonymous memory beside a count of the process, by how both change.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Correlation {
     /// `connections`, `fds` or `threads`.
     pub with: String,
@@ -437,6 +462,7 @@ pub struct Correlation {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProcessRow {
     pub pid: u32,
     pub parent_pid: Option<u32>,
@@ -452,6 +478,7 @@ pub struct ProcessRow {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Losses {
     pub events: Option<u64>,
     /// Events that should carry a stack and came without.
@@ -466,6 +493,7 @@ pub struct Losses {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cost {
     pub events: Option<u64>,
     /// Of leakwatch itself.

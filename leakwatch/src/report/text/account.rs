@@ -38,6 +38,16 @@ const REGIONS: &[(&str, &str)] = &[
     ("other", "other"),
 ];
 
+/// What a reason is called.
+pub fn reason(word: &str) -> String {
+    phrase(REASONS, word)
+}
+
+/// What a region is called.
+pub fn region(word: &str) -> String {
+    phrase(REGIONS, word)
+}
+
 fn phrase(table: &[(&str, &str)], word: &str) -> String {
     table
         .iter()
@@ -46,7 +56,7 @@ fn phrase(table: &[(&str, &str)], word: &str) -> String {
 }
 
 /// `1 page in 64 was sampled`, where not every page was.
-fn sampling(page: &Page, recording: &Recording) -> String {
+pub fn sampling(page: &Page, recording: &Recording) -> String {
     let Some(rate) = recording
         .cost
         .sampling_rate
@@ -118,7 +128,7 @@ pub fn section(page: &mut Page, recording: &Recording) {
     };
     row(4, not, account.unattributed_bytes, PLAIN, true);
     for reason in &account.reasons {
-        row(6, &phrase(REASONS, &reason.reason), reason.bytes, DIM, true);
+        row(6, &self::reason(&reason.reason), reason.bytes, DIM, true);
     }
     if account.regions.is_empty() {
         return;
@@ -131,7 +141,7 @@ pub fn section(page: &mut Page, recording: &Recording) {
     );
     page.line(&page.paint(DIM, &heading));
     for region in &account.regions {
-        let label = page.fit(&phrase(REGIONS, &region.region), LABEL - 4);
+        let label = page.fit(&self::region(&region.region), LABEL - 4);
         page.line(&format!(
             "    {}{}{}",
             left(&label, LABEL - 4),

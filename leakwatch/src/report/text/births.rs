@@ -102,7 +102,7 @@ pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
     page.paragraph(2, &how(births), DIM);
 }
 
-fn too_little(births: &Allocations) -> String {
+pub fn too_little(births: &Allocations) -> String {
     format!(
         "Too little was seen to say whose blocks the {} are that the heap gained, so that its call sites rest on pages: they \
          name who extended the heap, and beside others that allocate that may be a bystander. A longer window or a larger \
@@ -110,6 +110,8 @@ fn too_little(births: &Allocations) -> String {
         bytes(births.unnamed_bytes.unsigned_abs())
     )
 }
+
+pub const EXTENDERS: &str = "These were the first to touch pages that the heap gained. Whose blocks lie there now the call sites tell.";
 
 fn extenders(page: &mut Page, recording: &Recording, options: &Options) {
     let mut sites: Vec<(&CallSite, u64)> = recording
@@ -122,11 +124,7 @@ fn extenders(page: &mut Page, recording: &Recording, options: &Options) {
     }
     sites.sort_by_key(|(_, extended)| std::cmp::Reverse(*extended));
     page.heading("WHO EXTENDED THE HEAP", "");
-    page.paragraph(
-        2,
-        "These were the first to touch pages that the heap gained. Whose blocks lie there now the call sites tell.",
-        DIM,
-    );
+    page.paragraph(2, EXTENDERS, DIM);
     let rows = if options.verbose {
         options.top.max(ROWS)
     } else {
@@ -141,24 +139,29 @@ fn extenders(page: &mut Page, recording: &Recording, options: &Options) {
     }
 }
 
-fn unnamed(page: &mut Page, recording: &Recording, births: &Allocations, options: &Options) {
+/// Whether the growth that nobody is known for matters beside the whole.
+pub fn unnamed_is_worth_a_word(recording: &Recording, births: &Allocations) -> bool {
     let growth = recording
         .reconciliation
         .as_ref()
         .map_or(0, |account| account.smaps_growth_bytes);
     let share = births.unnamed_bytes as f64 / growth.max(1) as f64;
-    if births.unnamed_bytes < UNNAMED_BYTES && (share < UNNAMED_SHARE || births.unnamed_bytes < 4096) {
+    births.unnamed_bytes >= UNNAMED_BYTES || share >= UNNAMED_SHARE && births.unnamed_bytes >= 4096
+}
+
+pub fn unnamed_growth(births: &Allocations) -> String {
+    format!(
+        "{} of the growth are blocks of which no birth was seen. A longer window or a larger --allocs-budget sees more.",
+        bytes(births.unnamed_bytes.unsigned_abs())
+    )
+}
+
+fn unnamed(page: &mut Page, recording: &Recording, births: &Allocations, options: &Options) {
+    if !unnamed_is_worth_a_word(recording, births) {
         return;
     }
     page.heading("UNNAMED GROWTH", "");
-    page.paragraph(
-        2,
-        &format!(
-            "{} of the growth are blocks of which no birth was seen. A longer window or a larger --allocs-budget sees more.",
-            bytes(births.unnamed_bytes.unsigned_abs())
-        ),
-        PLAIN,
-    );
+    page.paragraph(2, &unnamed_growth(births), PLAIN);
     let rows = if options.verbose { usize::MAX } else { ROWS };
     for class in births.unnamed.iter().take(rows) {
         let of = class
@@ -179,7 +182,8 @@ fn unnamed(page: &mut Page, recording: &Recording, births: &Allocations, options
     }
 }
 
-fn how(births: &Allocations) -> String {
+/// How births were watched, and what that cost.
+pub fn how(births: &Allocations) -> String {
     let bursts = if births.bursts == 1 { "burst" } else { "bursts" };
     let mut text = format!(
         "Watched in {} {bursts}, {} in all: {} births seen",

@@ -1,17 +1,18 @@
 //! The report for the terminal: the answer first, then the account, the heap, the call sites, the mappings, what was
 //! lost and what it cost. And the picture of a heap alone.
 
-mod account;
-mod births;
-mod columns;
-mod heap;
+// Their sentences are the HTML report's too.
+pub(super) mod account;
+pub(super) mod births;
+pub(super) mod columns;
+pub(super) mod heap;
 mod history;
-mod layout;
+pub(super) mod layout;
 mod mappings;
-mod sites;
-mod tail;
-mod trend;
-mod verdict;
+pub(super) mod sites;
+pub(super) mod tail;
+pub(super) mod trend;
+pub(super) mod verdict;
 
 use layout::{Page, bytes, percent, seconds};
 
@@ -91,7 +92,8 @@ pub fn render_scan(report: &ScanReport, options: &Options) -> String {
     page.finish()
 }
 
-fn head(page: &mut Page, recording: &Recording) {
+/// Who was watched, for how long.
+pub(super) fn about(page: &Page, recording: &Recording) -> String {
     let window = &recording.window;
     let ended = match window.ended_by {
         EndedBy::Deadline => "",
@@ -100,12 +102,15 @@ fn head(page: &mut Page, recording: &Recording) {
         EndedBy::TargetExec => ", ended when the target ran another program",
     };
     let comm = page.fit(&recording.target.comm, 32);
-    let about = format!(
+    format!(
         "{comm}, PID {}, watched for {}{ended}.",
         recording.target.pid,
         seconds(window.duration_seconds)
-    );
-    page.paragraph(0, &about, layout::DIM);
+    )
+}
+
+fn head(page: &mut Page, recording: &Recording) {
+    page.paragraph(0, &about(page, recording), layout::DIM);
     page.paragraph(0, &headline(page, recording), layout::STRONG);
     verdict::section(page, recording.verdict.as_ref());
     for note in &recording.notes {
@@ -113,7 +118,8 @@ fn head(page: &mut Page, recording: &Recording) {
     }
 }
 
-fn headline(page: &Page, recording: &Recording) -> String {
+/// What grew, and who holds it.
+pub(super) fn headline(page: &Page, recording: &Recording) -> String {
     let window = seconds(recording.window.duration_seconds);
     let growth = recording
         .reconciliation

@@ -6,15 +6,15 @@ use super::Options;
 use super::births;
 use super::columns::{Columns, space};
 use super::layout::{BLAMED, DIM, PLAIN, Page, STRONG, bytes, left, seconds};
-use crate::report::folded::frame_name;
 use crate::report::model::{CallSite, Frame, Recording};
+use crate::report::stacks::frame_name;
 
 /// Frames of a shortened stack: so many inside of the culprit, and so many outside of it.
 const INSIDE: usize = 1;
 const OUTSIDE: usize = 3;
 
 /// What each evidence can and cannot say.
-const EVIDENCE: &[(&str, &str)] = &[
+pub const EVIDENCE: &[(&str, &str)] = &[
     (
         "survivors",
         "Evidence is survivors: births of blocks were watched in short bursts, and the site has its part of what the heap \
@@ -103,7 +103,8 @@ pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
     }
 }
 
-fn weight(site: &CallSite) -> u64 {
+/// What ranks it, bytes.
+pub fn weight(site: &CallSite) -> u64 {
     site.live_bytes.or(site.held_bytes).unwrap_or(0)
 }
 
@@ -168,7 +169,7 @@ fn one(page: &mut Page, site: &CallSite, mixed: bool, options: &Options) {
 }
 
 /// Its address space, where it asked for any, and its times.
-fn history(site: &CallSite) -> String {
+pub fn history(site: &CallSite) -> String {
     let mut text = match site.committed_bytes {
         Some(1..) => format!(
             "committed {}, released {}, held {}; ",
@@ -246,7 +247,7 @@ fn gap(page: &mut Page, hidden: &mut usize) {
 }
 
 /// Where a function has no name, the frame is called by the function's start; `exact` says where in it.
-fn frame_place(frame: &Frame, exact: bool) -> String {
+pub fn frame_place(frame: &Frame, exact: bool) -> String {
     let within = frame
         .offset
         .filter(|offset| exact && frame.function_start.is_some_and(|start| start != *offset));
@@ -280,7 +281,8 @@ fn one_frame(page: &mut Page, frame: &Frame, place: &str, place_room: usize, bla
     ));
 }
 
-fn source(file: Option<&str>, line: Option<u32>) -> String {
+/// `file:line`, without folders.
+pub fn source(file: Option<&str>, line: Option<u32>) -> String {
     match (file, line) {
         (None, _) => String::new(),
         (Some(file), None) => base(file).to_owned(),
@@ -288,7 +290,8 @@ fn source(file: Option<&str>, line: Option<u32>) -> String {
     }
 }
 
-fn base(path: &str) -> &str {
+/// A path without its folders.
+pub fn base(path: &str) -> &str {
     path.rsplit('/')
         .next()
         .filter(|name| !name.is_empty())

@@ -134,6 +134,13 @@ const COUNTERS: &[(&str, &str)] = &[
 /// Only what was lost; "none" is said too where it was counted, because silence could mean either.
 pub fn losses(page: &mut Page, losses: &Losses, counted: bool) {
     page.heading("LOSSES", "");
+    for line in lost(page, losses, counted) {
+        page.paragraph(2, &line, PLAIN);
+    }
+}
+
+/// A line for each.
+pub fn lost(page: &Page, losses: &Losses, counted: bool) -> Vec<String> {
     let mut lines = Vec::new();
     let plain = [
         (losses.events, "events lost"),
@@ -164,9 +171,7 @@ pub fn losses(page: &mut Page, losses: &Losses, counted: bool) {
             "not counted".to_owned()
         });
     }
-    for line in lines {
-        page.paragraph(2, &line, PLAIN);
-    }
+    lines
 }
 
 /// What the events were, as far as a reader may ask.
@@ -185,13 +190,23 @@ fn kinds(cost: &Cost) -> String {
 }
 
 pub fn cost(page: &mut Page, recording: &Recording) {
-    let cost = &recording.cost;
     page.heading("COST", "");
+    let parts = spent(&recording.cost);
+    let text = if parts.is_empty() {
+        "not measured".to_owned()
+    } else {
+        parts.join(", ")
+    };
+    page.paragraph(2, &text, PLAIN);
+}
+
+/// What it cost, each in a few words.
+pub fn spent(cost: &Cost) -> Vec<String> {
     let reads = match (cost.smaps_reads, cost.smaps_read_seconds) {
         (Some(reads), Some(took)) => Some(format!("{reads} smaps reads in {}", seconds(took))),
         _ => None,
     };
-    let parts: Vec<String> = [
+    [
         cost.events
             .map(|events| format!("{events} events{}", kinds(cost))),
         cost.cpu_seconds.map(|took| format!("{} CPU", seconds(took))),
@@ -211,11 +226,5 @@ pub fn cost(page: &mut Page, recording: &Recording) {
     ]
     .into_iter()
     .flatten()
-    .collect();
-    let text = if parts.is_empty() {
-        "not measured".to_owned()
-    } else {
-        parts.join(", ")
-    };
-    page.paragraph(2, &text, PLAIN);
+    .collect()
 }

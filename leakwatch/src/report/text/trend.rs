@@ -9,7 +9,7 @@ const CHANCE_MOST_OF_ONE: f64 = 0.02;
 
 /// A correlation with a greater chance to be none is not told. A minute of samples cannot make it less than 0.014 for one
 /// count, nor less than 0.042 for three.
-pub(super) fn is_told(correlation: &Correlation) -> bool {
+pub fn is_told(correlation: &Correlation) -> bool {
     match correlation.p_value_corrected {
         Some(chance) => chance <= CHANCE_MOST,
         None => correlation
@@ -29,7 +29,7 @@ pub fn section(page: &mut Page, recording: &Recording) {
     }
 }
 
-fn of_memory(page: &Page, trend: &MemoryTrend) -> String {
+pub fn of_memory(page: &Page, trend: &MemoryTrend) -> String {
     let samples = format!(
         "{} sample{}",
         trend.samples,
@@ -64,7 +64,7 @@ fn of_memory(page: &Page, trend: &MemoryTrend) -> String {
     )
 }
 
-fn goes_with(page: &Page, correlation: &Correlation) -> String {
+pub fn goes_with(page: &Page, correlation: &Correlation) -> String {
     let name = match correlation.with.as_str() {
         "fds" => "open descriptors".to_owned(),
         other => page.fit(other, 40),

@@ -29,7 +29,8 @@ fn item(page: &mut Page, mark: &str, sentence: &str) {
     page.item(2, mark, &sentence);
 }
 
-fn sure(page: &Page, verdict: &Verdict, confidence: f64) -> String {
+/// How sure it is, and what that is made of.
+pub fn sure(page: &Page, verdict: &Verdict, confidence: f64) -> String {
     let parts: Vec<String> = verdict
         .factors
         .iter()
@@ -43,7 +44,8 @@ fn sure(page: &Page, verdict: &Verdict, confidence: f64) -> String {
     format!("Confidence {}{parts}.", whole_percent(confidence))
 }
 
-fn reached(limit: &Limit) -> String {
+/// When memory is full.
+pub fn reached(limit: &Limit) -> String {
     let of = match limit.of.as_str() {
         "cgroup" => "the cgroup's limit",
         _ => "the host's RAM",

@@ -38,9 +38,9 @@ struct ScanArguments {
 const SCAN_ARGUMENTS_BYTES: u32 = 96;
 const _: () = assert!(size_of::<ScanArguments>() == 96 && size_of::<Region>() == 24);
 
-/// `_IOWR('f', 16, struct pm_scan_arg)`.
-const PAGEMAP_SCAN: libc::c_ulong =
-    (3 << 30) | ((SCAN_ARGUMENTS_BYTES as libc::c_ulong) << 16) | (0x66 << 8) | 16;
+/// `_IOWR('f', 16, struct pm_scan_arg)`. C libraries differ in the type, and in its sign.
+const PAGEMAP_SCAN: libc::Ioctl =
+    (3_u32 << 30 | SCAN_ARGUMENTS_BYTES << 16 | (b'f' as u32) << 8 | 16) as libc::Ioctl;
 
 const FILE: u64 = 1 << 2;
 const PRESENT: u64 = 1 << 3;

@@ -3,6 +3,7 @@
 //! A child is none of them at its birth: most children are gone, or another program, before a second is over. What it gains
 //! until it has joined is told by its pages.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::births::Cohorts;
 use crate::census::watched::Lists;
 use crate::probe::ProbeError;
 use crate::probe::allocs::AllocHolders;
-use crate::sampler::{ProcRoot, stat};
+use crate::sampler::{ProcRoot, cpu_clock, stat};
 use crate::session::RecordOptions;
 use crate::session::heap::Censuses;
 use crate::session::process::page_bytes;
@@ -67,7 +68,7 @@ impl Member {
         Arc::clone(&self.lists)
     }
 
-    pub fn look_at_clock(&mut self, root: &ProcRoot, pid: u32) {
+    fn look_at_clock(&mut self, root: &ProcRoot, pid: u32) {
         // Of a process that is gone the last look stands.
         if let Some(processor) = processor(root, pid) {
             self.processor = processor;
@@ -104,7 +105,17 @@ pub(super) fn entry_points(pid: u32) -> Result<EntryPoints, String> {
 
 /// The processor time of a process, all of its threads.
 fn processor(root: &ProcRoot, pid: u32) -> Option<Duration> {
-    stat::read(root, pid).ok().map(|stat| stat.processor)
+    cpu_clock::processor(pid).or_else(|| stat::read(root, pid).ok().map(|stat| stat.processor))
+}
+
+/// What the processes have used since each is watched, as of now.
+pub(super) fn look_at_clocks(members: &mut BTreeMap<u32, Member>, root: &ProcRoot) -> Duration {
+    for (pid, member) in members.iter_mut() {
+        member.look_at_clock(root, *pid);
+    }
+    members
+        .values()
+        .fold(Duration::ZERO, |sum, member| sum + member.processor())
 }
 
 impl BirthWatch {
@@ -231,12 +242,13 @@ impl Watch {
         let had = process.heap_before.saturating_mul(page_bytes());
         let known = process.pages.before_known();
         let threshold = self.state.births_threshold();
+        let joined = births.extent_now(&self.state);
         let heap = self.state.heaps.entry(pid).or_default();
         let kept = heap.censuses.start.as_ref().and_then(|start| start.kept);
         if let Some(kept) = kept.filter(|_| known) {
             heap.unread = kept.heap_bytes.cast_signed().saturating_sub(had.cast_signed());
         }
-        heap.since = self.state.began.elapsed();
+        heap.since = joined;
         heap.followed_before = births.followed;
         heap.cohorts = Some(Cohorts::new(threshold));
         births.members.insert(pid, member);

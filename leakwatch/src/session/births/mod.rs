@@ -19,9 +19,10 @@ use leakwatch_ebpf::wire::{Counter, SAMPLE_ALL};
 use super::RecordOptions;
 use super::priority::Priority;
 use super::process::monotonic_ns;
+use super::state::State;
 use super::watch::{DRAIN_MAX, Watch};
 use crate::births::cohorts::Look;
-use crate::births::{Bursts, Checks, Cohorts, HitCost, Hits, NO_BUDGET, Plan};
+use crate::births::{Bursts, Checks, Cohorts, Extent, HitCost, Hits, NO_BUDGET, Plan};
 use crate::probe::Probe;
 use crate::probe::allocs::{AllocHolders, AllocMethod};
 use crate::sampler::ProcRoot;
@@ -116,15 +117,15 @@ pub(super) struct BirthWatch {
     told: Hits,
     lost_before: u64,
     /// Births in so much of the window could be followed.
-    pub followed: Duration,
+    pub followed: Extent,
     /// Bursts that had spent what they might before all was looked at.
     pub cut: u64,
     checks: Checks,
     check: Option<Looking>,
-    /// When it began, as time of the window, and for how long births could be followed by then.
-    begun: (Duration, Duration),
+    /// How far the window had come when it began, and in how much of it births could be followed by then.
+    begun: (Extent, Extent),
     /// The same of the latest that has ended.
-    checked: Option<(Duration, Duration)>,
+    checked: Option<(Extent, Extent)>,
     /// A look that has ended, and was not told to the cohorts yet.
     looked: Option<Looking>,
     /// Why births are watched no longer.
@@ -157,8 +158,8 @@ impl BirthWatch {
         matches!(&self.phase, Phase::Watching(stretch) if stretch.urgent.is_some())
     }
 
-    /// When the latest check was, as time of the window, and for how long births could be followed by then.
-    pub fn latest_check(&self) -> Option<(Duration, Duration)> {
+    /// How far the window had come at the latest check, and in how much of it births could be followed by then.
+    pub fn latest_check(&self) -> Option<(Extent, Extent)> {
         self.checked
     }
 
@@ -171,8 +172,15 @@ impl BirthWatch {
     }
 
     fn look_at_clock(&mut self, root: &ProcRoot) {
-        for (pid, member) in &mut self.members {
-            member.look_at_clock(root, *pid);
+        members::look_at_clocks(&mut self.members, root);
+    }
+
+    /// How far the window has come, by the clock and by what the processes did in it.
+    fn extent_now(&mut self, state: &State) -> Extent {
+        self.look_at_clock(&state.root);
+        Extent {
+            time: state.began.elapsed(),
+            processor: self.processor(),
         }
     }
 
@@ -226,11 +234,11 @@ impl Watch {
             hits_before: counts.hits(),
             told: counts.hits(),
             lost_before: counts.get(Counter::LostAllocs),
-            followed: Duration::ZERO,
+            followed: Extent::default(),
             cut: 0,
             checks: Checks::of(options.ends_after()),
             check: None,
-            begun: (Duration::ZERO, Duration::ZERO),
+            begun: (Extent::default(), Extent::default()),
             checked: None,
             looked: None,
             given_up: None,
@@ -272,7 +280,13 @@ impl Watch {
         {
             let looking = stretch.looking.take().or_else(|| {
                 self.drain_births(monotonic_ns());
-                self.start_look(&births.members, self.state.began.elapsed(), stretch)
+                let used =
+                    births.processor_gone + members::look_at_clocks(&mut births.members, &self.state.root);
+                stretch.look_at = Extent {
+                    time: self.state.began.elapsed(),
+                    processor: used,
+                };
+                self.start_look(&births.members, stretch)
             });
             births.looked = looking;
         }
@@ -305,7 +319,7 @@ impl Watch {
             return;
         }
         births.checks.begun();
-        births.begun = (now, births.followed);
+        births.begun = (births.extent_now(&self.state), births.followed);
         births.check = Looking::start(self.wanted(&births.members, |_, cohorts| cohorts.candidates()));
     }
 

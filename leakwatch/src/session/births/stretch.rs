@@ -7,10 +7,10 @@ use leakwatch_ebpf::wire::alloc::cut;
 use leakwatch_ebpf::wire::{Counter, SAMPLE_MIN};
 
 use super::look::Looking;
-use super::members::Member;
+use super::members::{Member, look_at_clocks};
 use super::{BirthWatch, Phase};
 use crate::births::cohorts::Look;
-use crate::births::{LEEWAY, Spent, Step};
+use crate::births::{Extent, LEEWAY, Spent, Step};
 use crate::probe::ProbeError;
 use crate::probe::allocs::{AllocHolders, AllocLinks, BurstLimits};
 use crate::session::priority::Priority;
@@ -35,7 +35,9 @@ pub(super) struct Stretch {
     /// What is not told to the bursts yet began then.
     began: Duration,
     /// What is not looked at yet began then.
-    unlooked: Duration,
+    unlooked: Extent,
+    /// When the last look began.
+    pub look_at: Extent,
     /// When it is to be looked at.
     pub until: Duration,
     /// Hits of the whole stretch after which it is, whatever the time.
@@ -71,7 +73,12 @@ impl Watch {
                 match stretch.looking.take() {
                     None if now >= stretch.until || state.hits >= stretch.hits => {
                         self.drain_births(monotonic_ns());
-                        stretch.looking = self.start_look(&births.members, now, stretch);
+                        let used = look_at_clocks(&mut births.members, &self.state.root);
+                        stretch.look_at = Extent {
+                            time: self.state.began.elapsed(),
+                            processor: births.processor_gone + used,
+                        };
+                        stretch.looking = self.start_look(&births.members, stretch);
                         Ok(())
                     }
                     Some(looking) if looking.is_finished() => {
@@ -101,13 +108,8 @@ impl Watch {
     }
 
     /// What was born so far and is not too young.
-    pub(super) fn start_look(
-        &self,
-        members: &BTreeMap<u32, Member>,
-        now: Duration,
-        stretch: &Stretch,
-    ) -> Option<Looking> {
-        let age = now.saturating_sub(stretch.unlooked) / TOO_YOUNG;
+    pub(super) fn start_look(&self, members: &BTreeMap<u32, Member>, stretch: &Stretch) -> Option<Looking> {
+        let age = stretch.look_at.since(stretch.unlooked).time / TOO_YOUNG;
         let until = monotonic_ns().saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
         Looking::start(self.wanted(members, |pid, cohorts| {
             let mut standing = self.state.queue.standing(pid, cohorts.threshold(), until);
@@ -150,12 +152,10 @@ impl Watch {
         });
         births.told = hits;
         stretch.began = now;
-        if let Some(looked) = &births.looked {
-            let looked_at = Duration::from_nanos(looked.time.saturating_sub(self.state.began_ns()));
-            let whole = looked_at.saturating_sub(stretch.unlooked);
-            let old_enough = whole - whole / TOO_YOUNG;
-            births.followed += old_enough;
-            stretch.unlooked += old_enough;
+        if births.looked.is_some() {
+            let old_enough = stretch.look_at.since(stretch.unlooked).without_last(TOO_YOUNG);
+            births.followed = births.followed.plus(old_enough);
+            stretch.unlooked = stretch.unlooked.plus(old_enough);
         }
         // The sample was more than the ring could take.
         let lost = counts.get(Counter::LostAllocs);
@@ -227,14 +227,16 @@ impl Watch {
         self.state.part_with_the_refused(births, refused)?;
         let attach = attaching.elapsed();
         self.probe.begin_burst(&limits)?;
-        let began = self.state.began.elapsed();
+        let at = births.extent_now(&self.state);
+        let began = at.time;
         births.phase = Phase::Watching(Stretch {
             links,
             urgent: Some(urgent),
             since: began,
             attach,
             began,
-            unlooked: began,
+            unlooked: at,
+            look_at: at,
             until: began + length.mul_f64(LOOK_AT),
             hits: part(hits_max),
             looking: None,

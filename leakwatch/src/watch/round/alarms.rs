@@ -64,6 +64,7 @@ impl Watch {
                 value,
                 bound,
                 event == Event::Raised,
+                now.since_boot.as_secs_f64(),
             );
             let run = tracked.run;
             if event == Event::Raised {
@@ -87,8 +88,10 @@ impl Watch {
         threshold: Threshold,
         value: Option<f64>,
         bound: f64,
-        correlated: bool,
+        explained: bool,
+        now: f64,
     ) -> Alert {
+        let verdict = explained.then(|| tracked.verdict(&self.options.proc_root, now));
         Alert {
             at,
             event,
@@ -99,7 +102,7 @@ impl Watch {
             value,
             bound,
             figures: tracked.figures,
-            growth: tracked.growth(self.available, correlated),
+            growth: tracked.growth(self.available, verdict.as_ref()),
             recording: None,
             reason: None,
         }

@@ -12,6 +12,7 @@ use super::alert::Event;
 use super::baseline::Baseline;
 use super::command::AlertCommand;
 use super::exposition::Own;
+use super::heaps::Turn;
 use super::listen::Listener;
 use super::recording::Recorder;
 use super::resume::{self, Resumed};
@@ -38,6 +39,8 @@ const POINTS_MOST: usize = 1024;
 /// One part in so many of the interval may go to the dear parts of samples, and one to the judging of trends.
 const DEAR_SHARE: u32 = 100;
 const JUDGE_SHARE: u32 = 100;
+/// And one to first readings of heaps.
+const HEAP_SHARE: u32 = 100;
 /// Notes about processes in one round.
 const NOTES_MAX: usize = 10;
 
@@ -165,6 +168,7 @@ impl Watch {
         self.discover(&mut remarks);
         let rows = self.sample(&mut remarks);
         let at = Moment::now();
+        self.begin_heaps(at.since_boot.as_secs_f64());
         self.judge(at.since_boot.as_secs_f64());
         self.look(at);
         self.collect_recordings(at);
@@ -329,7 +333,8 @@ impl Watch {
             return;
         };
         self.instances.free(&tracked.service);
-        let now = At::of(Moment::now().wall);
+        let moment = Moment::now();
+        let now = At::of(moment.wall);
         if let Some(store) = &mut self.store {
             store.note(Note::Ended {
                 run: tracked.run,
@@ -350,11 +355,35 @@ impl Watch {
                 None,
                 bound.unwrap_or(0.0),
                 false,
+                moment.since_boot.as_secs_f64(),
             );
             self.raise(alert, tracked.run);
         }
         // Its past is that of the service.
         self.resumed.series.insert(tracked.service, tracked.series);
+    }
+
+    /// Reads heaps that were not read yet, those first that gained most, within a budget.
+    fn begin_heaps(&mut self, at: f64) {
+        if !self.options.heaps {
+            return;
+        }
+        let mut due: Vec<(u32, f64)> = self
+            .tracked
+            .iter()
+            .filter(|(_, tracked)| tracked.heap.is_due(tracked.series.first_at()))
+            .map(|(pid, tracked)| (*pid, tracked.series.gain()))
+            .collect();
+        due.sort_unstable_by(|(_, one), (_, other)| other.total_cmp(one));
+        let mut turn = Turn::of(self.options.every / HEAP_SHARE);
+        for (pid, _) in due {
+            if !turn.goes_on() {
+                break;
+            }
+            if let Some(tracked) = self.tracked.get_mut(&pid) {
+                tracked.begin_heap(&self.options.proc_root, at, self.options.window);
+            }
+        }
     }
 
     /// Judges who is due, those first that gained most, within a budget.
@@ -418,7 +447,7 @@ impl Watch {
         }
         // The alerts of the end.
         self.keep(&[], now);
-        for line in summary::lines(self.tracked.values(), self.available) {
+        for line in summary::lines(self.tracked.values(), self.available, &self.options.proc_root, at) {
             tell(&line);
         }
         say(&summary::own(

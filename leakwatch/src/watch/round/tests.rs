@@ -83,6 +83,7 @@ fn options(host: &Host, history: Option<&Path>) -> WatchOptions {
         record_on_alert: None,
         recordings: PathBuf::from("."),
         listen: None,
+        heaps: false,
         proc_root: ProcRoot::new(host.root()),
     }
 }

@@ -4,14 +4,12 @@
 mod sizes;
 mod tables;
 
-use anstyle::Style;
-
 use super::layout::{
     DIM, PLAIN, Page, STRONG, UNKNOWN, bytes, count, exact_bytes, known, left, right, seconds, signed,
     whole_percent,
 };
 use super::{Options, tail};
-use crate::report::model::{Heap, HeapClass, HeapGrowth, HeapPicture, Recording};
+use crate::report::model::{FreeKind, Heap, HeapClass, HeapGrowth, HeapPicture, Recording};
 
 /// Columns of the labels of the summary.
 const LABEL: usize = 42;
@@ -22,15 +20,7 @@ const REASON: usize = 400;
 
 /// The section of a recording. It is there when the census was asked for.
 pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
-    let not_taken = recording.heap_not_taken.as_ref().map(|why| {
-        // It says at which end of the window, where it is known.
-        let colon = if why.starts_with("at the window's ") {
-            ""
-        } else {
-            ":"
-        };
-        format!("not taken{colon} {}", page.fit(why, REASON))
-    });
+    let not_taken = not_taken(page, recording);
     let Some(heap) = &recording.heap else {
         if let Some(not_taken) = not_taken {
             page.heading("HEAP", "");
@@ -47,6 +37,19 @@ pub fn section(page: &mut Page, recording: &Recording, options: &Options) {
     summary(page, heap, options.verbose);
     tables::arenas(page, heap, options);
     tables::classes(page, heap, options);
+}
+
+/// Why there is no census, or one only.
+pub fn not_taken(page: &Page, recording: &Recording) -> Option<String> {
+    recording.heap_not_taken.as_ref().map(|why| {
+        // It says at which end of the window, where it is known.
+        let colon = if why.starts_with("at the window's ") {
+            ""
+        } else {
+            ":"
+        };
+        format!("not taken{colon} {}", page.fit(why, REASON))
+    })
 }
 
 /// The whole page of one picture.
@@ -85,7 +88,7 @@ fn heading(page: &mut Page, heap: &Heap) {
 }
 
 /// What there is to know of it in a breath.
-fn sentence(page: &Page, heap: &Heap) -> String {
+pub fn sentence(page: &Page, heap: &Heap) -> String {
     match &heap.growth {
         Some(growth) => of_growth(page, heap, growth),
         None => of_picture(heap),
@@ -184,7 +187,7 @@ fn in_use(heap: &Heap) -> (u64, u64) {
     )
 }
 
-fn blocks_of(number: u64) -> String {
+pub fn blocks_of(number: u64) -> String {
     format!(
         "{} {}",
         count(number),
@@ -193,7 +196,7 @@ fn blocks_of(number: u64) -> String {
 }
 
 /// What the blocks of a class are, as far as it was told.
-fn label(page: &Page, class: &HeapClass, columns: usize) -> String {
+pub fn label(page: &Page, class: &HeapClass, columns: usize) -> String {
     match (&class.type_name, &class.content) {
         // What they begin with is the address of something that is no vtable.
         (Some(name), _) if class.type_told_by.as_deref() == Some("constant") => {
@@ -207,146 +210,130 @@ fn label(page: &Page, class: &HeapClass, columns: usize) -> String {
 }
 
 /// One line of the summary.
-struct Row {
-    indent: usize,
-    style: Style,
-    label: &'static str,
-    bytes: Option<u64>,
-    blocks: Option<u64>,
-    growth: Option<i64>,
+pub struct Row {
+    pub indent: usize,
+    pub label: &'static str,
+    pub bytes: Option<u64>,
+    pub blocks: Option<u64>,
+    pub growth: Option<i64>,
+    /// Left out where the terminal is to show little.
+    detail: bool,
 }
 
 fn row(indent: usize, label: &'static str, bytes: Option<u64>) -> Row {
     Row {
         indent,
-        style: PLAIN,
         label,
         bytes,
         blocks: None,
         growth: None,
+        detail: false,
     }
+}
+
+const FREE: &str = "free, but kept";
+
+/// The summary, line by line.
+pub fn rows(heap: &Heap) -> Vec<Row> {
+    let growth = heap.growth.as_ref();
+    let (bytes_in_use, blocks_in_use) = in_use(heap);
+    let kinds = kinds(heap);
+    let free_blocks = kinds
+        .iter()
+        .fold(0u64, |sum, (_, kind)| sum.saturating_add(kind.count));
+    let whole = heap.free_bytes.saturating_sub(heap.fragmentation_bytes);
+    let gone = heap.free_pages_bytes.map(|there| whole.saturating_sub(there));
+    let detail = |row: Row| Row { detail: true, ..row };
+    let mut rows = vec![Row {
+        blocks: Some(blocks_in_use),
+        growth: growth.map(|it| it.in_use_bytes.saturating_add(it.mapped_bytes)),
+        ..row(2, "in use", Some(bytes_in_use))
+    }];
+    if heap.mapped_count > 0 || growth.is_some_and(|it| it.mapped_bytes != 0) {
+        rows.push(Row {
+            blocks: Some(heap.mapped_count),
+            growth: growth.map(|it| it.mapped_bytes),
+            ..row(4, "with a mapping of their own", Some(heap.mapped_bytes))
+        });
+    }
+    rows.push(Row {
+        blocks: Some(free_blocks),
+        growth: growth.map(|it| it.free_bytes),
+        ..row(2, FREE, Some(heap.free_bytes))
+    });
+    rows.extend(kinds.map(|(label, kind)| Row {
+        blocks: Some(kind.count),
+        ..detail(row(4, label, Some(kind.bytes)))
+    }));
+    rows.extend([
+        row(
+            2,
+            "free, on pages in use: fragmentation",
+            Some(heap.fragmentation_bytes),
+        ),
+        Row {
+            growth: growth.and_then(|it| it.free_pages_bytes),
+            ..row(2, "free, in whole pages, resident", heap.free_pages_bytes)
+        },
+        row(4, "malloc_trim(0) gives back at most", heap.trim_bytes),
+        detail(row(2, "free, in whole pages, not resident", gone)),
+        detail(row(2, "headers and ends of the heaps", Some(heap.overhead_bytes))),
+        Row {
+            growth: growth.and_then(|it| it.resident_bytes),
+            ..detail(row(2, "resident or swapped, of all arenas", heap.resident_bytes))
+        },
+    ]);
+    rows
+}
+
+fn kinds(heap: &Heap) -> [(&'static str, FreeKind); 4] {
+    [
+        ("bins", heap.free_kinds.bins),
+        ("top", heap.free_kinds.top),
+        ("tcache", heap.free_kinds.tcache),
+        ("fastbins", heap.free_kinds.fastbins),
+    ]
+}
+
+/// The largest chunks in bins, where there are any.
+pub fn largest(heap: &Heap) -> Option<String> {
+    let largest: Vec<String> = heap
+        .largest_free_bytes
+        .iter()
+        .take(LARGEST)
+        .map(|size| bytes(*size))
+        .collect();
+    (!largest.is_empty()).then(|| format!("largest chunks in bins: {}", largest.join(", ")))
 }
 
 /// With `detail` each kind of free memory has a line, and so has what costs nothing.
 fn summary(page: &mut Page, heap: &Heap, detail: bool) {
     let growth = heap.growth.as_ref();
-    let (bytes_in_use, blocks_in_use) = in_use(heap);
-    let kinds = [
-        ("bins", heap.free_kinds.bins),
-        ("top", heap.free_kinds.top),
-        ("tcache", heap.free_kinds.tcache),
-        ("fastbins", heap.free_kinds.fastbins),
-    ];
-    let free_blocks = kinds
-        .iter()
-        .fold(0u64, |sum, (_, kind)| sum.saturating_add(kind.count));
     let mut head = format!("{}{}{}", left("", LABEL), right("bytes", 11), right("blocks", 11));
     if growth.is_some() {
         head.push_str(&right("growth", 13));
     }
     page.line(&page.paint(DIM, &head));
-    line(
-        page,
-        growth,
-        &Row {
-            style: STRONG,
-            blocks: Some(blocks_in_use),
-            growth: growth.map(|it| it.in_use_bytes.saturating_add(it.mapped_bytes)),
-            ..row(2, "in use", Some(bytes_in_use))
-        },
-    );
-    if heap.mapped_count > 0 || growth.is_some_and(|it| it.mapped_bytes != 0) {
-        line(
-            page,
-            growth,
-            &Row {
-                blocks: Some(heap.mapped_count),
-                growth: growth.map(|it| it.mapped_bytes),
-                ..row(4, "with a mapping of their own", Some(heap.mapped_bytes))
-            },
-        );
-    }
-    line(
-        page,
-        growth,
-        &Row {
-            style: STRONG,
-            blocks: Some(free_blocks),
-            growth: growth.map(|it| it.free_bytes),
-            ..row(2, "free, but kept", Some(heap.free_bytes))
-        },
-    );
-    if detail {
-        for (label, kind) in kinds {
-            line(
-                page,
-                growth,
-                &Row {
-                    blocks: Some(kind.count),
-                    ..row(4, label, Some(kind.bytes))
-                },
-            );
+    for row in rows(heap).iter().filter(|row| detail || !row.detail) {
+        line(page, growth, row);
+        if row.label == FREE && !detail {
+            let kinds = kinds(heap).map(|(name, kind)| format!("{name} {}", bytes(kind.bytes)));
+            page.paragraph(4, &kinds.join(", "), DIM);
         }
-    } else {
-        let kinds = kinds.map(|(name, kind)| format!("{name} {}", bytes(kind.bytes)));
-        page.paragraph(4, &kinds.join(", "), DIM);
     }
-    let fragmentation = Some(heap.fragmentation_bytes);
-    line(
-        page,
-        growth,
-        &row(2, "free, on pages in use: fragmentation", fragmentation),
-    );
-    line(
-        page,
-        growth,
-        &Row {
-            growth: growth.and_then(|it| it.free_pages_bytes),
-            ..row(2, "free, in whole pages, resident", heap.free_pages_bytes)
-        },
-    );
-    line(
-        page,
-        growth,
-        &row(4, "malloc_trim(0) gives back at most", heap.trim_bytes),
-    );
-    if !detail {
-        return;
-    }
-    let whole = heap.free_bytes.saturating_sub(heap.fragmentation_bytes);
-    let gone = heap.free_pages_bytes.map(|there| whole.saturating_sub(there));
-    line(page, growth, &row(2, "free, in whole pages, not resident", gone));
-    line(
-        page,
-        growth,
-        &row(2, "headers and ends of the heaps", Some(heap.overhead_bytes)),
-    );
-    line(
-        page,
-        growth,
-        &Row {
-            growth: growth.and_then(|it| it.resident_bytes),
-            ..row(2, "resident or swapped, of all arenas", heap.resident_bytes)
-        },
-    );
-    if !heap.largest_free_bytes.is_empty() {
-        let largest: Vec<String> = heap
-            .largest_free_bytes
-            .iter()
-            .take(LARGEST)
-            .map(|size| bytes(*size))
-            .collect();
-        page.paragraph(
-            2,
-            &format!("largest chunks in bins: {}", largest.join(", ")),
-            PLAIN,
-        );
+    if let Some(largest) = largest(heap).filter(|_| detail) {
+        page.paragraph(2, &largest, PLAIN);
     }
 }
 
 fn line(page: &mut Page, growth: Option<&HeapGrowth>, row: &Row) {
+    let style = if ["in use", FREE].contains(&row.label) {
+        STRONG
+    } else {
+        PLAIN
+    };
     let label = left(row.label, LABEL - row.indent);
-    let mut line = format!("{}{}", " ".repeat(row.indent), page.paint(row.style, &label));
+    let mut line = format!("{}{}", " ".repeat(row.indent), page.paint(style, &label));
     line.push_str(&right(&known(row.bytes), 11));
     line.push_str(&right(&row.blocks.map(count).unwrap_or_default(), 11));
     if growth.is_some() {

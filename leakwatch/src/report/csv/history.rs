@@ -1,11 +1,11 @@
-//! A history as CSV (RFC 4180): a line for each point of each service.
+//! A history: a line for each point of each service.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::escape::escape;
-use super::model::history::{HistoryReport, HistoryService};
+use super::field;
 use crate::history::figures::METRICS;
+use crate::report::model::history::{HistoryReport, HistoryService};
 
 /// Writes a head and a line for each point. Of each metric the least, the mean and the most; what is absent is empty.
 pub fn write(report: &HistoryReport, to: &mut dyn Write) -> io::Result<()> {
@@ -60,24 +60,11 @@ fn of_service(service: &HistoryService, line: &mut String, to: &mut dyn Write) -
     Ok(())
 }
 
-/// A text as a field: inert, quoted where it must be, and no formula to a spreadsheet.
-fn field(text: &str) -> String {
-    let mut text = escape(text);
-    if text.starts_with(['=', '+', '-', '@']) {
-        text.insert(0, '\'');
-    }
-    if text.contains([',', '"', '\r', '\n']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::model::Tool;
-    use super::super::model::history::{HistoryColumn, HistoryPoints, HistoryRun};
     use super::*;
+    use crate::report::model::Tool;
+    use crate::report::model::history::{HistoryColumn, HistoryPoints, HistoryRun};
 
     #[test]
     fn a_line_for_each_point_and_hostile_names_in_quotes() {

@@ -1,0 +1,191 @@
+//! The stacks of a recording with their bytes: one source for every format that draws or lists stacks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::escape::escape;
+use super::model::{CallSite, Frame, Recording};
+
+/// A stack, and what it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Stack<'a> {
+    /// Index in `call_sites`.
+    pub site: usize,
+    /// Whether the call site's own figures are told at this stack: it is the one that holds most.
+    pub first: bool,
+    pub process: Option<u32>,
+    /// Of that process.
+    pub comm: &'a str,
+    /// Innermost first.
+    pub frames: &'a [Frame],
+    pub complete: bool,
+    pub live: Option<u64>,
+    pub held: Option<u64>,
+    /// Live bytes where they are known of every stack of the process, else held bytes: the stacks of one process have one
+    /// measure, and one that was gone at the end does not take the others' away.
+    pub bytes: u64,
+    /// Whether `bytes` are held and not live bytes.
+    pub by_held: bool,
+}
+
+/// All of them, in the order of the ranking, those of 0 bytes too.
+#[must_use]
+pub fn of(recording: &Recording) -> Vec<Stack<'_>> {
+    let rows: Vec<_> = recording
+        .call_sites
+        .iter()
+        .enumerate()
+        .flat_map(|(index, site)| rows(index, site))
+        .collect();
+    let live_unknown: BTreeSet<Option<u32>> = rows
+        .iter()
+        .filter(|row| row.live.is_none())
+        .map(|row| row.process)
+        .collect();
+    let comms: BTreeMap<u32, &str> = recording
+        .processes
+        .iter()
+        .flatten()
+        .map(|process| (process.pid, process.comm.as_str()))
+        .collect();
+    rows.into_iter()
+        .map(|row| {
+            let by_held = live_unknown.contains(&row.process);
+            Stack {
+                site: row.site,
+                first: row.first,
+                process: row.process,
+                comm: row
+                    .process
+                    .and_then(|pid| comms.get(&pid).copied())
+                    .unwrap_or(&recording.target.comm),
+                frames: row.frames,
+                complete: row.complete,
+                live: row.live,
+                held: row.held,
+                bytes: if by_held { row.held } else { row.live }.unwrap_or(0),
+                by_held,
+            }
+        })
+        .collect()
+}
+
+struct Row<'a> {
+    site: usize,
+    first: bool,
+    process: Option<u32>,
+    frames: &'a [Frame],
+    complete: bool,
+    live: Option<u64>,
+    held: Option<u64>,
+}
+
+fn rows(index: usize, site: &CallSite) -> Vec<Row<'_>> {
+    match &site.stacks {
+        Some(stacks) => stacks
+            .iter()
+            .enumerate()
+            .map(|(at, row)| Row {
+                site: index,
+                first: at == 0,
+                process: row.process,
+                frames: &row.frames,
+                complete: row.stack_complete,
+                live: row.live_bytes,
+                held: row.held_bytes,
+            })
+            .collect(),
+        None => vec![Row {
+            site: index,
+            first: true,
+            process: site.processes.first().copied(),
+            frames: &site.frames,
+            complete: site.stack_complete,
+            live: site.live_bytes,
+            held: site.held_bytes,
+        }],
+    }
+}
+
+/// The function, else the module and where the function begins (else the offset), else the address. Not escaped.
+#[must_use]
+pub fn frame_name(frame: &Frame) -> String {
+    if let Some(function) = &frame.function {
+        return function.to_string();
+    }
+    let place = frame.function_start.or(frame.offset).or(frame.address);
+    let place = place.unwrap_or_default().0;
+    match &frame.module {
+        Some(module) => format!("{}+{place:#x}", module.rsplit('/').next().unwrap_or(module)),
+        None => format!("{place:#x}"),
+    }
+}
+
+/// What stands where a stack has no frames.
+pub const NO_STACK: &str = "(no stack)";
+
+/// A name as readers of folded stacks take it for one: `;` separates frames there, a number after the last blank is a
+/// count, and a line that begins with `# ` is a remark.
+#[must_use]
+pub fn folded_name(text: &str) -> String {
+    let mut name = escape(text).replace(';', ":");
+    let counted = name.trim_end();
+    if let Some((at, blank)) = counted.char_indices().rev().find(|(_, c)| c.is_whitespace()) {
+        let after = at + blank.len_utf8();
+        let digits = |text: &str| text.chars().all(|c| c.is_ascii_digit() || c == '.');
+        if counted.get(after..).is_some_and(digits) {
+            name.replace_range(at..after, "_");
+        }
+    }
+    if name.starts_with("# ") {
+        name.replace_range(1..2, "_");
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn the_stacks_of_a_site_add_up_to_it() {
+        let recording = sample::full();
+        let mut bytes = vec![0; recording.call_sites.len()];
+        for stack in of(&recording) {
+            assert!(!stack.by_held);
+            bytes[stack.site] += stack.bytes;
+        }
+        let live: Vec<_> = recording
+            .call_sites
+            .iter()
+            .map(|site| site.live_bytes.unwrap())
+            .collect();
+        assert_eq!(bytes, live);
+    }
+
+    #[test]
+    fn each_process_has_its_own_measure_and_name() {
+        for stack in of(&sample::sampled()) {
+            assert_eq!(stack.by_held, stack.process == Some(4250), "{stack:?}");
+            assert_eq!(stack.comm == "helper", stack.process == Some(4250), "{stack:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_no_separator_no_count_and_no_remark() {
+        for (name, folded) in [
+            ("a;b", "a:b"),
+            ("operator() 12", "operator()_12"),
+            ("x 1 2.5 ", "x 1_2.5 "),
+            ("x\u{a0}7", "x_7"),
+            ("x y", "x y"),
+            ("12", "12"),
+            ("# x", "#_x"),
+            ("#x", "#x"),
+            ("", ""),
+            (" ", " "),
+        ] {
+            assert_eq!(folded_name(name), folded, "{name}");
+        }
+    }
+}
