@@ -412,6 +412,27 @@ fn keep_largest(sizes: &mut Vec<(u64, u32, SiteId)>, most: usize) {
 mod tests {
     use super::*;
 
+    /// The part of a snapshot that grows with the target: measured 5 ms unoptimized, 1 ms optimized.
+    #[test]
+    fn a_hundred_thousand_sites_are_looked_at_in_little_time() {
+        let mut pages =
+            crate::ledger::pages::PageLedger::new(4096, leakwatch_ebpf::wire::SAMPLE_ALL, 0, false);
+        for site in 0..100_000u32 {
+            for page in 0..u64::from(site % 3 + 1) {
+                pages.touch((u64::from(site) * 4 + page) << 12, SiteId(site), 5);
+            }
+        }
+        let began = Instant::now();
+        let mut sizes: Vec<(u64, u32, SiteId)> =
+            pages.owned().map(|(site, bytes)| (bytes, 1, site)).collect();
+        assert_eq!(sizes.len(), 100_000);
+        keep_largest(&mut sizes, SITES_MOST);
+        let took = began.elapsed();
+        println!("100,000 sites: {took:?}");
+        assert!(took < Duration::from_millis(200), "{took:?}");
+        assert!(sizes.len() == SITES_MOST && sizes.iter().all(|size| size.0 == 3 * 4096));
+    }
+
     #[test]
     fn the_largest_are_kept_however_many_there_are() {
         let mut sizes: Vec<_> = (0..100_000u32)

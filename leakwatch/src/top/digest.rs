@@ -24,6 +24,7 @@ const NICE: i32 = 5;
 pub fn run(snapshots: &Mailbox<Snapshot>, views: &Mailbox<Arc<View>>, by: GroupBy) {
     // Without the right to it, it is as urgent as the rest.
     let _: Result<(), rustix::io::Errno> = rustix::process::setpriority_process(None, NICE);
+    let _close = CloseAtEnd(views);
     let mut digest = Digest::new(by);
     let mut latest: Option<Snapshot> = None;
     loop {
@@ -44,7 +45,15 @@ pub fn run(snapshots: &Mailbox<Snapshot>, views: &Mailbox<Arc<View>>, by: GroupB
             latest = None;
         }
     }
-    views.close();
+}
+
+/// However the views end, whoever shows them is to know.
+struct CloseAtEnd<'a>(&'a Mailbox<Arc<View>>);
+
+impl Drop for CloseAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 struct Digest {

@@ -101,9 +101,14 @@ pub fn run(
                 Taken::Latest(_) | Taken::Closed => return Ok(Quit::of(state)),
                 Taken::Nothing => {}
             }
-            if let Taken::Latest(view) = views.take(Duration::ZERO) {
-                state.update(Event::View(view));
-                drawn = false;
+            match views.take(Duration::ZERO) {
+                Taken::Latest(view) => {
+                    state.update(Event::View(view));
+                    drawn = false;
+                }
+                Taken::Nothing => {}
+                // They are made as long as anybody looks.
+                Taken::Closed => return Err(io::Error::other("the thread that makes views has ended")),
             }
             let patience = if drawn { LOOK_EVERY } else { Duration::ZERO };
             let mut next = input(patience)?;
