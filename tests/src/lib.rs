@@ -37,6 +37,7 @@ pub mod recording;
 pub mod refusal;
 pub mod schema;
 pub mod target;
+pub mod terminal;
 pub mod text;
 pub mod trends;
 pub mod watching;
