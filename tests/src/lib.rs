@@ -22,6 +22,7 @@
 
 pub mod account;
 pub mod allocations;
+pub mod browser;
 pub mod cohorts;
 pub mod cost;
 pub mod daemons;
@@ -36,6 +37,7 @@ pub mod recording;
 pub mod refusal;
 pub mod schema;
 pub mod target;
+pub mod terminal;
 pub mod text;
 pub mod trends;
 pub mod watching;

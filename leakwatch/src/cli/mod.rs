@@ -10,9 +10,11 @@ mod outputs;
 mod progress;
 mod shell;
 mod shell_args;
+mod top_args;
 mod values;
 mod watch_args;
 mod watch_config;
+mod watching_args;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -33,7 +35,7 @@ use crate::report::build;
 use crate::report::model::Recording;
 use crate::target::privileges::Privileges;
 use crate::target::{Candidate, Target, TargetError};
-use crate::{demo, doctor, heap, scan, session, watch};
+use crate::{demo, doctor, heap, scan, session, top, watch};
 
 /// Parses the arguments, runs the command, turns its outcome into an exit status.
 pub fn main() -> ExitCode {
@@ -98,6 +100,17 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
             } else {
                 ExitStatus::Done
             })
+        }
+        Command::Top {
+            selector,
+            window,
+            output,
+        } => {
+            let theme = outputs::theme_of_terminal()?;
+            let prepared = prepare(output)?;
+            let finished = top::run(&window.of(open(selector)?), theme)?;
+            outputs::deliver_live(&prepared, &finished)?;
+            Ok(ExitStatus::Done)
         }
         Command::Heap {
             selector,

@@ -9,7 +9,7 @@ use super::escape::{escape, text_of};
 use super::model::diff::DiffReport;
 use super::model::history::{HistoryReport, ScanReport};
 use super::model::{HeapPicture, Recording};
-use super::{csv, folded, json, pprof, svg, text};
+use super::{csv, folded, html, json, pprof, svg, text};
 
 /// One format of a `T`: the ending chooses it.
 pub struct Format<T> {
@@ -168,6 +168,11 @@ pub const FORMATS: &[Format<Recording>] = &[
         render: |recording, _, to| json::write(recording, to),
     },
     Format {
+        ending: ".html",
+        about: "the report for a browser, one file",
+        render: |recording, options, to| html::write(recording, options, to),
+    },
+    Format {
         ending: ".txt",
         about: "the report as the terminal shows it",
         render: |recording, options, to| recording.write_plain(options, to),
@@ -213,6 +218,14 @@ pub enum OutputError {
         /// Not a source: `reason` tells it already.
         error: io::Error,
     },
+}
+
+impl OutputError {
+    /// Whether something stands there, where only a new file was to be made.
+    #[must_use]
+    pub fn is_there_already(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::AlreadyExists)
+    }
 }
 
 fn endings<T: Rendered>() -> String {
@@ -274,6 +287,28 @@ impl<T: Rendered> Output<T> {
     /// symbolic link put there in between is replaced, not followed.
     pub fn write(&self, what: &T, options: &text::Options) -> Result<(), OutputError> {
         self.refuse_irregular()?;
+        let file = self.filled(what, options)?;
+        self.refuse_irregular()?;
+        file.persist(&self.path)
+            .map_err(|error| self.failed(error.error))?;
+        self.sync_folder();
+        Ok(())
+    }
+
+    /// The same where nothing stands yet: what does, whatever it is, stays, and the error [is that](OutputError::is_there_already).
+    pub fn write_new(&self, what: &T, options: &text::Options) -> Result<(), OutputError> {
+        if std::fs::symlink_metadata(&self.path).is_ok() {
+            return Err(self.failed(io::ErrorKind::AlreadyExists.into()));
+        }
+        self.filled(what, options)?
+            .persist_noclobber(&self.path)
+            .map_err(|error| self.failed(error.error))?;
+        self.sync_folder();
+        Ok(())
+    }
+
+    /// A file beside it with all that is to be in it.
+    fn filled(&self, what: &T, options: &text::Options) -> Result<tempfile::NamedTempFile, OutputError> {
         let mut file = self.temporary()?;
         let filled = (|| {
             let mut buffered = io::BufWriter::with_capacity(256 * 1024, file.as_file_mut());
@@ -283,15 +318,15 @@ impl<T: Rendered> Output<T> {
             file.as_file().sync_all()
         })();
         filled.map_err(|error| self.failed(error))?;
-        self.refuse_irregular()?;
-        file.persist(&self.path)
-            .map_err(|error| self.failed(error.error))?;
+        Ok(file)
+    }
+
+    fn sync_folder(&self) {
         // The name is on the disk only when its folder is. Some file systems cannot sync a folder, and the file is
         // whole either way.
         if let Ok(folder) = std::fs::File::open(self.folder()) {
             let _ = folder.sync_all();
         }
-        Ok(())
     }
 
     fn folder(&self) -> &Path {
@@ -332,6 +367,7 @@ impl<T: Rendered> Output<T> {
                 "no space is left on the disk".to_owned()
             }
             io::ErrorKind::FileTooLarge => "the file is larger than the limit on file sizes".to_owned(),
+            io::ErrorKind::AlreadyExists => "there is something of this name already".to_owned(),
             io::ErrorKind::NotFound => "its folder does not exist".to_owned(),
             io::ErrorKind::PermissionDenied => "its folder may not be written to".to_owned(),
             io::ErrorKind::ReadOnlyFilesystem => "its file system is read-only".to_owned(),
@@ -357,14 +393,22 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
     use io::Read;
     let name = shown(path);
     let failed = |error: io::Error| anyhow::anyhow!("cannot read the recording {name}: {error}");
+    let too_large = || anyhow::anyhow!("{name} is larger than any recording (2 GiB)");
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.is_file() {
+        if metadata.len() > RECORDING_BYTES_MAX {
+            return Err(too_large());
+        }
+        return Ok(json::read_from(file, &name)?);
+    }
+    // A pipe is read once.
     let mut text = Vec::new();
-    std::fs::File::open(path)
-        .map_err(failed)?
-        .take(RECORDING_BYTES_MAX + 1)
+    file.take(RECORDING_BYTES_MAX + 1)
         .read_to_end(&mut text)
         .map_err(failed)?;
     if text.len() as u64 > RECORDING_BYTES_MAX {
-        anyhow::bail!("{name} is larger than any recording (2 GiB)");
+        return Err(too_large());
     }
     Ok(json::read(&text, &name)?)
 }
@@ -420,6 +464,32 @@ mod tests {
     }
 
     #[test]
+    fn a_new_file_takes_nobodys_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let write_new = |name: &str| {
+            let output = Output::<Recording>::new(folder.path().join(name)).unwrap();
+            output.write_new(&sample::full(), &text::Options::default())
+        };
+        write_new("a.json").unwrap();
+        let mode = std::fs::metadata(folder.path().join("a.json"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(folder.path().join("b.json"), "old").unwrap();
+        symlink("nowhere", folder.path().join("c.json")).unwrap();
+        for name in ["a.json", "b.json", "c.json"] {
+            let error = write_new(name).unwrap_err();
+            assert!(error.is_there_already(), "{error}");
+        }
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join("b.json")).unwrap(),
+            "old"
+        );
+        assert_eq!(names(folder.path()), ["a.json", "b.json", "c.json"]);
+    }
+
+    #[test]
     fn links_folders_and_pipes_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("victim");
@@ -460,10 +530,10 @@ mod tests {
 
     #[test]
     fn an_unknown_ending_lists_those_known() {
-        for path in ["out", "out.html", ".json", "dir/", "out.JSON", "a\x1b.x"] {
+        for path in ["out", "out.htm", ".json", "dir/", "out.JSON", "a\x1b.x"] {
             let error = Output::<Recording>::new(path).unwrap_err().to_string();
             assert!(
-                error.contains(".json, .txt, .folded") && !error.contains('\x1b'),
+                error.contains(".json, .html, .txt, .folded") && !error.contains('\x1b'),
                 "{error}"
             );
         }
