@@ -30,6 +30,7 @@ fn every_format_of_a_recording_opens_in_its_reader_and_says_the_same() {
         "r.pb.gz",
         "r.csv",
         "r.series.csv",
+        "r.html",
         "r.txt",
     ];
     let mut arguments = vec!["demo".to_owned(), "-d".to_owned(), "5s".to_owned()];

@@ -8,8 +8,9 @@ use anyhow::Context;
 use super::exit::UsageError;
 use super::printable::printable;
 use super::resolve::Shown;
+use crate::report::formats::Rendered;
 use crate::report::model::Recording;
-use crate::report::output::{self, Output, OutputError, Rendered};
+use crate::report::output::{self, Output, OutputError};
 use crate::report::text;
 use crate::top::{Finished, Theme};
 

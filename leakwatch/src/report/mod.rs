@@ -1,14 +1,15 @@
 //! The recording and its renderings.
 //!
 //! [`model`] is the recording itself; [`build`] makes its parts from what the stages measured; [`json`], [`folded`],
-//! [`svg`], [`html`], [`pprof`], [`csv`] and [`text`] render it; [`output`] knows the formats and writes files. Only `output`
-//! touches the system.
+//! [`svg`], [`html`], [`pprof`], [`csv`] and [`text`] render it; [`formats`] lists them by ending, and [`output`]
+//! writes files. Only `output` touches the system.
 
 pub mod build;
 pub mod csv;
 pub mod escape;
 pub mod flame;
 pub mod folded;
+pub mod formats;
 pub mod html;
 pub mod json;
 pub mod model;

@@ -322,7 +322,8 @@ mod tests {
     use crate::history::service::Service;
     use crate::history::store::{Note, ProcessKey, Row, Store};
     use crate::history::thinning::Retention;
-    use crate::report::output::{Output, Rendered as _};
+    use crate::report::formats::Rendered as _;
+    use crate::report::output::Output;
     use crate::report::text;
 
     const START: i64 = 1_795_751_466_000;

@@ -3,8 +3,8 @@
 //! `first` is the first shape that there was; then the heap came, births, and samples of `/proc` with a trend. A shape of its
 //! own goes here whenever the model gains a section.
 
+use super::formats::{FORMATS, Rendered};
 use super::json;
-use super::output::{FORMATS, Rendered};
 use super::text;
 
 const OLDER: [(&str, &[u8]); 4] = [
