@@ -28,6 +28,7 @@ pub mod symbolize;
 pub mod report;
 
 pub mod session;
+pub mod top;
 
 pub mod history;
 pub mod scan;

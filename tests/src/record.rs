@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::programs;
 use crate::recording::Recording;
 use crate::target::{Target, Truth};
+use crate::{programs, schema};
 
 /// How long leakwatch may take to attach or to report. Generous: it only bounds a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -288,6 +288,8 @@ impl Outcome {
     pub fn recording(&self) -> Recording {
         assert!(self.status.success(), "leakwatch failed: {self}");
         let text = self.text_of("x.json");
+        schema::recording(&text)
+            .unwrap_or_else(|problem| panic!("x.json breaks docs/recording.schema.json: {problem}\n{self}"));
         Recording::parse(&text)
             .unwrap_or_else(|problem| panic!("x.json breaks the schema: {problem}\n{self}"))
     }

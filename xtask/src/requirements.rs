@@ -72,6 +72,11 @@ const REQUIREMENTS: &[Requirement] = &[
         present: || Path::new("/usr/share/fonts/truetype/dejavu").is_dir(),
     },
     Requirement {
+        what: "go tool pprof",
+        package: "golang-go",
+        present: || on_path("go"),
+    },
+    Requirement {
         what: "unshare and setpriv",
         package: "util-linux",
         present: || on_path("unshare") && on_path("setpriv"),

@@ -48,11 +48,15 @@ const FELT_LEAST: f64 = 6.0;
 pub const NO_BUDGET: f64 = 1e6;
 /// With the probes staying, the budget is looked at so often in a window.
 const LOOKS: u32 = 20;
+/// Of a window that somebody is to end so much is always still to come. What may be spent in it is shared out over it: so
+/// whenever the end comes, no more was spent than the window and as long again could have had.
+const TO_COME: Duration = Duration::from_secs(30);
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    pub window: Duration,
+    /// `None`: until somebody ends it.
+    pub window: Option<Duration>,
     /// Of the target's processor time.
     pub fraction: f64,
     pub cost: HitCost,
@@ -156,25 +160,31 @@ impl Bursts {
         (self.plan.fraction < NO_BUDGET).then(|| self.budget(now, processor))
     }
 
+    /// How long the window will have been.
+    fn window(&self, now: Duration) -> Duration {
+        self.plan.window.unwrap_or(now.saturating_add(TO_COME))
+    }
+
     /// As far as `processor`, the target's processor time until `now`, tells.
     fn budget(&self, now: Duration, processor: Duration) -> f64 {
-        let window = self.plan.window.as_secs_f64();
+        let window = self.window(now).as_secs_f64();
         let expected = processor.as_secs_f64() * window / now.as_secs_f64().max(LOOK.0.as_secs_f64());
         (self.plan.fraction * expected).max(LEAST * window)
     }
 
     /// What to do at `now` of the window, when the target has used `processor` since its start.
     pub fn next(&mut self, now: Duration, processor: Duration) -> Step {
-        if now >= self.plan.window {
+        let window = self.window(now);
+        if now >= window {
             return Step::Done;
         }
-        let look = (self.plan.window / LOOKS)
-            .clamp(LOOK.0, LOOK.1)
-            .min(self.plan.window / 10);
+        // What is planned at once.
+        let planned = self.plan.window.unwrap_or(TO_COME);
+        let look = (planned / LOOKS).clamp(LOOK.0, LOOK.1).min(planned / 10);
         if now < look && self.plan.fraction < NO_BUDGET {
             return Step::Wait { until: look };
         }
-        let left = self.plan.window - now;
+        let left = window - now;
         let budget = self.budget(now, processor);
         let funds = budget - self.spent();
         if self.bursts == 0 {
@@ -185,7 +195,7 @@ impl Bursts {
         let price = self.price();
         if price * left.as_secs_f64() * 1.1 <= funds {
             // Only what this part of the window has a right to: what rises after it must be paid for as well.
-            let length = (self.plan.window / LOOKS).max(SHORTEST).min(left);
+            let length = (planned / LOOKS).max(SHORTEST).min(left);
             let share = funds * (length.as_secs_f64() / left.as_secs_f64());
             self.staying = true;
             self.next = None;
@@ -208,7 +218,7 @@ impl Bursts {
         // What there is time for in all, and for each.
         let (time, room) = if price > ((FELT - 1.0) * usage).max(FELT_PRICE) {
             let least = self.attach_most + SHORTEST.as_secs_f64();
-            let share = TIME_PART * self.plan.fraction * self.plan.window.as_secs_f64();
+            let share = TIME_PART * self.plan.fraction * window.as_secs_f64();
             let time = share.max(FELT_LEAST * least) - self.disturbed;
             (time, (time / least).floor())
         } else {
@@ -219,7 +229,7 @@ impl Bursts {
             // The target may still come to use more, and be owed more.
             self.next = None;
             return Step::Wait {
-                until: self.plan.window.min(now + self.plan.window / LOOKS),
+                until: window.min(now + planned / LOOKS),
             };
         }
         let piece = left.as_secs_f64() / bursts;
@@ -230,7 +240,7 @@ impl Bursts {
             Some(start) => start,
             None => now + Duration::from_secs_f64((piece - length).max(0.0) * self.draw()),
         };
-        let start = start.min(self.plan.window);
+        let start = start.min(window);
         self.next = Some(start);
         if start > now {
             return Step::Wait { until: start };

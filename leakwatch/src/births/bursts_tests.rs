@@ -52,14 +52,19 @@ struct Course {
     always: bool,
 }
 
+fn run(target: &Target, window: f64, fraction: f64, seed: u64) -> Course {
+    run_plan(target, Some(window), window, fraction, seed)
+}
+
+/// Ends at `end`, planned or not.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "of the size of a test"
 )]
-fn run(target: &Target, window: f64, fraction: f64, seed: u64) -> Course {
+fn run_plan(target: &Target, window: Option<f64>, end: f64, fraction: f64, seed: u64) -> Course {
     let mut bursts = Bursts::new(Plan {
-        window: Duration::from_secs_f64(window),
+        window: window.map(Duration::from_secs_f64),
         fraction,
         cost: COST,
         seed,
@@ -69,7 +74,8 @@ fn run(target: &Target, window: f64, fraction: f64, seed: u64) -> Course {
     let each = (COST.plain + COST.sampled).as_secs_f64();
     for _ in 0..100_000 {
         let processor = Duration::from_secs_f64(target.threads * now);
-        match bursts.next(Duration::from_secs_f64(now), processor) {
+        let step = bursts.next(Duration::from_secs_f64(now), processor);
+        match if now >= end { Step::Done } else { step } {
             Step::Done => {
                 course.processor = target.threads * now;
                 course.spent = bursts.spent();
@@ -116,10 +122,7 @@ fn run(target: &Target, window: f64, fraction: f64, seed: u64) -> Course {
             }
         }
     }
-    panic!(
-        "it does not end: {now} of {window}, {} bursts",
-        course.bursts.len()
-    );
+    panic!("it does not end: {now} of {end}, {} bursts", course.bursts.len());
 }
 
 proptest! {
@@ -156,6 +159,28 @@ proptest! {
         prop_assert!(
             course.watched > 29.0 || course.spent > 0.5 * budget || course.disturbed > 0.5 * 0.006 * 30.0,
             "{target:?}: watched {} s, {} of {budget}, {:?}", course.watched, course.spent, course.bursts
+        );
+    }
+}
+
+proptest! {
+    /// Whenever somebody ends it, what was spent is what so long a window may have, and what half a minute more may.
+    #[test]
+    fn the_budget_of_an_open_window_holds(
+        calls in (1.0f64..7.5).prop_map(|power| 10f64.powf(power)),
+        threads in 0.2f64..16.0,
+        end in 5.0f64..400.0,
+        seed: u64,
+    ) {
+        let target = Target { calls, threads, change: (0.0, 1.0) };
+        let course = run_plan(&target, None, end, 0.01, seed);
+        let budget = 0.01 * threads * (end + 30.0);
+        let idle = target.hits(0.0, COMING_AND_GOING, COST.idle.as_secs_f64()) * COST.idle.as_secs_f64();
+        prop_assert!(course.spent <= budget + 1.05 * idle + 1e-4, "{target:?} {} of {budget}, idle {idle}", course.spent);
+        prop_assert!(
+            end < 60.0 || course.watched > 0.9 * end || course.spent > 0.4 * 0.01 * threads * end
+                || course.disturbed > 0.4 * 0.006 * end,
+            "{target:?}: watched {} s of {end}, {} of {budget}, {:?}", course.watched, course.spent, course.bursts
         );
     }
 }

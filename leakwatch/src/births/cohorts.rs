@@ -9,12 +9,16 @@
 //! Between stretches a candidate may be freed and its address be given to another block of the same size. Such a block
 //! is told by its content, where it can be, and by the births that later stretches see.
 
+mod checked;
+
 use std::collections::{BTreeMap, HashMap};
 
 use leakwatch_ebpf::wire::block_in_sample;
 
 use super::table::{Births, Facts, Losses};
 use crate::ledger::SiteId;
+
+pub use checked::Checked;
 
 /// How many words of a block are remembered.
 pub const WORDS: usize = 8;

@@ -1,9 +1,10 @@
-//! Births of blocks: when they are watched ([`bursts`]), what that costs ([`cost`]), how much of the
-//! window that is ([`extent`]) and which were seen ([`table`]).
+//! Births of blocks: when they are watched ([`bursts`]) and looked at again ([`checks`]), what that costs ([`cost`]), how much
+//! of the window that is ([`extent`]) and which were seen ([`table`]).
 //!
 //! No IO and no clock: times and counts come in as values, as of the kernel side in [`crate::probe::allocs`].
 
 pub mod bursts;
+pub mod checks;
 pub mod cohorts;
 pub mod cost;
 pub mod extent;
@@ -15,6 +16,7 @@ mod bursts_tests;
 mod cohorts_tests;
 
 pub use bursts::{Bursts, LEEWAY, NO_BUDGET, Plan, Spent, Step};
+pub use checks::Checks;
 pub use cohorts::{Cohorts, Fate, Look, Seen};
 pub use cost::{HitCost, Hits};
 pub use extent::Extent;

@@ -5,13 +5,16 @@ pub mod exit;
 pub mod printable;
 pub mod resolve;
 
+mod diff_args;
 mod outputs;
 mod progress;
 mod shell;
 mod shell_args;
+mod top_args;
 mod values;
 mod watch_args;
 mod watch_config;
+mod watching_args;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -32,7 +35,7 @@ use crate::report::build;
 use crate::report::model::Recording;
 use crate::target::privileges::Privileges;
 use crate::target::{Candidate, Target, TargetError};
-use crate::{demo, doctor, heap, scan, session, watch};
+use crate::{demo, doctor, heap, scan, session, top, watch};
 
 /// Parses the arguments, runs the command, turns its outcome into an exit status.
 pub fn main() -> ExitCode {
@@ -98,6 +101,17 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
                 ExitStatus::Done
             })
         }
+        Command::Top {
+            selector,
+            window,
+            output,
+        } => {
+            let theme = outputs::theme_of_terminal()?;
+            let prepared = prepare(output)?;
+            let finished = top::run(&window.of(open(selector)?), theme)?;
+            outputs::deliver_live(&prepared, &finished)?;
+            Ok(ExitStatus::Done)
+        }
         Command::Heap {
             selector,
             force,
@@ -110,6 +124,17 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
         Command::Report { file, output } => {
             let outputs = Outputs::check(output.files, output.shown)?;
             outputs.deliver(&outputs::read_recording(&file)?)?;
+            Ok(ExitStatus::Done)
+        }
+        Command::Diff {
+            before,
+            after,
+            output,
+        } => {
+            let outputs = Outputs::check(output.files, output.shown)?;
+            let before = outputs::read_recording(&before)?;
+            let after = outputs::read_recording(&after)?;
+            outputs.deliver(&build::diff::diff(&before, &after)?)?;
             Ok(ExitStatus::Done)
         }
         Command::Watch {

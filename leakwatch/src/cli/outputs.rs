@@ -6,10 +6,12 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::exit::UsageError;
+use super::printable::printable;
 use super::resolve::Shown;
 use crate::report::model::Recording;
 use crate::report::output::{self, Output, OutputError, Rendered};
 use crate::report::text;
+use crate::top::{Finished, Theme};
 
 /// Width of the report where stdout is no terminal, in columns.
 const WIDTH: usize = 80;
@@ -71,6 +73,55 @@ fn on_stdout(base: &text::Options) -> text::Options {
         colour: terminal,
         ..base.clone()
     }
+}
+
+/// Whether there is a terminal to draw on, and how it wants to look.
+pub fn theme_of_terminal() -> anyhow::Result<Theme> {
+    if !std::io::stdout().is_terminal() {
+        return Err(UsageError(
+            "top draws on a terminal, and stdout is none: use `leakwatch record`, or give it a terminal"
+                .to_owned(),
+        )
+        .into());
+    }
+    Ok(Theme {
+        colour: wants_colour(std::env::var_os("NO_COLOR")),
+    })
+}
+
+/// `NO_COLOR` says no where it is there and not empty.
+fn wants_colour(no_color: Option<std::ffi::OsString>) -> bool {
+    no_color.is_none_or(|value| value.is_empty())
+}
+
+/// Prints the report of what was watched live, writes each file, and the one that was asked for meanwhile.
+pub fn deliver_live(outputs: &Outputs<Recording>, finished: &Finished) -> anyhow::Result<()> {
+    // The last chance of it: first, and whatever becomes of the others.
+    let saved = finished
+        .save
+        .as_deref()
+        .map(|name| save(&finished.recording, name));
+    outputs.deliver(&finished.recording)?;
+    if let Some(saved) = saved {
+        let mut stderr = std::io::stderr();
+        let _ = writeln!(stderr, "leakwatch: the recording is in {}", printable(&saved?));
+    }
+    Ok(())
+}
+
+/// Writes a recording to a new file; where there is something of that name by now, to one of a similar name. That name.
+fn save(recording: &Recording, name: &str) -> anyhow::Result<String> {
+    let (stem, ending) = name.rsplit_once('.').unwrap_or((name, "json"));
+    let others = (2..100).map(|number| format!("{stem}-{number}.{ending}"));
+    let mut last = None;
+    for name in std::iter::once(name.to_owned()).chain(others) {
+        match Output::<Recording>::new(&name)?.write_new(recording, &text::Options::default()) {
+            Ok(()) => return Ok(name),
+            Err(error) if error.is_there_already() => last = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(last.map_or_else(|| anyhow::anyhow!("cannot write {name}"), Into::into))
 }
 
 /// Reads a recording that `record -o x.json` wrote.

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{
-    AllocsArgument, Arguments, CensusArgument, CommandArguments, DemoArguments, FaultsArgument,
-    GroupByArgument, HeapArguments, OutputArguments, RecordArguments, SelectorArguments,
+    Arguments, CommandArguments, DemoArguments, GroupByArgument, HeapArguments, OutputArguments,
+    RecordArguments, SelectorArguments,
 };
 use super::exit::UsageError;
 use super::printable::printable;
+use super::top_args::TopArguments;
 use super::watch_args::{WatchArguments, WatchCensus};
 use super::watch_config::{self, Config, Said};
+use super::watching_args::{AllocsArgument, CensusArgument, FaultsArgument, WatchingArguments};
 use crate::history::service::kept_name;
 use crate::history::thinning::Retention;
 use crate::report::build::history::Wanted;
@@ -31,6 +33,11 @@ pub enum Command {
         fail_on_leak: bool,
         output: Output,
     },
+    Top {
+        selector: Selector,
+        window: Window,
+        output: Output,
+    },
     Heap {
         selector: Selector,
         /// Although much is swapped out.
@@ -39,6 +46,11 @@ pub enum Command {
     },
     Report {
         file: PathBuf,
+        output: Output,
+    },
+    Diff {
+        before: PathBuf,
+        after: PathBuf,
         output: Output,
     },
     /// Boxed, being much larger than the others.
@@ -85,6 +97,8 @@ pub enum Selector {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Window {
     pub duration: Duration,
+    /// Until somebody ends it.
+    pub open_ended: bool,
     pub stack_bytes: u32,
     pub ring_bytes: u32,
     pub sample_budget: u32,
@@ -105,6 +119,7 @@ impl Window {
         RecordOptions {
             target,
             duration: self.duration,
+            open_ended: self.open_ended,
             stack_bytes: self.stack_bytes,
             ring_bytes: self.ring_bytes,
             sample_budget: self.sample_budget,
@@ -144,10 +159,16 @@ impl Command {
     pub fn resolve(arguments: Arguments) -> Result<Self, UsageError> {
         Ok(match arguments.command {
             CommandArguments::Record(record) => resolve_record(record)?,
+            CommandArguments::Top(top) => resolve_top(top)?,
             CommandArguments::Heap(heap) => resolve_heap(heap)?,
             CommandArguments::Report(report) => Self::Report {
                 file: report.file,
                 output: resolve_output(report.output, report.top, report.min_bytes)?,
+            },
+            CommandArguments::Diff(diff) => Self::Diff {
+                before: diff.before,
+                after: diff.after,
+                output: output_of(diff.outputs, diff.top, diff.min_bytes, diff.verbose)?,
             },
             CommandArguments::Watch(watch) => resolve_watch(*watch)?,
             CommandArguments::History(history) => Self::History {
@@ -201,21 +222,44 @@ fn resolve_record(record: RecordArguments) -> Result<Command, UsageError> {
         selector: resolve_selector(record.selector)?,
         fail_on_leak: record.fail_on_leak,
         window: Window {
-            duration: record.duration,
-            stack_bytes: record.stack_bytes,
-            ring_bytes: record.ring_bytes,
-            sample_budget: record.sample_budget,
-            faults: record.faults.into(),
-            census: record.census.into(),
-            allocs: record.allocs.into(),
-            allocs_budget: record.allocs_budget,
-            follow_children: record.children,
-            group_by: record.group_by.into(),
             dump_ledger: record.dump_ledger,
             record_changes: record.record_changes,
+            ..window_of(record.watching, record.duration, record.group_by)
         },
         output: resolve_output(record.output, record.top, record.min_bytes)?,
     })
+}
+
+/// By which what it costs is measured where nobody has said when it ends.
+const OPEN_WINDOW: Duration = Duration::from_secs(30);
+
+fn resolve_top(top: TopArguments) -> Result<Command, UsageError> {
+    Ok(Command::Top {
+        selector: resolve_selector(top.selector)?,
+        window: Window {
+            open_ended: top.duration.is_none(),
+            ..window_of(top.watching, top.duration.unwrap_or(OPEN_WINDOW), top.group_by)
+        },
+        output: resolve_output(top.output, top.top, 0)?,
+    })
+}
+
+fn window_of(watching: WatchingArguments, duration: Duration, group_by: GroupByArgument) -> Window {
+    Window {
+        duration,
+        open_ended: false,
+        stack_bytes: watching.stack_bytes,
+        ring_bytes: watching.ring_bytes,
+        sample_budget: watching.sample_budget,
+        faults: watching.faults.into(),
+        census: watching.census.into(),
+        allocs: watching.allocs.into(),
+        allocs_budget: watching.allocs_budget,
+        follow_children: watching.children,
+        group_by: group_by.into(),
+        dump_ledger: None,
+        record_changes: None,
+    }
 }
 
 /// As long as most services need to warm up.
@@ -293,6 +337,7 @@ fn resolve_demo(demo: DemoArguments) -> Result<Command, UsageError> {
     Ok(Command::Demo {
         window: Window {
             duration: demo.duration,
+            open_ended: false,
             stack_bytes: 32 * 1024,
             ring_bytes: 64 * 1024 * 1024,
             sample_budget: SAMPLE_BUDGET,

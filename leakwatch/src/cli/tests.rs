@@ -26,6 +26,7 @@ fn defaults_of_record() {
             selector: Selector::Pid(4242),
             window: Window {
                 duration: Duration::from_secs(10),
+                open_ended: false,
                 stack_bytes: 32 * 1024,
                 ring_bytes: 64 * 1024 * 1024,
                 sample_budget: 2000,
@@ -95,6 +96,7 @@ fn every_option_of_record_arrives() {
             selector: Selector::Name("redis-server".to_owned()),
             window: Window {
                 duration: Duration::from_secs(300),
+                open_ended: false,
                 stack_bytes: 8192,
                 ring_bytes: 1 << 20,
                 sample_budget: 500,
@@ -309,6 +311,7 @@ fn wrong_command_lines_are_one_line_each() {
         refusal(&["leakwatch", "heap", "-p", "redis"]),
         refusal(&["leakwatch", "top"]),
         refusal(&["leakwatch", "report"]),
+        refusal(&["leakwatch", "diff", "a.json"]),
         refusal(&["leakwatch", "demo", "-d", "10m"]),
         refusal(&["leakwatch", "watch"]),
         refusal(&["leakwatch", "watch", "-p", "1", "--every", "1ms"]),

@@ -175,7 +175,7 @@ impl RankedSite {
 pub fn rank(facts: Vec<SiteFacts>, by: GroupBy, window_seconds: f64) -> Vec<RankedSite> {
     let mut groups: BTreeMap<Vec<String>, Vec<SiteFacts>> = BTreeMap::new();
     for site in facts {
-        groups.entry(key(&site.frames, by)).or_default().push(site);
+        groups.entry(group_key(&site.frames, by)).or_default().push(site);
     }
     let mut rows: Vec<RankedSite> = groups
         .into_values()
@@ -208,7 +208,9 @@ fn rate(row: &RankedSite, window_seconds: f64) -> Option<f64> {
     Some(slope + over_window(survivors).unwrap_or(0.0))
 }
 
-fn key(frames: &[SymbolizedFrame], by: GroupBy) -> Vec<String> {
+/// What makes two stacks one row.
+#[must_use]
+pub fn group_key(frames: &[SymbolizedFrame], by: GroupBy) -> Vec<String> {
     let at = culprit(frames).unwrap_or(0);
     let name = |frame: &SymbolizedFrame| {
         let module = frame.module.as_deref().unwrap_or_default();

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::escape::{escape, text_of};
+use super::model::diff::DiffReport;
 use super::model::history::{HistoryReport, ScanReport};
 use super::model::{HeapPicture, Recording};
 use super::{csv, folded, html, json, pprof, svg, text};
@@ -74,6 +75,43 @@ impl Rendered for ScanReport {
         text::render_scan(self, options)
     }
 }
+
+impl Rendered for DiffReport {
+    const FORMATS: &'static [Format<Self>] = DIFF_FORMATS;
+
+    fn text(&self, options: &text::Options) -> String {
+        text::render_diff(self, options)
+    }
+}
+
+/// Those of a comparison.
+pub const DIFF_FORMATS: &[Format<DiffReport>] = &[
+    Format {
+        ending: ".json",
+        about: "every figure",
+        render: |report, _, to| json::write_any(report, to),
+    },
+    Format {
+        ending: ".txt",
+        about: "the text as the terminal shows it",
+        render: |report, options, to| report.write_plain(options, to),
+    },
+    Format {
+        ending: ".folded",
+        about: "folded stacks with two rates, for differential flame graphs",
+        render: |report, _, to| to.write_all(folded::render_diff(report).as_bytes()),
+    },
+    Format {
+        ending: ".svg",
+        about: "a flame graph of the rates after, coloured by what changed",
+        render: |report, _, to| svg::write_diff(report, to),
+    },
+    Format {
+        ending: ".csv",
+        about: "a line for each call site",
+        render: |report, _, to| csv::diff::write(report, to),
+    },
+];
 
 /// Those of a history.
 pub const HISTORY_FORMATS: &[Format<HistoryReport>] = &[
@@ -182,6 +220,14 @@ pub enum OutputError {
     },
 }
 
+impl OutputError {
+    /// Whether something stands there, where only a new file was to be made.
+    #[must_use]
+    pub fn is_there_already(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::AlreadyExists)
+    }
+}
+
 fn endings<T: Rendered>() -> String {
     T::FORMATS
         .iter()
@@ -241,6 +287,28 @@ impl<T: Rendered> Output<T> {
     /// symbolic link put there in between is replaced, not followed.
     pub fn write(&self, what: &T, options: &text::Options) -> Result<(), OutputError> {
         self.refuse_irregular()?;
+        let file = self.filled(what, options)?;
+        self.refuse_irregular()?;
+        file.persist(&self.path)
+            .map_err(|error| self.failed(error.error))?;
+        self.sync_folder();
+        Ok(())
+    }
+
+    /// The same where nothing stands yet: what does, whatever it is, stays, and the error [is that](OutputError::is_there_already).
+    pub fn write_new(&self, what: &T, options: &text::Options) -> Result<(), OutputError> {
+        if std::fs::symlink_metadata(&self.path).is_ok() {
+            return Err(self.failed(io::ErrorKind::AlreadyExists.into()));
+        }
+        self.filled(what, options)?
+            .persist_noclobber(&self.path)
+            .map_err(|error| self.failed(error.error))?;
+        self.sync_folder();
+        Ok(())
+    }
+
+    /// A file beside it with all that is to be in it.
+    fn filled(&self, what: &T, options: &text::Options) -> Result<tempfile::NamedTempFile, OutputError> {
         let mut file = self.temporary()?;
         let filled = (|| {
             let mut buffered = io::BufWriter::with_capacity(256 * 1024, file.as_file_mut());
@@ -250,15 +318,15 @@ impl<T: Rendered> Output<T> {
             file.as_file().sync_all()
         })();
         filled.map_err(|error| self.failed(error))?;
-        self.refuse_irregular()?;
-        file.persist(&self.path)
-            .map_err(|error| self.failed(error.error))?;
+        Ok(file)
+    }
+
+    fn sync_folder(&self) {
         // The name is on the disk only when its folder is. Some file systems cannot sync a folder, and the file is
         // whole either way.
         if let Ok(folder) = std::fs::File::open(self.folder()) {
             let _ = folder.sync_all();
         }
-        Ok(())
     }
 
     fn folder(&self) -> &Path {
@@ -299,6 +367,7 @@ impl<T: Rendered> Output<T> {
                 "no space is left on the disk".to_owned()
             }
             io::ErrorKind::FileTooLarge => "the file is larger than the limit on file sizes".to_owned(),
+            io::ErrorKind::AlreadyExists => "there is something of this name already".to_owned(),
             io::ErrorKind::NotFound => "its folder does not exist".to_owned(),
             io::ErrorKind::PermissionDenied => "its folder may not be written to".to_owned(),
             io::ErrorKind::ReadOnlyFilesystem => "its file system is read-only".to_owned(),
@@ -392,6 +461,32 @@ mod tests {
         write(&path).unwrap();
         assert_eq!(std::fs::read_to_string(other_name).unwrap(), "old");
         assert_eq!(read(&path).unwrap(), sample::full());
+    }
+
+    #[test]
+    fn a_new_file_takes_nobodys_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let write_new = |name: &str| {
+            let output = Output::<Recording>::new(folder.path().join(name)).unwrap();
+            output.write_new(&sample::full(), &text::Options::default())
+        };
+        write_new("a.json").unwrap();
+        let mode = std::fs::metadata(folder.path().join("a.json"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(folder.path().join("b.json"), "old").unwrap();
+        symlink("nowhere", folder.path().join("c.json")).unwrap();
+        for name in ["a.json", "b.json", "c.json"] {
+            let error = write_new(name).unwrap_err();
+            assert!(error.is_there_already(), "{error}");
+        }
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join("b.json")).unwrap(),
+            "old"
+        );
+        assert_eq!(names(folder.path()), ["a.json", "b.json", "c.json"]);
     }
 
     #[test]

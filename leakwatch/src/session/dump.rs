@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::watch::State;
+use super::state::State;
 use crate::ledger::{Backing, Owner};
 
 /// Writes one JSON object a line: `start`, `end`, `protection` (`PROT_*` bits), `backing`, `owner`, `process`.

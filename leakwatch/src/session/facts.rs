@@ -7,7 +7,7 @@ use super::heap::WatchedHeap;
 use super::keepers::{Live, LiveAndHeap, mapping_sites, page_sites, went_with_its_process};
 use super::pages::is_heap;
 use super::process::{Process, page_bytes};
-use super::watch::State;
+use super::state::State;
 use crate::diagnose::rank::SiteFacts;
 use crate::diagnose::reconcile::{Found, Part, Reason, Rest, parts, reconcile};
 use crate::ledger::SiteId;

@@ -11,8 +11,9 @@ use super::facts::{Facts, Names};
 use super::pages::{grown, union};
 use super::process::{Measure, monotonic_ns};
 use super::sampling::Sampling;
+use super::state::State;
 use super::verdict::{self, Measured};
-use super::watch::{State, Watch};
+use super::watch::Watch;
 use super::{RecordOptions, losses, trends};
 use crate::diagnose::rank::rank;
 use crate::diagnose::reconcile::reconcile;
@@ -45,7 +46,7 @@ pub(super) fn close(watch: &mut Watch, options: &RecordOptions) -> Result<()> {
     }
     for pid in watch.living() {
         let root = watch.state.root().clone();
-        let window = options.duration;
+        let window = watch.state.window();
         let end = watch.drain_while(move || Measure::take(&root, pid, window, false))?;
         watch.drain_rest();
         if let Some(process) = watch.state.processes.get_mut(&pid)
@@ -214,14 +215,17 @@ struct Usage {
     peak_rss_bytes: Option<u64>,
 }
 
+/// The processor time of all threads of leakwatch.
+pub(super) fn own_processor() -> Duration {
+    let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(clock).unwrap_or_default()
+}
+
 impl Usage {
     fn own() -> Self {
         let status = crate::sampler::totals::read_status(&ProcRoot::default(), std::process::id()).ok();
-        let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let seconds = u64::try_from(clock.tv_sec).ok().map(Duration::from_secs);
-        let nanoseconds = u64::try_from(clock.tv_nsec).ok().map(Duration::from_nanos);
         Self {
-            cpu_seconds: seconds.zip(nanoseconds).map(|(s, n)| (s + n).as_secs_f64()),
+            cpu_seconds: Some(own_processor().as_secs_f64()),
             peak_rss_bytes: status.and_then(|status| status.peak_rss),
         }
     }

@@ -192,7 +192,7 @@ impl Watch {
         options: &RecordOptions,
         watched: Vec<u64>,
     ) -> anyhow::Result<Option<Result<Taken, String>>> {
-        let (choice, window) = (options.census, options.duration);
+        let (choice, window) = (options.census, self.state.window());
         if choice == CensusChoice::Never {
             return Ok(None);
         }

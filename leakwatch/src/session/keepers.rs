@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::facts::{Names, whole};
 use super::process::{Process, page_bytes};
-use super::watch::State;
+use super::state::State;
 use crate::diagnose::rank::{Evidence, SiteFacts, Via, sum_series};
 use crate::ledger::pages::Estimate;
 use crate::ledger::pages::settle::Settled;

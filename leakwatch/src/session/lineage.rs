@@ -1,7 +1,7 @@
 //! Processes come and go: forks, execs, exits.
 
 use super::process::{Measure, Process, anonymous_of};
-use super::watch::State;
+use super::state::State;
 use crate::probe::Event;
 use crate::report::model::EndedBy;
 use crate::sampler::totals;
@@ -34,7 +34,7 @@ impl State {
         process.set_start(Measure::at_birth(
             &self.root,
             child,
-            self.window,
+            self.window(),
             self.sampling.is_some(),
         ));
         self.processes.insert(child, process);
@@ -66,7 +66,7 @@ impl State {
                     process.set_start(Measure::at_birth(
                         &self.root,
                         pid,
-                        self.window,
+                        self.window(),
                         self.sampling.is_some(),
                     ));
                     self.processes.insert(pid, process);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use leakwatch_ebpf::wire::Counter;
 
 use super::facts::Facts;
-use super::watch::State;
+use super::state::State;
 use crate::ledger::Losses as LedgerLosses;
 use crate::ledger::pages::PageLosses;
 use crate::probe::Counts;

@@ -1,7 +1,8 @@
 //! One recording, from attach to report: the only place that knows every stage.
 //!
-//! `watch` is the window, `process` one process in it, `pages` its pages, `lineage` how processes come and go,
+//! `watch` is the window, `state` what its events change, `process` one process in it, `pages` its pages, `lineage` how processes come and go,
 //! `translate` what events mean, `sampling` how many of them there are, `births` the blocks that the target takes,
+//! `live` what is shown meanwhile,
 //! `finish` what becomes of them: `keepers` is a process's call sites, `survivors` those of the blocks that stayed,
 //! `facts` all of them with their accounts, `verdict` what all of it amounts to.
 
@@ -13,6 +14,7 @@ mod finish;
 mod heap;
 mod keepers;
 mod lineage;
+pub mod live;
 mod losses;
 mod pages;
 mod priority;
@@ -22,6 +24,7 @@ mod samples;
 mod sampling;
 mod series;
 mod sites;
+mod state;
 mod survivors;
 mod translate;
 mod trends;
@@ -29,10 +32,12 @@ mod verdict;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use leakwatch_ebpf::wire::SAMPLE_ALL;
+use tokio::sync::Notify;
 
 use crate::probe::{Probe, ProbeOptions, SelfTest};
 use crate::report::model::Recording;
@@ -48,7 +53,8 @@ pub use heap::CensusChoice;
 
 use priority::Priority;
 use process::{Measure, Process};
-use watch::{Signals, State, Watch};
+use state::State;
+use watch::{Signals, Watch};
 
 /// How long the self-test waits for its event: a busy machine may let it wait, a broken path never brings it.
 const SELF_TEST_PATIENCE: Duration = Duration::from_secs(5);
@@ -57,7 +63,10 @@ const SELF_TEST_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct RecordOptions {
     pub target: Target,
+    /// How long to watch. Of an open-ended recording: what its costs are measured by, until it has gone on for longer.
     pub duration: Duration,
+    /// Until somebody ends it.
+    pub open_ended: bool,
     /// The most stack that an event carries, in bytes.
     pub stack_bytes: u32,
     /// Size of the ring buffer, in bytes: a power of two, whole pages.
@@ -77,6 +86,13 @@ pub struct RecordOptions {
     pub record_changes: Option<PathBuf>,
 }
 
+impl RecordOptions {
+    /// When the window is to end by itself.
+    fn ends_after(&self) -> Option<Duration> {
+        (!self.open_ended).then_some(self.duration)
+    }
+}
+
 /// How a recording tells the user that it goes on.
 pub trait Progress {
     /// The programs are attached; attaching took this long.
@@ -87,6 +103,14 @@ pub trait Progress {
     fn note(&mut self, line: &str);
     /// The window has ended.
     fn done(&mut self);
+    /// Who is shown once a second how things stand.
+    fn viewer(&mut self) -> Option<&mut dyn live::Viewer> {
+        None
+    }
+    /// What ends the window when it is notified. Who has it also has the signals, and keeps them when the window has ended.
+    fn stop(&self) -> Option<Arc<Notify>> {
+        None
+    }
 }
 
 /// Records the target for the window.
@@ -171,7 +195,9 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
     };
     // From here on a second Ctrl-C is the default again: it ends leakwatch at once.
     drop(runtime);
-    default_interrupt();
+    if progress.stop().is_none() {
+        default_signals(&[libc::SIGINT, libc::SIGTERM]);
+    }
     finish::close(&mut watch, options)?;
     progress.done();
     let _modest = Priority::modest();
@@ -184,9 +210,9 @@ pub fn record(options: &RecordOptions, progress: &mut dyn Progress) -> Result<Re
     Ok(finish::recording(watch, options, &recorded))
 }
 
-/// tokio leaves its handler installed when it goes, and the signal would do nothing.
-fn default_interrupt() {
-    for signal in [libc::SIGINT, libc::SIGTERM] {
+/// Lets signals do what they do to any program. tokio leaves its handler installed when it goes, and they would do nothing.
+pub fn default_signals(signals: &[libc::c_int]) {
+    for &signal in signals {
         // SAFETY: SIG_DFL is a valid disposition, and no handler of ours refers to memory that goes away.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }

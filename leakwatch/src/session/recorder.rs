@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::watch::State;
+use super::state::State;
 use crate::ledger::{Change, Region, SiteId};
 
 /// One line.

@@ -45,7 +45,7 @@ impl Point {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Series {
     points: Vec<Point>,
     /// log2 of the samples for one point.

@@ -6,7 +6,7 @@ use super::births::BirthWatch;
 use super::facts::Names;
 use super::heap::WatchedHeap;
 use super::keepers::threads;
-use super::watch::State;
+use super::state::State;
 use crate::births::Extent;
 use crate::births::cohorts::{Class, Fate, Look, Outcome};
 use crate::census::memory::ProcessMemory;

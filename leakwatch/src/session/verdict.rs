@@ -10,8 +10,8 @@ use super::heap::WatchedHeap;
 use super::process::{Measure, anonymous_of};
 use super::sampling::Sampling;
 use super::series::Point;
+use super::state::State;
 use super::survivors::Survivors;
-use super::watch::State;
 use crate::diagnose::rank::RankedSite;
 use crate::diagnose::trend::Trend;
 use crate::diagnose::verdict::{self, BirthFacts, Counts, Facts, Goes, LossFacts, Room, Verdict};
@@ -104,7 +104,7 @@ fn births(survivors: &Survivors) -> BirthFacts {
 }
 
 /// Of the first and the last sample that has each.
-fn counts(points: &[Point]) -> Counts {
+pub(super) fn counts(points: &[Point]) -> Counts {
     let ends = |of: fn(&Point) -> Option<u64>| {
         let first = points.iter().find_map(of)?;
         Some((first, points.iter().rev().find_map(of)?))
@@ -116,7 +116,7 @@ fn counts(points: &[Point]) -> Counts {
     }
 }
 
-fn losses(state: &State, counts: Option<&ProbeCounts>) -> LossFacts {
+pub(super) fn losses(state: &State, counts: Option<&ProbeCounts>) -> LossFacts {
     let (samples, _) = state.samples.spent();
     let without = |point: &&Point| anonymous_of(&point.totals).is_none();
     let sizeless = state.series.points().iter().filter(without).count() as u64;
@@ -136,14 +136,14 @@ fn losses(state: &State, counts: Option<&ProbeCounts>) -> LossFacts {
 }
 
 /// `None` where the clock ticks of its start are from no boot of this kernel.
-fn age(start_ticks: u64) -> Option<f64> {
+pub(super) fn age(start_ticks: u64) -> Option<f64> {
     let ticks = rustix::param::clock_ticks_per_second().max(1);
     let started = Duration::from_secs_f64(start_ticks as f64 / ticks as f64);
     let age = Moment::now().since_boot.checked_sub(started)?;
     Some(age.as_secs_f64())
 }
 
-fn room(state: &State) -> Option<Room> {
+pub(super) fn room(state: &State) -> Option<Room> {
     let ram = Memory::read(state.root()).ok();
     Room::tighter(state.samples.cgroup(), ram.as_ref())
 }

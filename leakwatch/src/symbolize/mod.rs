@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized};
 
-use crate::unwind::{Frame, Functions, ModuleId, ModuleTable, Stack};
+use crate::unwind::{Frame, Functions, ModuleId, Modules, Stack};
 use sources::Source;
 
 /// A frame with whatever is known of it. Strings come from untrusted files: they are escaped where they are shown,
@@ -94,7 +94,7 @@ impl Symbolizer {
 
     /// The frames of a stack, innermost first; functions that were inlined stand before the one they were inlined
     /// into.
-    pub fn symbolize(&mut self, modules: &ModuleTable, stack: &Stack) -> Vec<SymbolizedFrame> {
+    pub fn symbolize(&mut self, modules: &Modules, stack: &Stack) -> Vec<SymbolizedFrame> {
         let mut frames = Vec::with_capacity(stack.frames.len());
         for frame in &stack.frames {
             match *frame {
@@ -119,7 +119,7 @@ impl Symbolizer {
         &self.unnamed
     }
 
-    fn names(&mut self, modules: &ModuleTable, id: ModuleId, offset: u64) -> Arc<[SymbolizedFrame]> {
+    fn names(&mut self, modules: &Modules, id: ModuleId, offset: u64) -> Arc<[SymbolizedFrame]> {
         if let Some(known) = self.cache.get(&(id, offset)) {
             return known.clone();
         }

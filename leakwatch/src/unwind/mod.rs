@@ -27,7 +27,7 @@ mod dwarf_tests;
 pub(crate) mod live_tests;
 
 pub use functions::Functions;
-pub use modules::{Module, ModuleError, ModuleTable};
+pub use modules::{Module, ModuleError, Modules};
 pub use table::StackTable;
 pub use unwinder::{UnwindLosses, Unwinder};
 pub use walk::Snapshot;

@@ -145,10 +145,36 @@ enum Identity {
     Vdso,
 }
 
+/// The modules that are known so far, by number. A copy costs little and stays as it is: names can be looked up elsewhere
+/// while the table grows.
+#[derive(Clone, Debug, Default)]
+pub struct Modules(Vec<Arc<Module>>);
+
+impl Modules {
+    #[must_use]
+    pub fn get(&self, id: ModuleId) -> Option<&Module> {
+        self.0.get(id.0 as usize).map(Arc::as_ref)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (ModuleId, &Module)> {
+        (0..).map(ModuleId).zip(self.0.iter().map(Arc::as_ref))
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// All modules of a session.
 #[derive(Debug)]
 pub struct ModuleTable {
-    modules: Vec<Module>,
+    modules: Modules,
     known: HashMap<Identity, ModuleId>,
     machine: elf::Machine,
     open_files: usize,
@@ -158,7 +184,7 @@ pub struct ModuleTable {
 impl ModuleTable {
     pub(super) fn new(machine: elf::Machine) -> Self {
         Self {
-            modules: Vec::new(),
+            modules: Modules::default(),
             known: HashMap::new(),
             machine,
             open_files: 0,
@@ -168,11 +194,12 @@ impl ModuleTable {
 
     #[must_use]
     pub fn get(&self, id: ModuleId) -> Option<&Module> {
-        self.modules.get(id.0 as usize)
+        self.modules.get(id)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (ModuleId, &Module)> {
-        (0..).map(ModuleId).zip(&self.modules)
+    #[must_use]
+    pub fn modules(&self) -> &Modules {
+        &self.modules
     }
 
     /// The module behind an executable mapping of a process; read when it is new. `None` for code outside every file,
@@ -207,7 +234,7 @@ impl ModuleTable {
         {
             self.held_bytes += sections.bytes();
         }
-        self.modules.push(module);
+        self.modules.0.push(Arc::new(module));
         self.known.insert(identity, id);
         Some(id)
     }
@@ -222,14 +249,14 @@ impl ModuleTable {
             },
             id,
         );
-        self.modules.push(Module {
+        self.modules.0.push(Arc::new(Module {
             path: "adopted".into(),
             build_id: None,
             content: Content::None,
             debug_link: None,
             names_other_file: false,
             image: Ok(image),
-        });
+        }));
     }
 
     fn read_vdso(&self, pid: u32, mapping: &Mapping) -> Module {

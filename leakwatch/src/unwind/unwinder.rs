@@ -10,7 +10,7 @@ use gimli::UnwindContext;
 
 use super::dwarf::Dwarf;
 use super::elf::UnwindSections;
-use super::modules::{ModuleError, ModuleTable};
+use super::modules::{ModuleError, ModuleTable, Modules};
 use super::registers::{Host, Machine};
 use super::table::StackTable;
 use super::walk::{Code, FRAMES_MAX, Framehop, Snapshot, Walked, walk};
@@ -166,7 +166,7 @@ impl<M: Machine> UnwinderOf<M> {
                 process.unwinder.remove_module(old.mapping.range.start);
             }
         }
-        let known = self.modules.iter().count();
+        let known = self.modules.modules().len();
         for mapping in wanted {
             if let Some(old) = kept.remove(&mapping.range) {
                 process.loaded.push(old);
@@ -190,7 +190,7 @@ impl<M: Machine> UnwinderOf<M> {
             }
         }
         process.stale = false;
-        for (_, module) in self.modules.iter().skip(known) {
+        for (_, module) in self.modules.modules().iter().skip(known) {
             if let Some(error) = module.unreadable() {
                 *self.losses.modules_unreadable.entry(error).or_default() += 1;
             }
@@ -327,8 +327,8 @@ impl<M: Machine> UnwinderOf<M> {
     }
 
     #[must_use]
-    pub fn modules(&self) -> &ModuleTable {
-        &self.modules
+    pub fn modules(&self) -> &Modules {
+        self.modules.modules()
     }
 
     #[must_use]

@@ -359,6 +359,18 @@ impl PageLedger {
         owned.saturating_mul(self.stands_for() << self.page_shift)
     }
 
+    /// The sites with the bytes of their pages in hand, estimated; in no order.
+    pub fn owned(&self) -> impl Iterator<Item = (SiteId, u64)> + '_ {
+        let worth = self.stands_for() << self.page_shift;
+        let sites = self.sites.iter();
+        sites.map(move |(site, account)| (*site, account.owned.saturating_mul(worth)))
+    }
+
+    #[must_use]
+    pub fn account(&self, site: SiteId) -> Option<&PageAccount> {
+        self.sites.get(&site)
+    }
+
     /// How many of these pages (numbers) were there when the window began, and were not given up since.
     #[must_use]
     pub fn before_in(&self, pages: Range<u64>) -> u64 {

@@ -7,6 +7,7 @@
 //! [`super::build`].
 
 pub mod allocations;
+pub mod diff;
 pub mod heap;
 pub mod history;
 pub mod names;

@@ -5,6 +5,7 @@
 pub(super) mod account;
 pub(super) mod births;
 pub(super) mod columns;
+mod diff;
 pub(super) mod heap;
 mod history;
 pub(super) mod layout;
@@ -17,6 +18,7 @@ pub(super) mod verdict;
 
 use layout::{Page, bytes, percent, seconds};
 
+use super::model::diff::DiffReport;
 use super::model::history::{HistoryReport, ScanReport};
 use super::model::{CallSite, EndedBy, HeapPicture, Recording};
 
@@ -89,6 +91,14 @@ pub fn render_heap(picture: &HeapPicture, options: &Options) -> String {
 pub fn render_history(report: &HistoryReport, options: &Options) -> String {
     let mut page = Page::new(options);
     history::history(&mut page, report, options);
+    page.finish()
+}
+
+/// Renders a comparison, as inertly.
+#[must_use]
+pub fn render_diff(report: &DiffReport, options: &Options) -> String {
+    let mut page = Page::new(options);
+    diff::report(&mut page, report, options);
     page.finish()
 }
 

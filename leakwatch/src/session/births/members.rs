@@ -18,7 +18,8 @@ use crate::sampler::{ProcRoot, cpu_clock, stat};
 use crate::session::RecordOptions;
 use crate::session::heap::Censuses;
 use crate::session::process::page_bytes;
-use crate::session::watch::{State, Watch};
+use crate::session::state::State;
+use crate::session::watch::Watch;
 use crate::target::entry_points::{EntryPoints, safe_to_probe};
 use crate::target::{Proc, allocator};
 

@@ -19,9 +19,10 @@ use leakwatch_ebpf::wire::{Counter, SAMPLE_ALL};
 use super::RecordOptions;
 use super::priority::Priority;
 use super::process::monotonic_ns;
-use super::watch::{DRAIN_MAX, State, Watch};
+use super::state::State;
+use super::watch::{DRAIN_MAX, Watch};
 use crate::births::cohorts::Look;
-use crate::births::{Bursts, Cohorts, Extent, HitCost, Hits, NO_BUDGET, Plan};
+use crate::births::{Bursts, Checks, Cohorts, Extent, HitCost, Hits, NO_BUDGET, Plan};
 use crate::probe::Probe;
 use crate::probe::allocs::{AllocHolders, AllocMethod};
 use crate::sampler::ProcRoot;
@@ -43,8 +44,6 @@ pub enum AllocsChoice {
     Never,
 }
 
-/// The checks between the window's ends, as parts of it.
-const CHECKS: [f64; 2] = [1.0 / 3.0, 2.0 / 3.0];
 /// In a stretch that is longer than this, births are unwound while it lasts, for so long at once.
 const LONG: Duration = Duration::from_millis(200);
 const SLICE: Duration = Duration::from_millis(1);
@@ -110,7 +109,6 @@ pub(super) struct BirthWatch {
     members: BTreeMap<u32, Member>,
     pub method: AllocMethod,
     pub bursts: Bursts,
-    window: Duration,
     phase: Phase,
     /// Of members that are gone.
     processor_gone: Duration,
@@ -122,9 +120,12 @@ pub(super) struct BirthWatch {
     pub followed: Extent,
     /// Bursts that had spent what they might before all was looked at.
     pub cut: u64,
-    /// Checks that are still to come, the next one last.
-    checks: Vec<Duration>,
+    checks: Checks,
     check: Option<Looking>,
+    /// How far the window had come when it began, and in how much of it births could be followed by then.
+    begun: (Extent, Extent),
+    /// The same of the latest that has ended.
+    checked: Option<(Extent, Extent)>,
     /// A look that has ended, and was not told to the cohorts yet.
     looked: Option<Looking>,
     /// Why births are watched no longer.
@@ -148,13 +149,18 @@ impl BirthWatch {
             Phase::Watching(_) => Some(now + SOON),
             Phase::Over => None,
         };
-        let check = self.checks.last().copied().filter(|_| self.check.is_none());
+        let check = self.checks.next().filter(|_| self.check.is_none());
         [phase, check].into_iter().flatten().min()
     }
 
     /// Whether the probes are in the target's text, for a short while.
     pub fn is_in_burst(&self) -> bool {
         matches!(&self.phase, Phase::Watching(stretch) if stretch.urgent.is_some())
+    }
+
+    /// How far the window had come at the latest check, and in how much of it births could be followed by then.
+    pub fn latest_check(&self) -> Option<(Extent, Extent)> {
+        self.checked
     }
 
     /// All hits of the window.
@@ -212,21 +218,15 @@ impl Watch {
             AllocsChoice::Auto | AllocsChoice::Never => options.allocs_budget,
         };
         let bursts = Bursts::new(Plan {
-            window: options.duration,
+            window: options.ends_after(),
             fraction,
             cost,
             seed: monotonic_ns(),
         });
-        let mut checks: Vec<Duration> = CHECKS
-            .iter()
-            .map(|part| options.duration.mul_f64(*part))
-            .collect();
-        checks.reverse();
         self.births = Some(BirthWatch {
             members,
             method,
             bursts,
-            window: options.duration,
             phase: Phase::Waiting {
                 until: Duration::ZERO,
             },
@@ -236,8 +236,10 @@ impl Watch {
             lost_before: counts.get(Counter::LostAllocs),
             followed: Extent::default(),
             cut: 0,
-            checks,
+            checks: Checks::of(options.ends_after()),
             check: None,
+            begun: (Extent::default(), Extent::default()),
+            checked: None,
             looked: None,
             given_up: None,
         });
@@ -267,7 +269,7 @@ impl Watch {
         let Some(mut births) = self.births.take() else {
             return;
         };
-        births.checks.clear();
+        births.checks.end();
         births.look_at_clock(&self.state.root);
         if let Some(check) = births.check.take() {
             self.finish_check(check);
@@ -281,7 +283,7 @@ impl Watch {
                 let used =
                     births.processor_gone + members::look_at_clocks(&mut births.members, &self.state.root);
                 stretch.look_at = Extent {
-                    time: births.window,
+                    time: self.state.began.elapsed(),
                     processor: used,
                 };
                 self.start_look(&births.members, stretch)
@@ -306,14 +308,18 @@ impl Watch {
     /// Begins a check that is due, and takes the result of one that has ended.
     fn check_births(&mut self, births: &mut BirthWatch) {
         match births.check.take() {
-            Some(check) if check.is_finished() => self.finish_check(check),
+            Some(check) if check.is_finished() => {
+                self.finish_check(check);
+                births.checked = Some(births.begun);
+            }
             running => births.check = running,
         }
         let now = self.state.began.elapsed();
-        if births.check.is_some() || births.checks.last().is_none_or(|next| *next > now) {
+        if births.check.is_some() || births.checks.next().is_none_or(|next| next > now) {
             return;
         }
-        births.checks.pop();
+        births.checks.begun();
+        births.begun = (births.extent_now(&self.state), births.followed);
         births.check = Looking::start(self.wanted(&births.members, |_, cohorts| cohorts.candidates()));
     }
 

@@ -7,8 +7,8 @@ use leakwatch_ebpf::wire::{Header, Kind, block_in_sample, flags};
 
 use crate::births::Facts;
 use crate::probe::Event;
+use crate::session::state::{State, living, site};
 use crate::session::translate::untagged;
-use crate::session::watch::{State, living, site};
 
 /// Births that wait hold so many bytes at most.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
