@@ -318,7 +318,7 @@ pub struct SitePoint {
     pub held_bytes: u64,
 }
 
-/// Read back by [`names`].
+// Read back by [`names`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Frame {
