@@ -22,6 +22,7 @@
 
 pub mod account;
 pub mod allocations;
+pub mod browser;
 pub mod cohorts;
 pub mod cost;
 pub mod daemons;
@@ -34,6 +35,7 @@ pub mod ranges;
 pub mod record;
 pub mod recording;
 pub mod refusal;
+pub mod schema;
 pub mod target;
 pub mod terminal;
 pub mod text;

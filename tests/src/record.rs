@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::programs;
 use crate::recording::Recording;
 use crate::target::{Target, Truth};
+use crate::{programs, schema};
 
 /// How long leakwatch may take to attach or to report. Generous: it only bounds a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Record {
     arguments: Vec<OsString>,
     duration: String,
+    brief: bool,
     directory: TempDir,
 }
 
@@ -39,6 +40,7 @@ impl Record {
         Self {
             arguments: arguments.iter().map(OsString::from).collect(),
             duration: "600s".to_owned(),
+            brief: false,
             directory,
         }
     }
@@ -69,6 +71,13 @@ impl Record {
         self.arg("--allocs").arg("never")
     }
 
+    /// With the text that leakwatch prints when nobody asks for more; else it is the report (`-v`).
+    #[must_use]
+    pub fn brief(mut self) -> Self {
+        self.brief = true;
+        self
+    }
+
     /// A file of the recording's folder.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
@@ -82,7 +91,8 @@ impl Record {
         command
             .arg("record")
             .args(&self.arguments)
-            .args(["--duration", &self.duration]);
+            .args(["--duration", &self.duration])
+            .args((!self.brief).then_some("-v"));
         for name in ["x.json", "x.txt", "x.folded"] {
             command.arg("-o").arg(self.directory.path().join(name));
         }
@@ -278,6 +288,8 @@ impl Outcome {
     pub fn recording(&self) -> Recording {
         assert!(self.status.success(), "leakwatch failed: {self}");
         let text = self.text_of("x.json");
+        schema::recording(&text)
+            .unwrap_or_else(|problem| panic!("x.json breaks docs/recording.schema.json: {problem}\n{self}"));
         Recording::parse(&text)
             .unwrap_or_else(|problem| panic!("x.json breaks the schema: {problem}\n{self}"))
     }

@@ -23,6 +23,7 @@ fn a_report_can_be_rendered_again() {
         let path = outcome.file(again);
         let rendered = run(&[
             "report".as_ref(),
+            "-v".as_ref(),
             json.as_os_str(),
             "-o".as_ref(),
             path.as_os_str(),
@@ -30,8 +31,27 @@ fn a_report_can_be_rendered_again() {
         assert!(rendered.status.success(), "{rendered}");
         assert_eq!(outcome.text_of(first), outcome.text_of(again), "{again} differs");
     }
-    let printed = run(&["report".as_ref(), json.as_os_str()]);
+    let printed = run(&["report".as_ref(), "-v".as_ref(), json.as_os_str()]);
     assert_eq!(printed.stdout, outcome.stdout, "on stdout it differs");
+}
+
+/// Nobody who asks for nothing more has to scroll: the verdict is the first word, the site and the account are there.
+#[test]
+fn the_answer_is_one_screen() {
+    if !kernel::required() {
+        return;
+    }
+    let mut target = Target::start(&Program::c("big_malloc"), &[]);
+    let (_, outcome) = Record::of(target.pid()).brief().watch(&mut target);
+    expect::printable(&outcome);
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    assert!(lines.len() <= 24, "{} lines\n{outcome}", lines.len());
+    let kind = outcome.recording().verdict.map(|verdict| verdict.kind).unwrap_or_default();
+    let first = lines.first().map(|line| line.to_lowercase()).unwrap_or_default();
+    assert!(!kind.is_empty() && first.starts_with(&kind), "{kind}\n{outcome}");
+    for part in [" 1  ", "keep_big", "Account: ", "Lost: "] {
+        assert!(outcome.stdout.contains(part), "no {part:?}\n{outcome}");
+    }
 }
 
 #[test]

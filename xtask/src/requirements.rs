@@ -60,6 +60,22 @@ const REQUIREMENTS: &[Requirement] = &[
         package: "prometheus",
         present: || on_path("prometheus"),
     },
+    // A page is read by what people read it with. The fonts are what it falls back to where there are none.
+    Requirement {
+        what: "chromium",
+        package: "chromium",
+        present: || on_path("chromium"),
+    },
+    Requirement {
+        what: "fonts",
+        package: "fonts-dejavu-core",
+        present: || Path::new("/usr/share/fonts/truetype/dejavu").is_dir(),
+    },
+    Requirement {
+        what: "go tool pprof",
+        package: "golang-go",
+        present: || on_path("go"),
+    },
     Requirement {
         what: "unshare and setpriv",
         package: "util-linux",

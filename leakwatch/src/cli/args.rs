@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::diff_args::DiffArguments;
 use super::shell_args::{CompletionsArguments, ManArguments};
 use super::top_args::TopArguments;
 use super::values;
@@ -54,6 +55,7 @@ pub enum CommandArguments {
     Top(TopArguments),
     Heap(HeapArguments),
     Report(ReportArguments),
+    Diff(DiffArguments),
     // Boxed, having much more options than most.
     Watch(Box<WatchArguments>),
     History(HistoryArguments),
@@ -185,17 +187,18 @@ pub struct SelectorArguments {
 pub struct OutputArguments {
     /// Also write the report to a file, in the format of its ending
     ///
-    /// .json is the recording itself, which `leakwatch report` reads; .txt the report as printed; .folded one stack a
-    /// line, for flame graphs. May be given several times. A file is written whole or not at all, readable by its owner
+    /// .json is the recording itself, which `leakwatch report` reads; .txt the report as printed; .svg a flame graph;
+    /// .folded one stack a line, for other flame graphs; .pb.gz a profile for pprof; .csv the ranking, and .series.csv
+    /// the samples of /proc, as tables. May be given several times. A file is written whole or not at all, readable by its owner
     /// alone, and never through a symbolic link. Example: -o leak.json -o leak.folded
     #[arg(short, long = "output", value_name = "FILE")]
     pub outputs: Vec<PathBuf>,
 
-    /// Say more: whole stacks, mappings, what was lost, what it cost
+    /// Say more: the evidence, the account, the heap, mappings, what it cost; -vv: whole stacks
     ///
-    /// The report is cut to what answers the question first; this is the rest of it. Example: -v
-    #[arg(short, long)]
-    pub verbose: bool,
+    /// The report is cut to what answers the question, on one screen; this is the rest of it. Example: -v
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -376,6 +379,7 @@ mod tests {
             "top",
             "heap",
             "report",
+            "diff",
             "watch",
             "history",
             "scan",
@@ -396,6 +400,7 @@ mod tests {
             "top",
             "heap",
             "report",
+            "diff",
             "watch",
             "history",
             "scan",

@@ -5,6 +5,7 @@ pub mod exit;
 pub mod printable;
 pub mod resolve;
 
+mod diff_args;
 mod outputs;
 mod progress;
 mod shell;
@@ -123,6 +124,17 @@ fn run(command: Command) -> anyhow::Result<ExitStatus> {
         Command::Report { file, output } => {
             let outputs = Outputs::check(output.files, output.shown)?;
             outputs.deliver(&outputs::read_recording(&file)?)?;
+            Ok(ExitStatus::Done)
+        }
+        Command::Diff {
+            before,
+            after,
+            output,
+        } => {
+            let outputs = Outputs::check(output.files, output.shown)?;
+            let before = outputs::read_recording(&before)?;
+            let after = outputs::read_recording(&after)?;
+            outputs.deliver(&build::diff::diff(&before, &after)?)?;
             Ok(ExitStatus::Done)
         }
         Command::Watch {

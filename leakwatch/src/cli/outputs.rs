@@ -37,6 +37,7 @@ impl<T: Rendered> Outputs<T> {
         let in_file = text::Options {
             top: self.shown.top,
             min_bytes: self.shown.min_bytes,
+            brief: self.shown.brief,
             verbose: self.shown.verbose,
             ..text::Options::default()
         };
@@ -157,6 +158,7 @@ mod tests {
         let shown = Shown {
             top: 10,
             min_bytes: 0,
+            brief: false,
             verbose: false,
         };
         Outputs::check(vec![file.to_path_buf()], shown)

@@ -48,6 +48,11 @@ pub enum Command {
         file: PathBuf,
         output: Output,
     },
+    Diff {
+        before: PathBuf,
+        after: PathBuf,
+        output: Output,
+    },
     /// Boxed, being much larger than the others.
     Watch {
         options: Box<WatchOptions>,
@@ -144,6 +149,8 @@ pub struct Shown {
     pub top: usize,
     /// Call sites that keep less, in bytes, are left out.
     pub min_bytes: u64,
+    /// The answer alone, on one screen.
+    pub brief: bool,
     /// Whole stacks, and everything else.
     pub verbose: bool,
 }
@@ -157,6 +164,11 @@ impl Command {
             CommandArguments::Report(report) => Self::Report {
                 file: report.file,
                 output: resolve_output(report.output, report.top, report.min_bytes)?,
+            },
+            CommandArguments::Diff(diff) => Self::Diff {
+                before: diff.before,
+                after: diff.after,
+                output: output_of(diff.outputs, diff.top, diff.min_bytes, diff.verbose)?,
             },
             CommandArguments::Watch(watch) => resolve_watch(*watch)?,
             CommandArguments::History(history) => Self::History {
@@ -343,7 +355,9 @@ fn resolve_demo(demo: DemoArguments) -> Result<Command, UsageError> {
 }
 
 fn resolve_output(output: OutputArguments, top: usize, min_bytes: u64) -> Result<Output, UsageError> {
-    output_of(output.outputs, top, min_bytes, output.verbose)
+    let mut resolved = output_of(output.outputs, top, min_bytes, output.verbose > 1)?;
+    resolved.shown.brief = output.verbose == 0;
+    Ok(resolved)
 }
 
 fn output_of(files: Vec<PathBuf>, top: usize, min_bytes: u64, verbose: bool) -> Result<Output, UsageError> {
@@ -357,6 +371,7 @@ fn output_of(files: Vec<PathBuf>, top: usize, min_bytes: u64, verbose: bool) -> 
         shown: Shown {
             top,
             min_bytes,
+            brief: false,
             verbose,
         },
     })

@@ -45,6 +45,7 @@ fn defaults_of_record() {
                 shown: Shown {
                     top: 10,
                     min_bytes: 0,
+                    brief: true,
                     verbose: false,
                 },
             },
@@ -114,7 +115,8 @@ fn every_option_of_record_arrives() {
                 shown: Shown {
                     top: 3,
                     min_bytes: 65536,
-                    verbose: true,
+                    brief: false,
+                    verbose: false,
                 },
             },
         }
@@ -145,6 +147,7 @@ fn options_of_heap() {
                 shown: Shown {
                     top: 3,
                     min_bytes: 0,
+                    brief: false,
                     verbose: true,
                 },
             },
@@ -308,6 +311,7 @@ fn wrong_command_lines_are_one_line_each() {
         refusal(&["leakwatch", "heap", "-p", "redis"]),
         refusal(&["leakwatch", "top"]),
         refusal(&["leakwatch", "report"]),
+        refusal(&["leakwatch", "diff", "a.json"]),
         refusal(&["leakwatch", "demo", "-d", "10m"]),
         refusal(&["leakwatch", "watch"]),
         refusal(&["leakwatch", "watch", "-p", "1", "--every", "1ms"]),

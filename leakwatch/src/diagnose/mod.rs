@@ -3,6 +3,7 @@
 pub mod allocated;
 pub mod correlate;
 pub mod culprit;
+pub mod difference;
 pub mod figures;
 pub mod holm;
 pub mod rank;

@@ -1,10 +1,10 @@
 //! The recording as JSON: lossless, and read back.
 
-use std::io::Write;
+use std::io::{BufReader, Cursor, Read, Seek, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{HeapPicture, Recording, SCHEMA_VERSION};
+use super::model::{HeapPicture, Recording, SCHEMA_VERSION, names};
 
 /// Why a recording cannot be read. The text names the file and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,31 @@ pub fn write_any(report: &impl Serialize, mut to: impl Write) -> std::io::Result
 
 /// Parses a recording; `name` (the file) goes into the error.
 pub fn read(text: &[u8], name: &str) -> Result<Recording, ReadError> {
+    read_from(Cursor::new(text), name)
+}
+
+/// How much of a file is in memory at a time, beside what it says.
+const BUFFER: usize = 1 << 20;
+
+/// The same from a file, which may be much larger than what it says: it is not in memory as a whole.
+pub fn read_from(mut from: impl Read + Seek, name: &str) -> Result<Recording, ReadError> {
+    let whole = serde_json::from_reader::<_, Recording>(BufReader::with_capacity(BUFFER, &mut from));
+    names::forget();
+    match whole {
+        Ok(recording) if (1..=SCHEMA_VERSION).contains(&recording.schema_version) => Ok(recording),
+        // What it is instead, or what is wrong with it.
+        whole => Err(match from.rewind() {
+            Ok(()) => why_not(BufReader::with_capacity(BUFFER, from), whole.err(), name),
+            Err(error) => ReadError::Damaged {
+                name: super::escape::escape(name),
+                reason: super::escape::escape(&error.to_string()),
+            },
+        }),
+    }
+}
+
+/// Why this is no recording that can be read; `error` is what its parsing said, if it said anything.
+fn why_not(from: impl Read, error: Option<serde_json::Error>, name: &str) -> ReadError {
     /// All that every version has.
     #[derive(Deserialize)]
     struct Head {
@@ -58,35 +83,43 @@ pub fn read(text: &[u8], name: &str) -> Result<Recording, ReadError> {
         rows: Option<serde::de::IgnoredAny>,
     }
     let name = || super::escape::escape(name);
-    let head: Head = serde_json::from_slice(text).map_err(|error| ReadError::NotARecording {
-        name: name(),
-        reason: super::escape::escape(&error.to_string()),
-    })?;
+    let head: Head = match serde_json::from_reader(from) {
+        Ok(head) => head,
+        Err(error) => {
+            return ReadError::NotARecording {
+                name: name(),
+                reason: super::escape::escape(&error.to_string()),
+            };
+        }
+    };
     if head.schema_version == 0 {
-        return Err(ReadError::NotARecording {
+        return ReadError::NotARecording {
             name: name(),
             reason: "schema version 0 was never written".to_owned(),
-        });
+        };
     }
     if head.schema_version > u64::from(SCHEMA_VERSION) {
-        return Err(ReadError::Newer {
+        return ReadError::Newer {
             name: name(),
             found: head.schema_version,
-        });
+        };
     }
     if head.window.is_none() && (head.services.is_some() || head.rows.is_some()) {
-        return Err(ReadError::NotARecording {
+        return ReadError::NotARecording {
             name: name(),
             reason: "`leakwatch history` or `leakwatch scan` wrote it".to_owned(),
-        });
+        };
     }
     if head.taken_at.is_some() && head.window.is_none() {
-        return Err(ReadError::Picture { name: name() });
+        return ReadError::Picture { name: name() };
     }
-    serde_json::from_slice(text).map_err(|error| ReadError::Damaged {
+    ReadError::Damaged {
         name: name(),
-        reason: super::escape::escape(&error.to_string()),
-    })
+        reason: error.map_or_else(
+            || "it was changed while it was read".to_owned(),
+            |error| super::escape::escape(&error.to_string()),
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! The recording and its renderings.
 //!
 //! [`model`] is the recording itself; [`build`] makes its parts from what the stages measured; [`json`], [`folded`],
-//! [`svg`], [`pprof`], [`csv`] and [`text`] render it; [`output`] knows the formats and writes files. Only `output` touches the system.
+//! [`svg`], [`html`], [`pprof`], [`csv`] and [`text`] render it; [`output`] knows the formats and writes files. Only `output`
+//! touches the system.
 
 pub mod build;
 pub mod csv;
 pub mod escape;
 pub mod flame;
 pub mod folded;
+pub mod html;
 pub mod json;
 pub mod model;
 pub mod output;

@@ -6,9 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::escape::{escape, text_of};
+use super::model::diff::DiffReport;
 use super::model::history::{HistoryReport, ScanReport};
 use super::model::{HeapPicture, Recording};
-use super::{csv, folded, json, pprof, svg, text};
+use super::{csv, folded, html, json, pprof, svg, text};
 
 /// One format of a `T`: the ending chooses it.
 pub struct Format<T> {
@@ -75,6 +76,43 @@ impl Rendered for ScanReport {
     }
 }
 
+impl Rendered for DiffReport {
+    const FORMATS: &'static [Format<Self>] = DIFF_FORMATS;
+
+    fn text(&self, options: &text::Options) -> String {
+        text::render_diff(self, options)
+    }
+}
+
+/// Those of a comparison.
+pub const DIFF_FORMATS: &[Format<DiffReport>] = &[
+    Format {
+        ending: ".json",
+        about: "every figure",
+        render: |report, _, to| json::write_any(report, to),
+    },
+    Format {
+        ending: ".txt",
+        about: "the text as the terminal shows it",
+        render: |report, options, to| report.write_plain(options, to),
+    },
+    Format {
+        ending: ".folded",
+        about: "folded stacks with two rates, for differential flame graphs",
+        render: |report, _, to| to.write_all(folded::render_diff(report).as_bytes()),
+    },
+    Format {
+        ending: ".svg",
+        about: "a flame graph of the rates after, coloured by what changed",
+        render: |report, _, to| svg::write_diff(report, to),
+    },
+    Format {
+        ending: ".csv",
+        about: "a line for each call site",
+        render: |report, _, to| csv::diff::write(report, to),
+    },
+];
+
 /// Those of a history.
 pub const HISTORY_FORMATS: &[Format<HistoryReport>] = &[
     Format {
@@ -128,6 +166,11 @@ pub const FORMATS: &[Format<Recording>] = &[
         ending: ".json",
         about: "the recording, lossless",
         render: |recording, _, to| json::write(recording, to),
+    },
+    Format {
+        ending: ".html",
+        about: "the report for a browser, one file",
+        render: |recording, options, to| html::write(recording, options, to),
     },
     Format {
         ending: ".txt",
@@ -350,14 +393,22 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
     use io::Read;
     let name = shown(path);
     let failed = |error: io::Error| anyhow::anyhow!("cannot read the recording {name}: {error}");
+    let too_large = || anyhow::anyhow!("{name} is larger than any recording (2 GiB)");
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.is_file() {
+        if metadata.len() > RECORDING_BYTES_MAX {
+            return Err(too_large());
+        }
+        return Ok(json::read_from(file, &name)?);
+    }
+    // A pipe is read once.
     let mut text = Vec::new();
-    std::fs::File::open(path)
-        .map_err(failed)?
-        .take(RECORDING_BYTES_MAX + 1)
+    file.take(RECORDING_BYTES_MAX + 1)
         .read_to_end(&mut text)
         .map_err(failed)?;
     if text.len() as u64 > RECORDING_BYTES_MAX {
-        anyhow::bail!("{name} is larger than any recording (2 GiB)");
+        return Err(too_large());
     }
     Ok(json::read(&text, &name)?)
 }
@@ -479,10 +530,10 @@ mod tests {
 
     #[test]
     fn an_unknown_ending_lists_those_known() {
-        for path in ["out", "out.html", ".json", "dir/", "out.JSON", "a\x1b.x"] {
+        for path in ["out", "out.htm", ".json", "dir/", "out.JSON", "a\x1b.x"] {
             let error = Output::<Recording>::new(path).unwrap_err().to_string();
             assert!(
-                error.contains(".json, .txt, .folded") && !error.contains('\x1b'),
+                error.contains(".json, .html, .txt, .folded") && !error.contains('\x1b'),
                 "{error}"
             );
         }

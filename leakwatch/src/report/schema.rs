@@ -11,6 +11,7 @@ use schemars::transform::transform_subschemas;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
+use super::model::diff::DiffReport;
 use super::model::history::{HistoryReport, ScanReport};
 use super::model::{Address, HeapPicture, Recording, SCHEMA_VERSION};
 
@@ -82,6 +83,10 @@ fn the_published_schemas_are_the_models() {
         (
             "history",
             schema::<HistoryReport>("history", "A history, by leakwatch history"),
+        ),
+        (
+            "diff",
+            schema::<DiffReport>("diff", "What changed between two recordings, by leakwatch diff"),
         ),
         (
             "scan",

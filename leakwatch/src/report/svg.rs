@@ -6,7 +6,9 @@ use inferno::flamegraph::{self, Options, Palette, TextTruncateDirection, color::
 
 use super::escape::fit;
 use super::flame::{Counts, Drawn, Flames};
-use super::model::Recording;
+use super::folded::per_hour;
+use super::model::diff::DiffReport;
+use super::model::{Frame, Recording};
 use super::stacks::{self, NO_STACK, folded_name, frame_name};
 
 /// A frame narrower than this part of the whole is not drawn: a quarter of a pixel on a wide screen.
@@ -29,14 +31,7 @@ pub fn write(recording: &Recording, to: &mut dyn Write) -> io::Result<()> {
     let stacks = stacks::of(recording);
     let mut flames = Flames::default();
     for stack in stacks.iter().filter(|stack| stack.bytes > 0) {
-        let comm = std::iter::once(shown(stack.comm, false));
-        let frames = stack
-            .frames
-            .iter()
-            .rev()
-            .map(|frame| shown(&frame_name(frame), frame.inlined));
-        let none = stack.frames.is_empty().then(|| NO_STACK.to_owned());
-        flames.add(comm.chain(frames).chain(none), [0, stack.bytes]);
+        flames.add(path(stack.comm, stack.frames), [0, stack.bytes]);
     }
     let target = &recording.target;
     let held = stacks.iter().filter(|stack| stack.by_held).count();
@@ -52,13 +47,57 @@ pub fn write(recording: &Recording, to: &mut dyn Write) -> io::Result<()> {
             recording.window.duration_seconds,
             fit(&recording.window.started_at, 40, "...")
         ),
+        unit: "bytes",
         differences: false,
+        nothing: "No call site keeps memory.",
     };
     draw(&picture, flames, to)
 }
 
+/// Writes the differential flame graph: as wide as the rate after, red where it grew, blue where it shrank. What went has no
+/// width, so the title says that it is not there.
+pub fn write_diff(report: &DiffReport, to: &mut dyn Write) -> io::Result<()> {
+    let mut flames = Flames::default();
+    let mut gone = 0;
+    for stack in report.sites.iter().flat_map(|site| &site.stacks) {
+        let [before, after] = per_hour(report, stack);
+        gone += usize::from(before > 0 && after == 0);
+        flames.add(path(&stack.comm, &stack.frames), [before, after]);
+    }
+    let side = |side: &super::model::diff::DiffSide| {
+        format!(
+            "{} (PID {}), {} s from {}",
+            fit(&side.target.comm, 40, "..."),
+            side.target.pid,
+            side.duration_seconds,
+            fit(&side.started_at, 40, "...")
+        )
+    };
+    let went = match gone {
+        0 => String::new(),
+        _ => format!("; {gone} stacks that hold nothing any more are not drawn"),
+    };
+    let picture = Picture {
+        title: format!("growth per hour: red has grown, blue has shrunk{went}"),
+        subtitle: format!("before: {}; after: {}", side(&report.before), side(&report.after)),
+        unit: "bytes/h",
+        differences: true,
+        nothing: "No call site keeps memory after.",
+    };
+    draw(&picture, flames, to)
+}
+
+/// From the process inward, as it is drawn.
+fn path<'a>(comm: &'a str, frames: &'a [Frame]) -> impl Iterator<Item = String> + 'a {
+    let none = frames.is_empty().then(|| NO_STACK.to_owned());
+    let frames = frames.iter().rev();
+    std::iter::once(shown(comm, false))
+        .chain(frames.map(|frame| shown(&frame_name(frame), frame.inlined)))
+        .chain(none)
+}
+
 /// A name as it is drawn: one frame to inferno, of bounded length, and inlined frames marked.
-pub(super) fn shown(name: &str, inlined: bool) -> String {
+fn shown(name: &str, inlined: bool) -> String {
     let mut name = folded_name(&fit(name, NAME_COLUMNS, "..."));
     if inlined {
         name.push_str(" (inlined)");
@@ -66,15 +105,19 @@ pub(super) fn shown(name: &str, inlined: bool) -> String {
     name
 }
 
-pub(super) struct Picture {
-    pub title: String,
-    pub subtitle: String,
-    /// Coloured by what changed from the first count to the second: red grew, blue shrank.
-    pub differences: bool,
+struct Picture {
+    title: String,
+    subtitle: String,
+    /// Of the counts.
+    unit: &'static str,
+    /// Coloured by what changed from the first count to the second.
+    differences: bool,
+    /// What is said where nothing is to be drawn.
+    nothing: &'static str,
 }
 
 /// Draws what was added; all names must be [`shown`].
-pub(super) fn draw(picture: &Picture, flames: Flames, to: &mut dyn Write) -> io::Result<()> {
+fn draw(picture: &Picture, flames: Flames, to: &mut dyn Write) -> io::Result<()> {
     if flames.total()[1] == 0 {
         return nothing(picture, to);
     }
@@ -83,7 +126,7 @@ pub(super) fn draw(picture: &Picture, flames: Flames, to: &mut dyn Write) -> io:
     let mut options = Options::default();
     options.title.clone_from(&picture.title);
     options.subtitle = Some(picture.subtitle.clone());
-    options.count_name = "bytes".to_owned();
+    options.count_name = picture.unit.to_owned();
     options.name_type = "Function:".to_owned();
     options.colors = Palette::Basic(BasicPalette::Mem);
     // The same file of the same recording.
@@ -142,10 +185,11 @@ fn nothing(picture: &Picture, to: &mut dyn Write) -> io::Result<()> {
 <rect id="background" width="100%" height="100%"/>
 <text id="title" x="50%" y="24">{}</text>
 <text id="subtitle" x="50%" y="48">{}</text>
-<text id="nothing" x="50%" y="90">No call site keeps memory.</text>
+<text id="nothing" x="50%" y="90">{}</text>
 </svg>"##,
         text(&picture.title),
-        text(&picture.subtitle)
+        text(&picture.subtitle),
+        picture.nothing
     )
 }
 
@@ -153,7 +197,7 @@ fn nothing(picture: &Picture, to: &mut dyn Write) -> io::Result<()> {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::{folded, sample};
+    use super::super::{build, folded, sample};
     use super::*;
 
     fn svg(recording: &Recording) -> String {
@@ -273,6 +317,41 @@ mod tests {
 
     fn site_bytes(recording: &Recording) -> u64 {
         recording.call_sites[0].live_bytes.unwrap()
+    }
+
+    #[test]
+    fn a_difference_is_as_wide_as_after_and_coloured_by_the_change() {
+        let (before, after) = sample::before_and_after();
+        let report = build::diff::diff(&before, &after).unwrap();
+        let mut svg = Vec::new();
+        write_diff(&report, &mut svg).unwrap();
+        let svg = String::from_utf8(svg).unwrap();
+        let titles = texts(&svg, "title");
+        let of = |name: &str| {
+            titles
+                .iter()
+                .find(|title| title.starts_with(name))
+                .unwrap()
+                .as_str()
+        };
+        let per_hour = |mib: u64| (mib * 30) << 20;
+        assert_eq!(bytes_of(of("Table::grow()")), per_hour(60));
+        assert!(of("Table::grow()").contains("bytes/h") && of("Table::grow()").contains("; +"));
+        assert_eq!(bytes_of(of("__memmove_avx")), per_hour(350));
+        assert!(of("__memmove_avx").contains("; -"), "{}", of("__memmove_avx"));
+        assert!(!titles.iter().any(|title| title.starts_with("parse_header")));
+        let written = texts(&svg, "text");
+        assert!(
+            written
+                .iter()
+                .any(|text| text.ends_with("2 stacks that hold nothing any more are not drawn")),
+            "{written:?}"
+        );
+        let mut hostile = Vec::new();
+        write_diff(&sample::hostile_diff(), &mut hostile).unwrap();
+        let hostile = String::from_utf8(hostile).unwrap();
+        assert_eq!(hostile.matches("<script").count(), 1, "inferno's own");
+        assert!(!texts(&hostile, "title").is_empty());
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod births;
 mod census;
 mod counters;
 mod filter;
+mod html;
 mod peers;
 mod priority;
 mod processor_time;
@@ -78,6 +79,8 @@ enum Workload {
     Births,
     /// `leakwatch watch` with ten thousand processes. Has a table of its own.
     Watch,
+    /// The HTML report of a hundred thousand stacks. Has a table of its own.
+    Html,
 }
 
 const FULL: Plan = Plan {
@@ -116,9 +119,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     run::run(&mut run::cargo(&["build", "--release", "--package", "leakwatch"]))?;
     let leakwatch = run::target_directory()?.join("release/leakwatch");
     let chosen = |workload: Workload| arguments.only.is_none_or(|only| only == workload);
-    let of_pages = Workload::value_variants()
-        .iter()
-        .filter(|workload| !matches!(workload, Workload::Births | Workload::Watch) && chosen(**workload));
+    let of_pages = Workload::value_variants().iter().filter(|workload| {
+        !matches!(workload, Workload::Births | Workload::Watch | Workload::Html) && chosen(**workload)
+    });
     let of_pages: Vec<Workload> = of_pages.copied().collect();
     let peers = |peers: &[Peer]| tracers(if arguments.no_peers { &[] } else { peers });
     if !of_pages.is_empty() {
@@ -133,6 +136,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if chosen(Workload::Watch) {
         watch::run(&leakwatch, arguments.quick, &load)?;
+    }
+    if chosen(Workload::Html) {
+        html::run(&leakwatch, arguments.quick, &load)?;
     }
     Ok(())
 }
@@ -191,6 +197,6 @@ fn lines_of(workload: Workload, leakwatch: &Path, tracers: &[Tracer], plan: &Pla
         Workload::Census => census::lines(leakwatch, tracers.len(), plan),
         Workload::Bystander => measure(&workloads::bystander()),
         // They have tables of their own.
-        Workload::Births | Workload::Watch => Ok(Vec::new()),
+        Workload::Births | Workload::Watch | Workload::Html => Ok(Vec::new()),
     }
 }

@@ -297,7 +297,8 @@ fn processor_seconds(pid: u32) -> Result<f64> {
     Ok(sum.context("the stat file of leakwatch is not understood")? / 100.0)
 }
 
-fn peak_bytes(pid: u32) -> Result<u64> {
+/// The most that a process ever had in memory.
+pub fn peak_bytes(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());

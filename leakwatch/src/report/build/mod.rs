@@ -1,6 +1,7 @@
 //! Parts of the recording from what the stages measured. Names become text here, once.
 
 pub mod allocations;
+pub mod diff;
 pub mod heap;
 pub mod history;
 pub mod origin;

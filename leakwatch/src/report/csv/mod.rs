@@ -1,10 +1,13 @@
 //! CSV (RFC 4180): a head, lines that end in CR LF, empty where a figure is absent.
 
+pub mod diff;
 pub mod history;
 pub mod ranking;
 pub mod series;
 
 use super::escape::escape;
+use super::model::Frame;
+use super::stacks::{folded_name, frame_name};
 
 /// A text as a field: inert, quoted where it must be, and no formula to a spreadsheet.
 fn field(text: &str) -> String {
@@ -26,6 +29,19 @@ fn no_formula(text: &str) -> String {
     } else {
         text.to_owned()
     }
+}
+
+/// With `;` between: names in it have none. Where a spreadsheet parts fields there, none is a formula either.
+fn list(texts: impl Iterator<Item = impl AsRef<str>>) -> String {
+    let texts: Vec<String> = texts
+        .map(|text| no_formula(&folded_name(text.as_ref())))
+        .collect();
+    field(&texts.join(";"))
+}
+
+/// A stack, outermost first, as folded stacks are.
+fn frames(frames: &[Frame]) -> String {
+    list(frames.iter().rev().map(frame_name))
 }
 
 /// A figure as a field, and nothing where it is absent.

@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::{field, figure, no_formula};
+use super::{field, figure, frames, list};
 use crate::report::model::{CallSite, Recording};
-use crate::report::stacks::{folded_name, frame_name};
 
 /// A column, and what stands in it.
 struct Column {
@@ -118,10 +117,9 @@ const COLUMNS: &[Column] = &[
         name: "stack_complete",
         of: |site| site.stack_complete.to_string(),
     },
-    // Outermost first, as folded stacks are.
     Column {
         name: "stack",
-        of: |site| list(site.frames.iter().rev().map(frame_name)),
+        of: |site| frames(&site.frames),
     },
 ];
 
@@ -144,14 +142,6 @@ pub fn write(recording: &Recording, to: &mut dyn Write) -> io::Result<()> {
 
 fn text(text: Option<&str>) -> String {
     text.map_or_else(String::new, field)
-}
-
-/// With `;` between: names in it have none. Where a spreadsheet parts fields there, none is a formula either.
-fn list(texts: impl Iterator<Item = impl AsRef<str>>) -> String {
-    let texts: Vec<String> = texts
-        .map(|text| no_formula(&folded_name(text.as_ref())))
-        .collect();
-    field(&texts.join(";"))
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@
 //! [`super::build`].
 
 pub mod allocations;
+pub mod diff;
 pub mod heap;
 pub mod history;
+pub mod names;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -316,7 +318,8 @@ pub struct SitePoint {
     pub held_bytes: u64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Read back by [`names`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Frame {
     /// In the process; only for code outside every module.

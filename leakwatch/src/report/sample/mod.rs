@@ -2,10 +2,12 @@
 //! nothing, one with hostile names. And pictures of a heap.
 
 mod births;
+mod diff;
 mod heap;
 mod verdict;
 
 pub use births::survivors;
+pub use diff::{before_and_after, hostile_diff};
 pub use heap::{heap_alone, heap_grown, hostile_picture, picture};
 
 use super::build;

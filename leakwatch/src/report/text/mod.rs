@@ -5,17 +5,20 @@
 pub(super) mod account;
 pub(super) mod births;
 pub(super) mod columns;
+mod diff;
 pub(super) mod heap;
 mod history;
 pub(super) mod layout;
 mod mappings;
 pub(super) mod sites;
+mod summary;
 pub(super) mod tail;
 pub(super) mod trend;
 pub(super) mod verdict;
 
 use layout::{Page, bytes, percent, seconds};
 
+use super::model::diff::DiffReport;
 use super::model::history::{HistoryReport, ScanReport};
 use super::model::{CallSite, EndedBy, HeapPicture, Recording};
 
@@ -32,6 +35,8 @@ pub struct Options {
     pub top: usize,
     /// Call sites below are summed in one line. Bytes.
     pub min_bytes: u64,
+    /// Of a recording: the answer alone, on one screen.
+    pub brief: bool,
     /// Whole stacks, all regions.
     pub verbose: bool,
 }
@@ -45,6 +50,7 @@ impl Default for Options {
             unicode: true,
             top: 10,
             min_bytes: 0,
+            brief: false,
             verbose: false,
         }
     }
@@ -54,6 +60,10 @@ impl Default for Options {
 #[must_use]
 pub fn render(recording: &Recording, options: &Options) -> String {
     let mut page = Page::new(options);
+    if options.brief {
+        summary::summary(&mut page, recording, options);
+        return page.finish();
+    }
     head(&mut page, recording);
     account::section(&mut page, recording);
     trend::section(&mut page, recording);
@@ -81,6 +91,14 @@ pub fn render_heap(picture: &HeapPicture, options: &Options) -> String {
 pub fn render_history(report: &HistoryReport, options: &Options) -> String {
     let mut page = Page::new(options);
     history::history(&mut page, report, options);
+    page.finish()
+}
+
+/// Renders a comparison, as inertly.
+#[must_use]
+pub fn render_diff(report: &DiffReport, options: &Options) -> String {
+    let mut page = Page::new(options);
+    diff::report(&mut page, report, options);
     page.finish()
 }
 
