@@ -412,7 +412,7 @@ fn keep_largest(sizes: &mut Vec<(u64, u32, SiteId)>, most: usize) {
 mod tests {
     use super::*;
 
-    /// The part of a snapshot that grows with the target: measured 5 ms unoptimized, 1 ms optimized.
+    /// The part of a snapshot that grows with the target. Measured 67 ms without optimization on a busy machine.
     #[test]
     fn a_hundred_thousand_sites_are_looked_at_in_little_time() {
         let mut pages =
@@ -429,7 +429,7 @@ mod tests {
         keep_largest(&mut sizes, SITES_MOST);
         let took = began.elapsed();
         println!("100,000 sites: {took:?}");
-        assert!(took < Duration::from_millis(200), "{took:?}");
+        assert!(took < Duration::from_millis(500), "{took:?}");
         assert!(sizes.len() == SITES_MOST && sizes.iter().all(|size| size.0 == 3 * 4096));
     }
 
