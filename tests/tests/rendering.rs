@@ -46,7 +46,11 @@ fn the_answer_is_one_screen() {
     expect::printable(&outcome);
     let lines: Vec<&str> = outcome.stdout.lines().collect();
     assert!(lines.len() <= 24, "{} lines\n{outcome}", lines.len());
-    let kind = outcome.recording().verdict.map(|verdict| verdict.kind).unwrap_or_default();
+    let kind = outcome
+        .recording()
+        .verdict
+        .map(|verdict| verdict.kind)
+        .unwrap_or_default();
     let first = lines.first().map(|line| line.to_lowercase()).unwrap_or_default();
     assert!(!kind.is_empty() && first.starts_with(&kind), "{kind}\n{outcome}");
     for part in [" 1  ", "keep_big", "Account: ", "Lost: "] {
