@@ -57,7 +57,7 @@ pub fn run(options: &RecordOptions, theme: Theme) -> Result<Finished> {
     let about = About {
         pid: options.target.pid,
         comm: options.target.comm.clone(),
-        ends_after: (!options.open_ended).then(|| options.duration.as_secs_f64()),
+        ends_after: (!options.open_ended).then_some(options.duration.as_secs_f64()),
     };
     let signals = Signalled::catch().context("cannot catch signals")?;
     let snapshots = Arc::new(Mailbox::default());

@@ -117,7 +117,7 @@ fn title(state: &State, area: Rect, painter: &mut Painter<'_>) {
         .width
         .saturating_sub(15 + u16::try_from(pid.len() + flag.len()).unwrap_or(0));
     let mut at = painter.line(area, 0, &[("leakwatch top  ", Look::Strong)]);
-    at = painter.text(area, (at, 0), room.max(4).min(40), &about.comm, Look::Accent);
+    at = painter.text(area, (at, 0), room.clamp(4, 40), &about.comm, Look::Accent);
     at = painter.text(area, (at, 0), area.width.saturating_sub(at), &pid, Look::Plain);
     at = painter.text(area, (at, 0), area.width.saturating_sub(at), flag, look);
     painter.right(

@@ -381,7 +381,7 @@ proptest! {
         for (key, width, height, rows) in steps {
             press(&mut state, &keys[key..=key]);
             let mut next = view();
-            next.rows = (1..=rows).map(|id| row(id as u32, server(&format!("f{id}")), 1 << (id % 60), None)).collect();
+            next.rows = (1..=rows).map(|id| row(u32::try_from(id).unwrap(), server(&format!("f{id}")), 1 << (id % 60), None)).collect();
             state.update(Event::View(Arc::new(next)));
             terminal(&mut state, true, (width, height));
             let at = state.selected_index();
