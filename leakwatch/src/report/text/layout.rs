@@ -20,6 +20,8 @@ pub const BLAMED: Style = AnsiColor::Red.on_default().bold();
 pub struct Page {
     out: String,
     pub width: usize,
+    /// The option that tells more.
+    pub more: &'static str,
     colour: bool,
     unicode: bool,
 }
@@ -29,6 +31,7 @@ impl Page {
         Self {
             out: String::new(),
             width: options.width.clamp(80, 400),
+            more: "-v",
             colour: options.colour,
             unicode: options.unicode,
         }

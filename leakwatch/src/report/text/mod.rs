@@ -64,6 +64,7 @@ pub fn render(recording: &Recording, options: &Options) -> String {
         summary::summary(&mut page, recording, options);
         return page.finish();
     }
+    page.more = "-vv";
     head(&mut page, recording);
     account::section(&mut page, recording);
     trend::section(&mut page, recording);

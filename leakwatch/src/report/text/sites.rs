@@ -240,7 +240,7 @@ fn stack(page: &mut Page, site: &CallSite, whole: bool) {
 
 fn gap(page: &mut Page, hidden: &mut usize) {
     if *hidden > 0 {
-        let text = format!("{} {hidden} frames (-v shows them)", page.ellipsis());
+        let text = format!("{} {hidden} frames ({} shows them)", page.ellipsis(), page.more);
         page.paragraph(9, &text, DIM);
         *hidden = 0;
     }

@@ -138,7 +138,17 @@ fn one(page: &mut Page, site: &CallSite) {
     let label = page.fit(&site.label, page.width.saturating_sub(FIGURES));
     page.line(&format!("{figures}{}", page.paint(BLAMED, &label)));
 
-    let kept = site.retention.map(|kept| format!("{} kept", whole_percent(kept)));
+    let blocks = site
+        .allocations
+        .as_ref()
+        .filter(|blocks| site.evidence == "survivors" && blocks.followed > 0);
+    let kept = match blocks {
+        Some(blocks) => Some(format!(
+            "{} of {} births survived",
+            blocks.survived, blocks.followed
+        )),
+        None => site.retention.map(|kept| format!("{} kept", whole_percent(kept))),
+    };
     let error = site
         .standard_error_bytes
         .filter(|_| columns::is_sampled(site))

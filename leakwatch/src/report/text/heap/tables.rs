@@ -262,11 +262,12 @@ pub fn arenas(page: &mut Page, heap: &Heap, options: &Options) {
     if !rest.is_empty() {
         let sum = |of: fn(&HeapArena) -> u64| rest.iter().map(|arena| of(arena)).fold(0, u64::saturating_add);
         let text = format!(
-            "{} and {} more: {} in use, {} free (-v shows them)",
+            "{} and {} more: {} in use, {} free ({} shows them)",
             page.ellipsis(),
             rest.len(),
             bytes(sum(|arena| arena.in_use_bytes)),
-            bytes(sum(|arena| arena.free_bytes))
+            bytes(sum(|arena| arena.free_bytes)),
+            page.more
         );
         page.paragraph(2, &text, PLAIN);
     }
