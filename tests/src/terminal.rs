@@ -275,20 +275,16 @@ fn set_size(master: &File, columns: u16, rows: u16) {
         ws_ypixel: 0,
     };
     // SAFETY: the descriptor is open, and the kernel reads this struct.
-    assert_eq!(
-        unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) },
-        0
-    );
+    let done = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    assert_eq!(done, 0);
 }
 
 fn modes(terminal: &File) -> libc::termios {
     // SAFETY: plain data, filled in below.
     let mut modes = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open, and the kernel writes this struct.
-    assert_eq!(
-        unsafe { libc::tcgetattr(terminal.as_raw_fd(), &raw mut modes) },
-        0
-    );
+    let done = unsafe { libc::tcgetattr(terminal.as_raw_fd(), &raw mut modes) };
+    assert_eq!(done, 0);
     modes
 }
 

@@ -270,8 +270,10 @@ mod tests {
         Side { seconds, sites }
     }
 
-    /// `(before, after, how, change)` by index.
-    fn found(before: &Side, after: &Side) -> Vec<(Option<usize>, Option<usize>, Option<Matched>, Change)> {
+    /// Indices before and after, how they were matched, and what changed.
+    type Found = (Option<usize>, Option<usize>, Option<Matched>, Change);
+
+    fn found(before: &Side, after: &Side) -> Vec<Found> {
         let mut found: Vec<_> = difference(before, after)
             .iter()
             .map(|pair| (pair.before, pair.after, pair.matched, pair.change))

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 /// Bytes before and after; of one recording only the latter.
 pub type Counts = [u64; 2];
 
+/// A stack by the numbers of its names, outermost first, and its bytes.
+type Counted = (Vec<u32>, Counts);
+
 /// Stacks of interned names.
 #[derive(Debug, Default)]
 pub struct Flames {
     names: BTreeMap<String, u32>,
-    stacks: Vec<(Vec<u32>, Counts)>,
+    stacks: Vec<Counted>,
     total: Counts,
 }
 
@@ -78,7 +81,7 @@ impl Flames {
         let least = (self.total[1] as f64 * least).max(1.0);
         let mut lines = Vec::new();
         // Ranges of stacks that begin alike for so many frames; a list and no recursion, since a stack may be deep.
-        let mut open: Vec<(&[(Vec<u32>, Counts)], usize)> = vec![(&self.stacks, 0)];
+        let mut open: Vec<(&[Counted], usize)> = vec![(&self.stacks, 0)];
         while let Some((range, depth)) = open.pop() {
             let mut own: Counts = [0, 0];
             let mut wide = Vec::new();

@@ -110,12 +110,12 @@ mod tests {
         // 700 MiB in 60 s, and 350 MiB in 120 s, an hour.
         let expected = format!(
             "__memmove_avx_unaligned_erms {} {}\n",
-            700u64 * 60 << 20,
-            350u64 * 30 << 20
+            (700u64 * 60) << 20,
+            (350u64 * 30) << 20
         );
         assert!(text.contains(&expected), "{text}");
         assert!(
-            text.contains(&format!("server;Table::grow() 0 {}\n", 60u64 * 30 << 20)),
+            text.contains(&format!("server;Table::grow() 0 {}\n", (60u64 * 30) << 20)),
             "{text}"
         );
         let text = render_diff(&sample::hostile_diff());

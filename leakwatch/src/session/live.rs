@@ -2,7 +2,7 @@
 //!
 //! Once a second a [`Snapshot`] is taken between two drains of the ring, and handed to a [`Viewer`], who must not wait. The
 //! work is bounded: of every call site the bytes are read and compared, nothing else, and only of the largest
-//! ([`SITES_MOST`], [`SURVIVORS_MOST`]) the stack and the curve are copied. What it took puts the next one off a hundred
+//! (`SITES_MOST`, `SURVIVORS_MOST`) the stack and the curve are copied. What it took puts the next one off a hundred
 //! times as long, so that it takes a hundredth of the time at most. The heap is not read: whose blocks survived is told as
 //! of the latest check, which there is without a viewer too. Names, groups and the verdict are made from the copy, on
 //! another thread.

@@ -103,7 +103,7 @@ fn table(samples: &[Sample]) -> Markup {
         let values = || samples.iter().filter_map(of);
         Some([
             values().next()?,
-            values().last()?,
+            values().next_back()?,
             values().min()?,
             values().max()?,
         ])

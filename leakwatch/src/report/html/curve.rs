@@ -15,7 +15,7 @@ fn thinned(series: &[SitePoint]) -> impl Iterator<Item = &SitePoint> {
     series
         .iter()
         .enumerate()
-        .filter(move |(index, _)| (last - index) % step == 0)
+        .filter(move |(index, _)| (last - index).is_multiple_of(step))
         .map(|(_, point)| point)
 }
 

@@ -2,7 +2,7 @@
 //! heap, the mappings, what was lost and what it cost.
 //!
 //! The file needs nothing beside itself. Its own scripts and styles are known to the browser by their hashes
-//! ([`policy`]), so that a name of the target could not run even if it were not escaped; and it is, twice: what would
+//! (`policy`), so that a name of the target could not run even if it were not escaped; and it is, twice: what would
 //! hide or reorder text becomes visible ([`super::escape`]), and what is markup becomes text (maud). Every figure that
 //! stands for bytes has them to the byte in a `data-bytes` attribute.
 //!
