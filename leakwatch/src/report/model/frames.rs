@@ -31,7 +31,6 @@ pub struct Frame {
 
 /// A frame that other stacks may have too. Written as the frame itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct SharedFrame(Arc<Frame>);
 
