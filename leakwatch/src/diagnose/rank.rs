@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use crate::diagnose::allocated::{Allocated, AllocatedClass};
 use crate::diagnose::culprit::{culprit, frame_label};
@@ -76,7 +77,7 @@ pub enum GroupBy {
 pub struct SiteFacts {
     pub via: Via,
     /// Innermost first; empty when the event came without a stack.
-    pub frames: Vec<SymbolizedFrame>,
+    pub frames: Arc<[SymbolizedFrame]>,
     /// The stack reaches its root.
     pub complete: bool,
     pub committed: u64,

@@ -92,7 +92,7 @@ fn calls_in_one_unnamed_function_are_one_row() {
             ..outer.clone()
         };
         SiteFacts {
-            frames: vec![inner, outer],
+            frames: [inner, outer].into(),
             ..site(&[], live)
         }
     };
@@ -119,7 +119,7 @@ fn calls_in_one_unnamed_function_are_one_row() {
     }
     // Another caller is another chain.
     let mut elsewhere = unnamed(0x1b4, Some(0x100), "/bin/python3", 8);
-    elsewhere.frames[1].function_start = Some(0x5000);
+    Arc::make_mut(&mut elsewhere.frames)[1].function_start = Some(0x5000);
     let facts = vec![facts[0].clone(), elsewhere];
     assert_eq!(rank(facts.clone(), GroupBy::Stack, 1.0).len(), 2);
     assert_eq!(rank(facts, GroupBy::Function, 1.0).len(), 1);
@@ -324,7 +324,7 @@ fn survivors_join_the_pages_of_their_chain() {
     let facts: Vec<SiteFacts> = facts
         .into_iter()
         .map(|mut site| {
-            for frame in &mut site.frames {
+            for frame in Arc::make_mut(&mut site.frames) {
                 if matches!(frame.function.as_deref(), Some("calloc" | "memset")) {
                     frame.module = Some("/usr/lib/libc.so.6".into());
                 }

@@ -9,6 +9,10 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// characters (XML refuses them) become `\n`, `\x1b` or `\u{202e}`. Everything else stays.
 #[must_use]
 pub fn escape(text: &str) -> String {
+    // Most names are, and there are many.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -33,21 +33,21 @@ pub struct Drawn {
 }
 
 impl Flames {
-    /// Adds a stack, outermost first. Bytes beyond the largest signed number in all are left out: no process has them, a
-    /// made-up file may.
-    pub fn add(&mut self, names: impl Iterator<Item = String>, counts: Counts) {
-        let ids = names
-            .map(|name| {
-                let next = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
-                *self.names.entry(name).or_insert(next)
-            })
-            .collect();
+    /// The number of a name, for [`Self::add`].
+    pub fn name(&mut self, name: String) -> u32 {
+        let next = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        *self.names.entry(name).or_insert(next)
+    }
+
+    /// Adds a stack of named frames, outermost first. Bytes beyond the largest signed number in all are left out: no
+    /// process has them, a made-up file may.
+    pub fn add(&mut self, names: Vec<u32>, counts: Counts) {
         let mut kept = counts;
         for (kept, total) in kept.iter_mut().zip(&mut self.total) {
             *kept = (*kept).min(i64::MAX.unsigned_abs() - *total);
             *total += *kept;
         }
-        self.stacks.push((ids, kept));
+        self.stacks.push((names, kept));
     }
 
     /// Bytes of all stacks.
@@ -117,7 +117,11 @@ mod tests {
     fn drawn(stacks: &[(&str, Counts)], least: f64) -> Vec<(String, Counts)> {
         let mut flames = Flames::default();
         for (stack, counts) in stacks {
-            flames.add(stack.split(' ').map(str::to_owned), *counts);
+            let names = stack
+                .split(' ')
+                .map(|name| flames.name(name.to_owned()))
+                .collect();
+            flames.add(names, *counts);
         }
         let drawn = flames.draw(least);
         let named = |line: &Line| {
@@ -172,7 +176,8 @@ mod tests {
     fn no_sum_overflows() {
         let mut flames = Flames::default();
         for name in ["a", "b", "c"] {
-            flames.add([name.to_owned()].into_iter(), [u64::MAX, u64::MAX / 3]);
+            let name = flames.name(name.to_owned());
+            flames.add(vec![name], [u64::MAX, u64::MAX / 3]);
         }
         let total: u64 = flames.total()[1];
         assert_eq!(total, i64::MAX.unsigned_abs());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::model::diff::{DiffReport, DiffStack};
-use super::model::{Frame, Recording};
+use super::model::{Recording, SharedFrame};
 use super::stacks::{self, NO_STACK, folded_name, frame_name};
 
 /// One measure a process, as [`stacks::of`] says. Stacks of 0 bytes are left out, equal lines are summed.
@@ -55,7 +55,7 @@ pub(super) fn per_hour(report: &DiffReport, stack: &DiffStack) -> [u64; 2] {
 }
 
 /// Without its bytes.
-fn line(comm: &str, frames: &[Frame]) -> String {
+fn line(comm: &str, frames: &[SharedFrame]) -> String {
     let mut line = folded_name(comm);
     for frame in frames.iter().rev() {
         line.push(';');

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::model::diff::DiffReport;
 use super::model::history::{HistoryReport, ScanReport};
-use super::model::{Address, HeapPicture, Recording, SCHEMA_VERSION};
+use super::model::{Address, Frame, HeapPicture, Recording, SCHEMA_VERSION, SharedFrame};
 
 impl JsonSchema for Address {
     fn schema_name() -> Cow<'static, str> {
@@ -26,6 +26,21 @@ impl JsonSchema for Address {
             "type": "string",
             "pattern": "^0x[0-9a-f]{1,16}$"
         })
+    }
+}
+
+/// That frames are shared is no matter of the format.
+impl JsonSchema for SharedFrame {
+    fn schema_name() -> Cow<'static, str> {
+        Frame::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        Frame::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Frame::json_schema(generator)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::escape::escape;
-use super::model::{CallSite, Frame, Recording};
+use super::model::{CallSite, Frame, Recording, SharedFrame};
 
 /// A stack, and what it holds.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub struct Stack<'a> {
     /// Of that process.
     pub comm: &'a str,
     /// Innermost first.
-    pub frames: &'a [Frame],
+    pub frames: &'a [SharedFrame],
     pub complete: bool,
     pub live: Option<u64>,
     pub held: Option<u64>,
@@ -28,16 +28,13 @@ pub struct Stack<'a> {
 }
 
 /// All of them, in the order of the ranking, those of 0 bytes too.
-#[must_use]
-pub fn of(recording: &Recording) -> Vec<Stack<'_>> {
-    let rows: Vec<_> = recording
-        .call_sites
-        .iter()
-        .enumerate()
-        .flat_map(|(index, site)| rows(index, site))
-        .collect();
-    let live_unknown: BTreeSet<Option<u32>> = rows
-        .iter()
+pub fn of(recording: &Recording) -> impl Iterator<Item = Stack<'_>> {
+    // Gone through twice rather than kept: there may be many.
+    let rows = || {
+        let sites = recording.call_sites.iter().enumerate();
+        sites.flat_map(|(index, site)| rows(index, site))
+    };
+    let live_unknown: BTreeSet<Option<u32>> = rows()
         .filter(|row| row.live.is_none())
         .map(|row| row.process)
         .collect();
@@ -47,63 +44,61 @@ pub fn of(recording: &Recording) -> Vec<Stack<'_>> {
         .flatten()
         .map(|process| (process.pid, process.comm.as_str()))
         .collect();
-    rows.into_iter()
-        .map(|row| {
-            let by_held = live_unknown.contains(&row.process);
-            Stack {
-                site: row.site,
-                first: row.first,
-                process: row.process,
-                comm: row
-                    .process
-                    .and_then(|pid| comms.get(&pid).copied())
-                    .unwrap_or(&recording.target.comm),
-                frames: row.frames,
-                complete: row.complete,
-                live: row.live,
-                held: row.held,
-                bytes: if by_held { row.held } else { row.live }.unwrap_or(0),
-                by_held,
-            }
-        })
-        .collect()
+    rows().map(move |row| {
+        let by_held = live_unknown.contains(&row.process);
+        Stack {
+            site: row.site,
+            first: row.first,
+            process: row.process,
+            comm: row
+                .process
+                .and_then(|pid| comms.get(&pid).copied())
+                .unwrap_or(&recording.target.comm),
+            frames: row.frames,
+            complete: row.complete,
+            live: row.live,
+            held: row.held,
+            bytes: if by_held { row.held } else { row.live }.unwrap_or(0),
+            by_held,
+        }
+    })
 }
 
 struct Row<'a> {
     site: usize,
     first: bool,
     process: Option<u32>,
-    frames: &'a [Frame],
+    frames: &'a [SharedFrame],
     complete: bool,
     live: Option<u64>,
     held: Option<u64>,
 }
 
-fn rows(index: usize, site: &CallSite) -> Vec<Row<'_>> {
-    match &site.stacks {
-        Some(stacks) => stacks
-            .iter()
-            .enumerate()
-            .map(|(at, row)| Row {
-                site: index,
-                first: at == 0,
-                process: row.process,
-                frames: &row.frames,
-                complete: row.stack_complete,
-                live: row.live_bytes,
-                held: row.held_bytes,
-            })
-            .collect(),
-        None => vec![Row {
+fn rows(index: usize, site: &CallSite) -> impl Iterator<Item = Row<'_>> {
+    let several = site
+        .stacks
+        .iter()
+        .flatten()
+        .enumerate()
+        .map(move |(at, row)| Row {
             site: index,
-            first: true,
-            process: site.processes.first().copied(),
-            frames: &site.frames,
-            complete: site.stack_complete,
-            live: site.live_bytes,
-            held: site.held_bytes,
-        }],
-    }
+            first: at == 0,
+            process: row.process,
+            frames: &row.frames,
+            complete: row.stack_complete,
+            live: row.live_bytes,
+            held: row.held_bytes,
+        });
+    let one = site.stacks.is_none().then(|| Row {
+        site: index,
+        first: true,
+        process: site.processes.first().copied(),
+        frames: &site.frames,
+        complete: site.stack_complete,
+        live: site.live_bytes,
+        held: site.held_bytes,
+    });
+    several.chain(one)
 }
 
 /// The function, else the module and where the function begins (else the offset), else the address. Not escaped.

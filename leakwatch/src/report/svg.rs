@@ -1,5 +1,6 @@
 //! A flame graph as SVG, by inferno: wide is what holds much. It zooms and searches by itself in a browser, without a network.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 use inferno::flamegraph::{self, Options, Palette, TextTruncateDirection, color::BasicPalette};
@@ -8,7 +9,7 @@ use super::escape::fit;
 use super::flame::{Counts, Drawn, Flames};
 use super::folded::per_hour;
 use super::model::diff::DiffReport;
-use super::model::{Frame, Recording};
+use super::model::{Frame, Recording, SharedFrame};
 use super::stacks::{self, NO_STACK, folded_name, frame_name};
 
 /// A frame narrower than this part of the whole is not drawn: a quarter of a pixel on a wide screen.
@@ -28,16 +29,19 @@ const DARK: &str = "
 
 /// Writes the flame graph of a recording, by the bytes that [`stacks::of`] tells.
 pub fn write(recording: &Recording, to: &mut dyn Write) -> io::Result<()> {
-    let stacks = stacks::of(recording);
-    let mut flames = Flames::default();
-    for stack in stacks.iter().filter(|stack| stack.bytes > 0) {
-        flames.add(path(stack.comm, stack.frames), [0, stack.bytes]);
+    let mut paths = Paths::default();
+    let (mut held, mut all) = (0_usize, 0_usize);
+    for stack in stacks::of(recording) {
+        all += 1;
+        held += usize::from(stack.by_held);
+        if stack.bytes > 0 {
+            paths.add(stack.comm, stack.frames, [0, stack.bytes]);
+        }
     }
     let target = &recording.target;
-    let held = stacks.iter().filter(|stack| stack.by_held).count();
     let measure = match held {
         0 => "bytes that stay resident",
-        _ if held == stacks.len() => "address space that stays",
+        _ if held == all => "address space that stays",
         _ => "bytes that stay resident; of processes that were gone, address space",
     };
     let picture = Picture {
@@ -51,18 +55,18 @@ pub fn write(recording: &Recording, to: &mut dyn Write) -> io::Result<()> {
         differences: false,
         nothing: "No call site keeps memory.",
     };
-    draw(&picture, flames, to)
+    draw(&picture, paths.flames, to)
 }
 
 /// Writes the differential flame graph: as wide as the rate after, red where it grew, blue where it shrank. What went has no
 /// width, so the title says that it is not there.
 pub fn write_diff(report: &DiffReport, to: &mut dyn Write) -> io::Result<()> {
-    let mut flames = Flames::default();
+    let mut paths = Paths::default();
     let mut gone = 0;
     for stack in report.sites.iter().flat_map(|site| &site.stacks) {
         let [before, after] = per_hour(report, stack);
         gone += usize::from(before > 0 && after == 0);
-        flames.add(path(&stack.comm, &stack.frames), [before, after]);
+        paths.add(&stack.comm, &stack.frames, [before, after]);
     }
     let side = |side: &super::model::diff::DiffSide| {
         format!(
@@ -84,16 +88,39 @@ pub fn write_diff(report: &DiffReport, to: &mut dyn Write) -> io::Result<()> {
         differences: true,
         nothing: "No call site keeps memory after.",
     };
-    draw(&picture, flames, to)
+    draw(&picture, paths.flames, to)
 }
 
-/// From the process inward, as it is drawn.
-fn path<'a>(comm: &'a str, frames: &'a [Frame]) -> impl Iterator<Item = String> + 'a {
-    let none = frames.is_empty().then(|| NO_STACK.to_owned());
-    let frames = frames.iter().rev();
-    std::iter::once(shown(comm, false))
-        .chain(frames.map(|frame| shown(&frame_name(frame), frame.inlined)))
-        .chain(none)
+/// The stacks by what their frames are drawn as. A frame is in many stacks, and named once.
+#[derive(Default)]
+struct Paths<'a> {
+    flames: Flames,
+    comms: HashMap<&'a str, u32>,
+    /// By where they are: equal ones elsewhere have the same name all the same.
+    frames: HashMap<*const Frame, u32>,
+}
+
+impl<'a> Paths<'a> {
+    /// Adds a stack, from the process inward.
+    fn add(&mut self, comm: &'a str, frames: &'a [SharedFrame], counts: Counts) {
+        let mut names = Vec::with_capacity(1 + frames.len().max(1));
+        let flames = &mut self.flames;
+        names.push(
+            *self
+                .comms
+                .entry(comm)
+                .or_insert_with(|| flames.name(shown(comm, false))),
+        );
+        for frame in frames.iter().rev() {
+            let frame: &Frame = frame;
+            let number = self.frames.entry(frame);
+            names.push(*number.or_insert_with(|| flames.name(shown(&frame_name(frame), frame.inlined))));
+        }
+        if frames.is_empty() {
+            names.push(flames.name(NO_STACK.to_owned()));
+        }
+        flames.add(names, counts);
+    }
 }
 
 /// A name as it is drawn: one frame to inferno, of bounded length, and inlined frames marked.

@@ -1,6 +1,7 @@
 //! What was gathered of the processes, as the diagnosis wants it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::heap::WatchedHeap;
@@ -22,20 +23,20 @@ use crate::unwind::{Ending, StackId};
 #[derive(Default)]
 pub(super) struct Names {
     pub symbolizer: Symbolizer,
-    known: HashMap<StackId, (Vec<SymbolizedFrame>, bool)>,
+    known: HashMap<StackId, (Arc<[SymbolizedFrame]>, bool)>,
 }
 
 impl Names {
     /// The frames of a stack, and whether it reaches its root.
-    pub(super) fn of(&mut self, state: &State, id: StackId) -> (Vec<SymbolizedFrame>, bool) {
+    pub(super) fn of(&mut self, state: &State, id: StackId) -> (Arc<[SymbolizedFrame]>, bool) {
         if let Some(known) = self.known.get(&id) {
             return known.clone();
         }
         let Some(stack) = state.unwinder.stack(id) else {
-            return (Vec::new(), false);
+            return (Arc::default(), false);
         };
         let frames = self.symbolizer.symbolize(state.unwinder.modules(), stack);
-        let named = (frames, stack.ending == Ending::Root);
+        let named = (frames.into(), stack.ending == Ending::Root);
         self.known.insert(id, named.clone());
         named
     }

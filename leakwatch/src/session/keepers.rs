@@ -234,7 +234,7 @@ mod tests {
     fn site(committed: u64, held: u64) -> SiteFacts {
         SiteFacts {
             via: Via::Mprotect,
-            frames: Vec::new(),
+            frames: [].into(),
             complete: true,
             committed,
             released: committed - held,

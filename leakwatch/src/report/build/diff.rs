@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::diagnose::difference::{self, Change, Pair, Side, Site};
 use crate::report::model::diff::{DiffFigures, DiffModule, DiffReport, DiffSide, DiffSite, DiffStack};
-use crate::report::model::{CallSite, Frame, Recording, SCHEMA_VERSION, Tool};
+use crate::report::model::{CallSite, Frame, Recording, SCHEMA_VERSION, SharedFrame, Tool};
 use crate::report::stacks::{self, Stack, frame_name};
 
 /// Why two recordings cannot be compared.
@@ -69,13 +69,17 @@ fn keys(site: &CallSite) -> Site {
         // What came without a stack is one site too.
         names: match main {
             [] => stacks::NO_STACK.to_owned(),
-            _ => main.iter().map(name).collect::<Vec<_>>().join("\n"),
+            _ => main
+                .iter()
+                .map(|frame| name(frame))
+                .collect::<Vec<_>>()
+                .join("\n"),
         },
         culprit: site
             .culprit
             .as_ref()
             .and_then(|_| main.first())
-            .map(name)
+            .map(|frame| name(frame))
             .unwrap_or_default(),
         live: site.live_bytes,
         held: site.held_bytes,
@@ -84,7 +88,7 @@ fn keys(site: &CallSite) -> Site {
 }
 
 /// From the culprit on: what is inside of it is the allocator's.
-fn outward<'a>(site: &CallSite, frames: &'a [Frame]) -> &'a [Frame] {
+fn outward<'a>(site: &CallSite, frames: &'a [SharedFrame]) -> &'a [SharedFrame] {
     let Some(culprit) = &site.culprit else {
         return frames;
     };
@@ -97,7 +101,7 @@ fn outward<'a>(site: &CallSite, frames: &'a [Frame]) -> &'a [Frame] {
 }
 
 /// `None` where a frame has no build or no offset: it cannot be found again.
-fn code(frames: &[Frame]) -> Option<String> {
+fn code(frames: &[SharedFrame]) -> Option<String> {
     let places: Option<Vec<String>> = frames
         .iter()
         .map(|frame| Some(format!("{}:{:#x}", frame.build_id.as_ref()?, frame.offset?.0)))
@@ -151,7 +155,7 @@ fn site(rank: u32, pair: &Pair, recordings: [&Recording; 2], stacks: &[Vec<Vec<S
         change: pair.change.name().to_owned(),
         matched_by: pair.matched.map(|matched| matched.name().to_owned()),
         measure: if pair.by_held { "held" } else { "live" }.to_owned(),
-        label: shown.map(|site| site.label.clone()).unwrap_or_default(),
+        label: shown.map(|site| site.label.to_string()).unwrap_or_default(),
         culprit: shown.and_then(|site| site.culprit.clone()),
         before: was.map(|site| figures(site, pair.rate_before)),
         after: is.map(|site| figures(site, pair.rate_after)),
@@ -174,7 +178,7 @@ fn both(before: Option<&Vec<Stack<'_>>>, after: Option<&Vec<Stack<'_>>>) -> Vec<
         .flat_map(|(stacks, is_after)| stacks.into_iter().flatten().map(move |stack| (stack, is_after)))
         .filter(|(stack, _)| stack.bytes > 0)
     {
-        let names = stack.frames.iter().map(frame_name).collect();
+        let names = stack.frames.iter().map(|frame| frame_name(frame)).collect();
         let row = rows.entry((stack.comm, names)).or_insert_with(|| DiffStack {
             comm: stack.comm.to_owned(),
             before_bytes: 0,
@@ -372,7 +376,7 @@ mod tests {
             ("appeared", &None, &None)
         );
         assert_eq!(find(&report, "parse_header").change, "went");
-        assert_eq!(report.sites[0].label, upload.label, "it changed most");
+        assert_eq!(*report.sites[0].label, *upload.label, "it changed most");
         assert!(
             report.notes.iter().any(|note| note.contains("another build")),
             "{:?}",

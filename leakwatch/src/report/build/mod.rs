@@ -12,9 +12,10 @@ use crate::diagnose::rank::{RankedSite, SiteFacts};
 use crate::diagnose::reconcile::Account;
 use crate::diagnose::{trend, verdict};
 use crate::report::escape::text_of;
+use crate::report::model::frames::Frames;
 use crate::report::model::{
     Address, CallSite, Correlation, Culprit, Frame, Growth, LibraryRow, Limit, MappingRow, MemoryTrend,
-    ReasonRow, Reconciliation, RegionRow, Sample, SitePoint, StackRow, Verdict, VerdictFactor,
+    ReasonRow, Reconciliation, RegionRow, Sample, SharedFrame, SitePoint, StackRow, Verdict, VerdictFactor,
 };
 use crate::sampler::growth::{Delta, Fate, LibraryGrowth, MappingGrowth};
 use crate::sampler::region::Region;
@@ -41,14 +42,19 @@ pub fn frame(frame: &SymbolizedFrame) -> Frame {
 /// The call sites, in the order given.
 #[must_use]
 pub fn call_sites(sites: &[RankedSite]) -> Vec<CallSite> {
-    sites.iter().map(call_site).collect()
+    let mut known = Frames::default();
+    sites.iter().map(|site| call_site(site, &mut known)).collect()
 }
 
-fn call_site(site: &RankedSite) -> CallSite {
-    let frames: Vec<Frame> = site
+fn frames(frames: &[SymbolizedFrame], known: &mut Frames) -> Vec<SharedFrame> {
+    frames.iter().map(|it| known.share(frame(it))).collect()
+}
+
+fn call_site(site: &RankedSite, known: &mut Frames) -> CallSite {
+    let frames = site
         .stacks
         .first()
-        .map(|stack| stack.frames.iter().map(frame).collect())
+        .map(|stack| frames(&stack.frames, known))
         .unwrap_or_default();
     let culprit = site.culprit.and_then(|at| {
         let named = frames.get(at)?;
@@ -62,7 +68,7 @@ fn call_site(site: &RankedSite) -> CallSite {
     });
     CallSite {
         rank: site.rank,
-        label: site.label.clone(),
+        label: site.label.as_str().into(),
         culprit,
         via: site.vias.first().map_or("mmap", |via| via.name()).to_owned(),
         vias: site.vias.iter().map(|via| via.name().to_owned()).collect(),
@@ -79,7 +85,10 @@ fn call_site(site: &RankedSite) -> CallSite {
         standard_error_bytes: site.standard_error.and_then(finite),
         estimated: site.estimated,
         extended_bytes: site.extended,
-        allocations: site.allocated.as_ref().map(allocations::of_site),
+        allocations: site
+            .allocated
+            .as_ref()
+            .map(|it| Box::new(allocations::of_site(it))),
         trend: None,
         first_seen_seconds: finite(site.first_seen),
         last_seen_seconds: finite(site.last_seen),
@@ -93,7 +102,7 @@ fn call_site(site: &RankedSite) -> CallSite {
                 .collect()
         }),
         frames,
-        stacks: (site.stacks.len() > 1).then(|| site.stacks.iter().map(stack).collect()),
+        stacks: (site.stacks.len() > 1).then(|| site.stacks.iter().map(|it| stack(it, known)).collect()),
     }
 }
 
@@ -102,7 +111,7 @@ fn finite(figure: f64) -> Option<f64> {
     figure.is_finite().then_some(figure)
 }
 
-fn stack(site: &SiteFacts) -> StackRow {
+fn stack(site: &SiteFacts, known: &mut Frames) -> StackRow {
     StackRow {
         via: site.via.name().to_owned(),
         live_bytes: site.live,
@@ -110,7 +119,7 @@ fn stack(site: &SiteFacts) -> StackRow {
         events: site.events,
         stack_complete: site.complete,
         process: Some(site.process),
-        frames: site.frames.iter().map(frame).collect(),
+        frames: frames(&site.frames, known),
     }
 }
 

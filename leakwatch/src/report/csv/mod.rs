@@ -6,7 +6,7 @@ pub mod ranking;
 pub mod series;
 
 use super::escape::escape;
-use super::model::Frame;
+use super::model::SharedFrame;
 use super::stacks::{folded_name, frame_name};
 
 /// A text as a field: inert, quoted where it must be, and no formula to a spreadsheet.
@@ -40,8 +40,8 @@ fn list(texts: impl Iterator<Item = impl AsRef<str>>) -> String {
 }
 
 /// A stack, outermost first, as folded stacks are.
-fn frames(frames: &[Frame]) -> String {
-    list(frames.iter().rev().map(frame_name))
+fn frames(frames: &[SharedFrame]) -> String {
+    list(frames.iter().rev().map(|frame| frame_name(frame)))
 }
 
 /// A figure as a field, and nothing where it is absent.

@@ -192,7 +192,7 @@ fn whereabouts(site: &CallSite) -> Markup {
     html! {
         span.where {
             @if !place.is_empty() { (name(&place, 60)) }
-            @if !module.is_empty() && module != site.label {
+            @if !module.is_empty() && module != &*site.label {
                 @if !place.is_empty() { " · " }
                 (name(module, 40))
             }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::cells::{more, name, size};
 use crate::report::escape::fit;
-use crate::report::model::{CallSite, Frame, StackRow};
+use crate::report::model::{CallSite, Frame, SharedFrame, StackRow};
 use crate::report::stacks::frame_name;
 use crate::report::text::sites::frame_place;
 
@@ -59,7 +59,7 @@ pub fn stacks(site: &CallSite, budget: &mut Budget) -> Markup {
     }
 }
 
-fn frames(frames: &[Frame], culprit: Option<usize>, complete: bool, budget: &mut Budget) -> Markup {
+fn frames(frames: &[SharedFrame], culprit: Option<usize>, complete: bool, budget: &mut Budget) -> Markup {
     let shown = budget.take(frames.len());
     html! {
         @if !frames.is_empty() {

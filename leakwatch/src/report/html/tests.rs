@@ -264,7 +264,7 @@ fn hostile() -> Recording {
         region.region = evil();
     }
     for site in &mut recording.call_sites {
-        site.label = evil();
+        site.label = evil().into();
         site.via = evil();
         site.vias = vec![evil(), "v".repeat(64 << 10)];
         site.threads = vec![evil(); 100];
@@ -382,7 +382,7 @@ fn named(name: &str) -> Recording {
     recording.target.comm = name.to_owned();
     recording.notes = vec![name.to_owned()];
     for site in &mut recording.call_sites {
-        site.label = name.to_owned();
+        site.label = name.into();
         site.threads = vec![name.to_owned()];
         for frame in &mut site.frames {
             frame.function = Some(name.into());

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Culprit, Frame, Target, Tool};
+use super::{Culprit, SharedFrame, Target, Tool};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -92,7 +92,7 @@ pub struct DiffStack {
     pub before_bytes: u64,
     pub after_bytes: u64,
     /// Innermost first.
-    pub frames: Vec<Frame>,
+    pub frames: Vec<SharedFrame>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

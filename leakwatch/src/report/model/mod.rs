@@ -8,6 +8,7 @@
 
 pub mod allocations;
 pub mod diff;
+pub mod frames;
 pub mod heap;
 pub mod history;
 pub mod names;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use allocations::{Allocations, SiteAllocations, SiteClass, UnnamedClass};
+pub use frames::{Frame, SharedFrame};
 pub use heap::{FreeKind, FreeKinds, Heap, HeapArena, HeapClass, HeapGrowth};
 
 /// The version that this program writes, and the newest that it reads.
@@ -236,7 +238,8 @@ pub struct CallSite {
     /// 1 is first.
     pub rank: u32,
     /// What the row is called, by the grouping chosen.
-    pub label: String,
+    #[serde(deserialize_with = "names::shared")]
+    pub label: Arc<str>,
     /// Null when there is no stack, or nothing but allocator in it.
     pub culprit: Option<Culprit>,
     /// `mmap`, `brk`, `mremap`, `mprotect`, `fault` or `malloc`: by which most of it came.
@@ -273,7 +276,7 @@ pub struct CallSite {
     pub estimated: bool,
     /// What became of the blocks that it allocated. Null where no birth of its was seen.
     #[serde(default)]
-    pub allocations: Option<SiteAllocations>,
+    pub allocations: Option<Box<SiteAllocations>>,
     pub trend: Option<Trend>,
     pub first_seen_seconds: Option<f64>,
     pub last_seen_seconds: Option<f64>,
@@ -286,12 +289,13 @@ pub struct CallSite {
     pub series: Option<Vec<SitePoint>>,
     /// The stack that holds most, innermost first.
     #[serde(default)]
-    pub frames: Vec<Frame>,
+    pub frames: Vec<SharedFrame>,
     /// All stacks of the row, the same one included, when there are several; else null.
     pub stacks: Option<Vec<StackRow>>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+// Read back by [`names`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Culprit {
     pub function: Option<Arc<str>>,
@@ -318,26 +322,6 @@ pub struct SitePoint {
     pub held_bytes: u64,
 }
 
-// Read back by [`names`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Frame {
-    /// In the process; only for code outside every module.
-    pub address: Option<Address>,
-    pub module: Option<Arc<str>>,
-    pub build_id: Option<Arc<str>>,
-    /// ELF virtual address in the module.
-    pub offset: Option<Address>,
-    pub function: Option<Arc<str>>,
-    /// Where the function begins, counted as `offset` is. Only without a name, and null where unwind information does
-    /// not tell.
-    pub function_start: Option<Address>,
-    pub file: Option<Arc<str>>,
-    pub line: Option<u32>,
-    #[serde(default)]
-    pub inlined: bool,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StackRow {
@@ -348,11 +332,11 @@ pub struct StackRow {
     pub stack_complete: bool,
     pub process: Option<u32>,
     #[serde(default)]
-    pub frames: Vec<Frame>,
+    pub frames: Vec<SharedFrame>,
 }
 
 /// `0x` and lower-case hexadecimal digits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(pub u64);
 
 impl Serialize for Address {

@@ -1,5 +1,5 @@
-//! Frames that are read back: equal names are one text in memory, as they were when the recording was made. A recording
-//! of a hundred thousand stacks has a few thousand names.
+//! What is read back: equal names are one text in memory, and equal frames are one frame, as they were when the recording
+//! was made.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -8,16 +8,29 @@ use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use super::{Address, Frame};
+use super::frames::Frames;
+use super::{Address, Culprit, Frame, SharedFrame};
 
 thread_local! {
     /// Of the recording that is being read on this thread.
     static NAMES: RefCell<HashSet<Arc<str>>> = RefCell::default();
+    static FRAMES: RefCell<Frames> = RefCell::default();
 }
 
-/// Ends the reading of a recording: names that no frame has are given back.
+/// Ends the reading of a recording: names and frames that it has no more are given back.
 pub fn forget() {
-    NAMES.with_borrow_mut(|names| *names = HashSet::new());
+    NAMES.take();
+    FRAMES.take();
+}
+
+/// A frame that is in memory once.
+pub(super) fn frame(frame: Frame) -> SharedFrame {
+    FRAMES.with_borrow_mut(|frames| frames.share(frame))
+}
+
+/// A text that many have, as names are.
+pub(super) fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+    Name::deserialize(deserializer).map(|Name(name)| name)
 }
 
 /// A name that is in memory once.
@@ -48,6 +61,10 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
+fn name(name: Option<Name>) -> Option<Arc<str>> {
+    name.map(|Name(name)| name)
+}
+
 impl<'de> Deserialize<'de> for Frame {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         /// As [`Frame`].
@@ -66,7 +83,6 @@ impl<'de> Deserialize<'de> for Frame {
             inlined: bool,
         }
         let written = Written::deserialize(deserializer)?;
-        let name = |name: Option<Name>| name.map(|Name(name)| name);
         Ok(Self {
             address: written.address,
             module: name(written.module),
@@ -77,6 +93,29 @@ impl<'de> Deserialize<'de> for Frame {
             file: name(written.file),
             line: written.line,
             inlined: written.inlined,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Culprit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// As [`Culprit`].
+        #[derive(serde::Deserialize)]
+        #[serde(rename = "Culprit")]
+        struct Written {
+            function: Option<Name>,
+            module: Option<Name>,
+            file: Option<Name>,
+            line: Option<u32>,
+            frame: Option<usize>,
+        }
+        let written = Written::deserialize(deserializer)?;
+        Ok(Self {
+            function: name(written.function),
+            module: name(written.module),
+            file: name(written.file),
+            line: written.line,
+            frame: written.frame,
         })
     }
 }
@@ -104,5 +143,26 @@ mod tests {
         let again: Vec<Frame> = serde_json::from_str(text).unwrap();
         assert!(!Arc::ptr_eq(of(0), again[0].function.as_ref().unwrap()));
         assert!(serde_json::from_str::<Frame>(r#"{"function": 3}"#).is_err());
+    }
+
+    #[test]
+    fn a_culprit_has_the_names_of_its_frame() {
+        let frame: Frame = serde_json::from_str(r#"{"function": "work", "module": "/bin/x"}"#).unwrap();
+        let culprit: Culprit =
+            serde_json::from_str(r#"{"function": "work", "line": 3, "frame": 1}"#).unwrap();
+        assert!(Arc::ptr_eq(
+            frame.function.as_ref().unwrap(),
+            culprit.function.as_ref().unwrap()
+        ));
+        assert_eq!(
+            culprit,
+            Culprit {
+                function: Some("work".into()),
+                line: Some(3),
+                frame: Some(1),
+                ..Culprit::default()
+            }
+        );
+        forget();
     }
 }

@@ -14,7 +14,7 @@ use prost::Message;
 
 use self::profile::{Function, Label, Line, Location, Mapping, Profile, Sample, ValueType};
 use super::escape::escape;
-use super::model::{CallSite, Frame, Recording};
+use super::model::{CallSite, Recording, SharedFrame};
 use super::stacks::{self, Stack, frame_name};
 
 /// Writes the profile, compressed. The same recording gives the same bytes.
@@ -62,7 +62,7 @@ const MEASURES: [Measure; 4] = [
 ];
 
 fn profile(recording: &Recording) -> Profile {
-    let stacks = stacks::of(recording);
+    let stacks: Vec<_> = stacks::of(recording).collect();
     let known = |measure: &Measure| {
         let sites = &recording.call_sites;
         let known = |stack: &&Stack<'_>| {
@@ -255,7 +255,7 @@ impl Tables {
         }
     }
 
-    fn location(&mut self, physical: &[Frame]) -> u64 {
+    fn location(&mut self, physical: &[SharedFrame]) -> u64 {
         // The last is the function that is there; all have its address.
         let Some(outer) = physical.last() else { return 0 };
         let mapping = outer

@@ -82,7 +82,7 @@ fn bytes_names_and_places_are_the_recordings() {
     let first = &profile.sample[0];
     assert_eq!(first.value, [700 << 20, 712 << 20, 0]);
     let frames = &recording.call_sites[0].frames;
-    let names: Vec<_> = frames.iter().map(frame_name).collect();
+    let names: Vec<_> = frames.iter().map(|frame| frame_name(frame)).collect();
     assert_eq!(profile.names(first), names);
     assert_eq!(
         profile.labels(first),
@@ -147,10 +147,10 @@ fn what_no_stack_has_is_left_out_and_what_one_has_is_there() {
     let site = &mut recording.call_sites[0];
     site.live_bytes = None;
     site.stacks = None;
-    site.allocations = Some(SiteAllocations {
+    site.allocations = Some(Box::new(SiteAllocations {
         blocks: 17,
         ..SiteAllocations::default()
-    });
+    }));
     let profile = read(&recording);
     assert_eq!(
         profile.types(),
@@ -167,7 +167,7 @@ fn what_was_inlined_shares_its_callers_place() {
     let site = &mut recording.call_sites[0];
     site.stacks = None;
     site.frames[1].inlined = true;
-    let names: Vec<_> = site.frames.iter().map(frame_name).collect();
+    let names: Vec<_> = site.frames.iter().map(|frame| frame_name(frame)).collect();
     let profile = read(&recording);
     let first = &profile.sample[0];
     assert_eq!(first.location_id.len(), names.len() - 1);

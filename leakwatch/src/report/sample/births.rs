@@ -53,7 +53,7 @@ fn watch(recording: &mut Recording, type_name: &str) {
         site.via = "malloc".into();
         site.vias = vec!["malloc".into(), "fault".into()];
         site.extended_bytes = Some(1 << 20);
-        site.allocations = Some(SiteAllocations {
+        site.allocations = Some(Box::new(SiteAllocations {
             blocks: 12_034,
             births: 420,
             born_blocks: 840,
@@ -82,7 +82,7 @@ fn watch(recording: &mut Recording, type_name: &str) {
             })
             .collect(),
             functions: vec!["malloc".into(), "realloc".into()],
-        });
+        }));
     }
     if let Some(site) = recording.call_sites.get_mut(1) {
         site.extended_bytes = Some(30 << 20);

@@ -39,7 +39,7 @@ fn touched(frames: Vec<SymbolizedFrame>, live: u64, touched: u64, one_in: u64) -
     let (live, touched) = (live * MIB, touched * MIB);
     SiteFacts {
         via: Via::Fault,
-        frames,
+        frames: frames.into(),
         complete: true,
         committed: 0,
         released: 0,

@@ -395,7 +395,7 @@ mod tests {
             let mut recording = sample::full();
             recording.target.comm.clone_from(&name);
             for site in &mut recording.call_sites {
-                site.label.clone_from(&name);
+                site.label = name.as_str().into();
                 for frame in &mut site.frames {
                     frame.function = Some(name.as_str().into());
                     frame.file = Some(name.as_str().into());

@@ -152,12 +152,13 @@ impl Made {
 pub fn site(name: &str, live: u64, touched: u64) -> RankedSite {
     let facts = SiteFacts {
         via: Via::Fault,
-        frames: vec![SymbolizedFrame {
+        frames: [SymbolizedFrame {
             offset: 0x10,
             module: Some("/srv/server".into()),
             function: Some(name.into()),
             ..SymbolizedFrame::default()
-        }],
+        }]
+        .into(),
         complete: true,
         committed: 0,
         released: 0,
