@@ -60,7 +60,9 @@ mod tests {
             assert!(!schema.is_valid(&serde_json::json!({})), "{name}");
             assert!(!schema.is_valid(&serde_json::json!([])), "{name}");
         }
-        let refusal = recording(r#"{"schema_version": 2}"#).unwrap_err();
-        assert!(refusal.contains("schema_version"), "{refusal}");
+        let refusal = recording(r#"{"schema_version": 1}"#).unwrap_err();
+        assert!(refusal.contains("\"window\" is a required property"), "{refusal}");
+        let refusal = diff("{").unwrap_err();
+        assert!(refusal.starts_with("no JSON"), "{refusal}");
     }
 }

@@ -124,7 +124,7 @@ fn one(page: &mut Page, site: &CallSite, mixed: bool, options: &Options) {
     let mut about = String::new();
     for part in [
         place,
-        if module.is_empty() || module == &*site.label {
+        if module.is_empty() || *module == *site.label {
             String::new()
         } else {
             format!("({module})")
