@@ -107,7 +107,17 @@ fn build(folder: &Path) -> Result<PathBuf> {
         let libraries = folder.join("lib");
         fs::create_dir_all(&libraries)?;
         let unwinder = text(Command::new("gcc").arg("-print-file-name=libgcc_eh.a"))?;
-        fs::copy(unwinder.trim(), libraries.join("libunwind.a")).context("gcc has no unwinder to link")?;
+        let archive = libraries.join("libunwind.a");
+        fs::copy(unwinder.trim(), &archive).context("gcc has no unwinder to link")?;
+        let object = libraries.join("find_object.o");
+        let source = run::workspace().join("xtask/src/find_object.c");
+        let mut compile = Command::new("musl-gcc");
+        compile
+            .args(["-O2", "-Wall", "-Werror", "-c"])
+            .arg(source)
+            .arg("-o");
+        run::run(compile.arg(&object))?;
+        run::run(Command::new("ar").arg("r").args([&archive, &object]))?;
         let flags = [
             format!("-Lnative={}", libraries.display()),
             "-Clink-self-contained=no".to_owned(),
