@@ -93,13 +93,13 @@ fn build(folder: &Path) -> Result<PathBuf> {
     let sources = Path::new("/usr/lib/rustlib/src/rust/library/std");
     let mut command;
     if rustup_has_target()? {
-        command = run::cargo(&["build"]);
+        command = run::cargo(&["rustc"]);
     } else if sources.is_dir() && Path::new("/usr/bin/cargo").is_file() {
         // Debian's compiler has no such target, but its standard library's sources: they are built with it.
         command = Command::new("/usr/bin/cargo");
         command
             .current_dir(run::workspace())
-            .args(["build", "-Z", "build-std=std,panic_abort"])
+            .args(["rustc", "-Z", "build-std=std,panic_abort"])
             .env("RUSTC", "/usr/bin/rustc")
             .env("RUSTC_BOOTSTRAP", "1")
             .env_remove("RUSTUP_TOOLCHAIN");
@@ -135,11 +135,13 @@ fn build(folder: &Path) -> Result<PathBuf> {
             "--locked",
             "--package",
             "leakwatch",
-            "--target",
-            TARGET,
+            "--bin",
+            "leakwatch",
         ])
-        .arg("--target-dir")
+        .args(["--target", TARGET, "--target-dir"])
         .arg(folder)
+        // musl-gcc knows static programs, and none that are position-independent as well.
+        .args(["--", "-Crelocation-model=static"])
         .env("CC_x86_64_unknown_linux_musl", "musl-gcc")
         .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER", "musl-gcc")
         .env_remove("RUSTFLAGS");
