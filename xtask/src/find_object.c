@@ -2,6 +2,7 @@
  * static program is one piece: its program headers say where. After gcc's unwind-dw2-fde-dip.c and glibc's dl_find_object.h. */
 #define _GNU_SOURCE
 #include <link.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -46,3 +47,9 @@ int _dl_find_object(void *pc, struct dl_find_object *found) {
     struct search search = {(uintptr_t)pc, found};
     return dl_iterate_phdr(look, &search) ? 0 : -1;
 }
+
+/* The unwinder refers to these weakly, and calls them where there are threads: a static link would leave them out. */
+__attribute__((used)) static void *const wanted[] = {
+    (void *)pthread_once,        (void *)pthread_key_create,   (void *)pthread_getspecific,
+    (void *)pthread_setspecific, (void *)pthread_mutex_lock,   (void *)pthread_mutex_unlock,
+};
