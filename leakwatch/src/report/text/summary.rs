@@ -143,10 +143,7 @@ fn one(page: &mut Page, site: &CallSite) {
         .as_ref()
         .filter(|blocks| site.evidence == "survivors" && blocks.followed > 0);
     let kept = match blocks {
-        Some(blocks) => Some(format!(
-            "{} of {} births survived",
-            blocks.survived, blocks.followed
-        )),
+        Some(blocks) => Some(format!("{}/{} survived", blocks.survived, blocks.followed)),
         None => site.retention.map(|kept| format!("{} kept", whole_percent(kept))),
     };
     let error = site
@@ -290,6 +287,20 @@ mod tests {
         assert!(text.contains("7 events lost"), "{text}");
         // The account adds up, as far as it is told.
         assert!(text.contains("Account: "), "{text}");
+    }
+
+    #[test]
+    fn survivors_tell_how_many_of_their_births_stayed() {
+        let recording = sample::survivors();
+        let site = recording
+            .call_sites
+            .iter()
+            .find(|site| site.evidence == "survivors")
+            .unwrap();
+        let blocks = site.allocations.as_ref().unwrap();
+        let told = format!("{}/{} survived]", blocks.survived, blocks.followed);
+        let text = render(&recording, &brief(80));
+        assert!(text.contains(&told), "no {told}\n{text}");
     }
 
     #[test]
