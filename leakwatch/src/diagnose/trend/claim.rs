@@ -18,6 +18,11 @@ const STRANGE: f64 = 3.1;
 /// Deviations that a line needs: upwards, one false in 215 where the noise is as it is taken to be. Services are judged
 /// again and again, so it is below the one in a hundred that is aimed at.
 pub const LINE: f64 = 2.6;
+/// ...and of a saw's floors: what each is off by is bounded and has nothing to do with the next one's, while the noise is
+/// taken to remember.
+pub const LINE_OF_FLOORS: f64 = 2.0;
+/// What a slope beneath a curve needs of the whole window, for its later half to be looked at by itself.
+const HINT: f64 = 2.2;
 /// Deviations for what a hundred curves are tried for. Few of them differ much, and 4 deviations are one in 30,000.
 const CURVED: f64 = 4.0;
 /// Deviations by which a curve has to fit better than a line for the line to be given up: the usual one in 20.
@@ -65,7 +70,7 @@ fn unseen(rest: f64, freedom: f64) -> f64 {
 impl Look {
     /// `None` where too few points are left to see the noise.
     fn at(pieces: &[Piece], scale: &Scale) -> Option<Self> {
-        let design = Design::new(pieces, scale.level, scale.watched, scale.longest);
+        let design = Design::new(pieces, scale.level, scale.watched, scale.longest).tamed();
         let columns = design.columns();
         let free = |columns: usize| Some(design.points().checked_sub(design.pieces() + columns - 1)? as f64);
         let freedom = free(columns)?;
@@ -99,6 +104,11 @@ impl Look {
     fn better(&self, worse: &Fit, better: &Fit) -> f64 {
         let squares = (worse.rest - better.rest).max(0.0) / self.variance;
         normal::from_student(squares.sqrt(), self.freedom)
+    }
+
+    /// What still rises by a curve is no slope beneath one, if the curve fits it better.
+    fn rises_yet(&self) -> bool {
+        self.fits.unsettled.rest < self.fits.beneath.rest
     }
 
     /// Deviations of the slope beneath curves that saturate.
@@ -151,9 +161,15 @@ pub fn looks(pieces: &[Piece], scale: &Scale) -> Vec<Look> {
         .collect()
 }
 
-/// What can be said of the points.
+/// Whether a slope beneath a curve is likely enough for the later half of the window to be asked.
 #[must_use]
-pub fn claim(looks: &[Look]) -> Claim {
+pub fn hints(looks: &[Look]) -> bool {
+    !looks.first().is_some_and(Look::rises_yet) && looks.iter().all(|look| look.beneath() >= HINT)
+}
+
+/// What can be said of the points. `line`: the deviations that a line needs.
+#[must_use]
+pub fn claim(looks: &[Look], line: f64) -> Claim {
     let Some(finest) = looks.first() else {
         return Claim::None;
     };
@@ -164,7 +180,7 @@ pub fn claim(looks: &[Look]) -> Claim {
         look.better(&look.fits.line, &look.fits.plateau) >= BENT
             || look.better(&look.fits.line, &look.fits.unsettled) >= BENT
     });
-    if !bent && (all(&|look| look.line >= LINE) || all(&|look| look.line <= -LINE)) {
+    if !bent && (all(&|look| look.line >= line) || all(&|look| look.line <= -line)) {
         return Claim::Line;
     }
     let curved = |look: &Look| {
@@ -174,12 +190,10 @@ pub fn claim(looks: &[Look]) -> Claim {
     if !all(&|look| curved(look) >= CURVED) {
         return Claim::None;
     }
-    // What still rises by a curve is no slope beneath one, if the curve fits it better.
-    let rises_yet = fits.unsettled.rest < fits.beneath.rest;
     let mut curves = fits.beneath.curves.iter().flatten();
     let strange = finest.freedom <= FREEDOM_LEAST && curves.any(|(index, _)| sets_in_late(*index));
     let needed = if strange { STRANGE } else { CLAIM };
-    if !rises_yet && all(&|look| look.beneath() >= needed) {
+    if !finest.rises_yet() && all(&|look| look.beneath() >= needed) {
         return Claim::Beneath(fits.beneath);
     }
     let settles = finest.better(&fits.plateau, &fits.unsettled) < BENT;

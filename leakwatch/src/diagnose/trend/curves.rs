@@ -13,7 +13,7 @@ const FILLED: [f64; 14] = [
 ];
 /// Shares of the run after which half of a store has been found by chance: the more it holds, the more rarely does a
 /// request bring anything new.
-const FOUND: [f64; 3] = [0.02, 0.05, 0.1];
+const FOUND: [f64; 5] = [0.012, 0.02, 0.035, 0.06, 0.1];
 /// Shares of the run in the middle of a rise that sets in late, and how long before and after it lasts.
 const LATE: [f64; 7] = [0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4];
 const LATE_HALF: f64 = 0.09;

@@ -6,6 +6,7 @@
 
 use super::bins::Piece;
 use super::curves::{CURVES, SETTLING, curve, saturates, together};
+use super::order;
 
 /// Points from which two curves are tried together: five for each column.
 const PAIRS_FROM: usize = 20;
@@ -13,6 +14,14 @@ const PAIRS_FROM: usize = 20;
 const NEW: f64 = 1e-7;
 /// Size and time are measured in shares of the level and of the time watched: less than this is rounding.
 const ROUNDING: f64 = 1e-20;
+
+/// Deviations from a fit, by the median one, beyond which a point is brought nearer to it: least squares would let a few
+/// requests that come at once bend everything.
+const FAR: f64 = 2.5;
+/// ...as long as so many points are nearer: of coarse noise most may be at one value, and the others are its spread.
+const NEARER: f64 = 0.75;
+/// Fits that each start from what the one before was led astray by.
+const TAMINGS: usize = 6;
 
 /// A model that was fitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -78,6 +87,34 @@ impl Design {
             times: points().map(|point| (point.at - first.0) / watched).collect(),
             curves: (0..CURVES).map(curve_of).collect(),
         }
+    }
+
+    /// With what lies far off the richest model brought nearer to it (Huber's weights, by winsorizing).
+    #[must_use]
+    pub fn tamed(mut self) -> Self {
+        for _ in 0..TAMINGS {
+            let left = self.off(&self.fit(0.0).beneath);
+            let sizes: Vec<f64> = left.iter().map(|left| left.abs()).collect();
+            let nearer = order::quantile(&sizes, NEARER).unwrap_or(0.0);
+            let most = (FAR * order::spread(&left, 0.0)).max(nearer);
+            if !most.is_finite() || most <= 0.0 || sizes.iter().all(|size| *size <= most) {
+                break;
+            }
+            for (size, left) in self.sizes.iter_mut().zip(left) {
+                *size -= left - left.clamp(-most, most);
+            }
+        }
+        self
+    }
+
+    /// What a model leaves of each point, each less its piece's median.
+    fn off(&self, fit: &Fit) -> Vec<f64> {
+        let mut left = Vec::with_capacity(self.sizes.len());
+        for piece in self.residuals(fit) {
+            let centre = order::median(&piece).unwrap_or(0.0);
+            left.extend(piece.iter().map(|value| value - centre));
+        }
+        left
     }
 
     #[must_use]
@@ -389,6 +426,34 @@ mod tests {
             let slow = fits(|t| 40.0 * curve(SETTLING + 3, t), correlation);
             assert!(slow.unsettled.rest < 1e-12, "{slow:?}");
         }
+    }
+
+    #[test]
+    fn a_few_wild_points_bend_nothing_and_coarse_values_are_not_wild() {
+        let bursts = |t: f64| {
+            5.0 * t
+                + if (0.8..0.86).contains(&t) {
+                    6.0
+                } else {
+                    0.3 * (400.0 * t).sin()
+                }
+        };
+        let design = Design::new(&[piece(bursts)], 100.0, 100.0, 100.0);
+        let slope = |design: &Design| design.line(0.0).line.slope;
+        assert!((slope(&design) - 0.05).abs() > 0.01, "{}", slope(&design));
+        let tamed = design.tamed();
+        assert!((slope(&tamed) - 0.05).abs() < 0.003, "{}", slope(&tamed));
+        let coarse = |t: f64| {
+            if (t * 20.0).fract() < 0.3 { 2.0 } else { 0.0 }
+        };
+        let design = Design::new(&[piece(coarse)], 100.0, 100.0, 100.0);
+        let tamed = design.clone().tamed().sizes;
+        let moved = tamed
+            .iter()
+            .zip(&design.sizes)
+            .map(|(one, other)| (one - other).abs());
+        // Of a step of 0.02.
+        assert!(moved.fold(0.0, f64::max) < 0.001, "{tamed:?}");
     }
 
     #[test]

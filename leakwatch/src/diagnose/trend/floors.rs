@@ -16,6 +16,8 @@ const CYCLE_LEAST: f64 = 7.0;
 const LARGEST: f64 = 1.0 / 3.0;
 /// What part of its drop a cycle has risen by before.
 const RISES: f64 = 0.5;
+/// Intervals after its least that a cycle's rise is taken from, at least.
+const RISE_FROM: usize = 3;
 /// Samples that tell the level on either side of a drop, and what part of the drop their medians differ by: of a saw
 /// with the shortest cycle, two thirds.
 const FEW: usize = 3;
@@ -26,7 +28,7 @@ pub const FLOORS_LEAST: usize = 8;
 /// A saw.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saw {
-    /// The least of each cycle, from the first drop on.
+    /// What each cycle leaves, from the first drop on.
     pub floors: Vec<Point>,
     /// Seconds of a cycle, the median one.
     pub period: f64,
@@ -88,17 +90,28 @@ pub fn saw(points: &[Point], least: f64) -> Option<Saw> {
     let saws = order::median(&lengths)? >= CYCLE_LEAST && order::median(&rises)? >= RISES;
     let periods: Vec<f64> = whole().map(|cycle| span(cycle)).collect();
     saws.then(|| Saw {
-        floors: cycles
-            .iter()
-            .skip(1)
-            .filter_map(|cycle| {
-                cycle
-                    .iter()
-                    .min_by(|one, other| one.bytes.total_cmp(&other.bytes))
-            })
-            .copied()
-            .collect(),
+        floors: cycles.iter().skip(1).filter_map(|cycle| floor(cycle)).collect(),
         period: order::median(&periods).unwrap_or(0.0),
+    })
+}
+
+/// What a cycle leaves: its least, less half of what it rises by from one sample to the next. It fell at some time between
+/// two samples, and so cycles that rise faster would seem to leave more.
+fn floor(cycle: &[Point]) -> Option<Point> {
+    let (index, least) = cycle
+        .iter()
+        .enumerate()
+        .min_by(|(_, one), (_, other)| one.bytes.total_cmp(&other.bytes))?;
+    let last = cycle.last()?;
+    let intervals = cycle.len() - 1 - index;
+    let rise = if intervals >= RISE_FROM {
+        (last.bytes - least.bytes) / intervals as f64
+    } else {
+        0.0
+    };
+    Some(Point {
+        at: least.at,
+        bytes: least.bytes - rise / 2.0,
     })
 }
 
@@ -153,7 +166,8 @@ mod tests {
         assert_eq!(found.floors.len(), 9);
         assert_eq!(found.period, 9.0);
         for (index, floor) in found.floors.iter().enumerate() {
-            assert_eq!(floor.bytes, 201.0 + index as f64);
+            // Sampled at the very least each time; half an interval's rise of 6 is taken off.
+            assert_eq!(floor.bytes, 201.0 - 3.0 + index as f64);
         }
         let noisy = saw(
             &points((0..100).map(|at| jitter(at) + f64::from(at % 10) * 6.0)),

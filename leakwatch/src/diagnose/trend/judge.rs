@@ -1,12 +1,13 @@
 //! From a series to its trend. Pure.
 
 use super::bins::{Piece, binned, without_spikes};
-use super::claim::{Claim, FINEST, LINE, Look, Scale, claim, height, looks, slowest};
+use super::claim::{Claim, FINEST, LINE, LINE_OF_FLOORS, Look, Scale, claim, height, hints, looks, slowest};
 use super::curves::curve;
 use super::cycle::without_wave;
 use super::fit::Fit;
 use super::floors::{FLOORS_LEAST, Saw, saw};
 use super::kind::Kind;
+use super::later::{self, Part};
 use super::mann_kendall::Kendall;
 use super::series::{Dropped, Point, Series, span};
 use super::steps::{Step, cut, steps};
@@ -57,7 +58,7 @@ pub struct Trend {
     pub watched: f64,
     /// The samples that were used.
     pub samples: usize,
-    /// Growth lies beneath a curve that comes to its end.
+    /// Growth lies beneath a curve that comes to its end: what is said of it may be of the window's later half alone.
     pub beneath_curve: bool,
     pub steps: Vec<Step>,
     pub restarts: usize,
@@ -156,29 +157,60 @@ fn of_runs(runs: &[Vec<Point>], gaps: &[f64], saws: bool, unknown: Trend) -> Tre
     if let Some(without) = without_wave(&pieces, watched) {
         pieces = without;
     }
-    let longest = runs.iter().map(|run| span(run)).fold(0.0, f64::max);
-    let samples: usize = pieces.iter().map(|piece| piece.points.len()).sum();
-    let scale = Scale {
-        level,
-        watched,
-        longest: if longest > 0.0 { longest } else { watched },
-        samples: samples as f64,
-    };
-    let looks = looks(&pieces, &scale);
-    let (Some(finest), Some(error)) = (
-        looks.first(),
-        looks.iter().map(|look| look.error).reduce(f64::max),
-    ) else {
+    let Some(whole) = whole(pieces, runs, saws, &unknown) else {
         return Trend {
             watch_longer: Some(watched),
             steps: all_steps,
             ..unknown
         };
     };
-    let claim = claim(&looks);
-    let mut points = binned(&pieces, FINEST);
-    if let Claim::Beneath(fit) = claim {
-        take_out(&fit, &mut points, &scale);
+    let later = if !saws && matches!(whole.claim, Claim::Curve(_)) && hints(&whole.looks) {
+        later::rising(&whole.pieces, &whole.scale, least)
+    } else {
+        None
+    };
+    let trend = Trend {
+        beneath_curve: later.is_some() || matches!(whole.claim, Claim::Beneath(_)),
+        steps: all_steps,
+        ..unknown
+    };
+    told(&later.unwrap_or(whole), saws, least, trend)
+}
+
+/// The whole window; `None` where too few points are left to see the noise.
+fn whole(pieces: Vec<Piece>, runs: &[Vec<Point>], saws: bool, trend: &Trend) -> Option<Part> {
+    let longest = runs.iter().map(|run| span(run)).fold(0.0, f64::max);
+    let samples: usize = pieces.iter().map(|piece| piece.points.len()).sum();
+    let scale = Scale {
+        level: trend.level,
+        watched: trend.watched,
+        longest: if longest > 0.0 { longest } else { trend.watched },
+        samples: samples as f64,
+    };
+    let looks = looks(&pieces, &scale);
+    looks.first()?;
+    let claim = claim(&looks, if saws { LINE_OF_FLOORS } else { LINE });
+    Some(Part {
+        pieces,
+        scale,
+        looks,
+        claim,
+    })
+}
+
+/// The trend that a part of the window shows.
+fn told(part: &Part, saws: bool, least: f64, trend: Trend) -> Trend {
+    let scale = &part.scale;
+    let (level, watched) = (scale.level, scale.watched);
+    let error = part.looks.iter().map(|look| look.error).fold(0.0, f64::max);
+    let freedom = part
+        .looks
+        .iter()
+        .map(|look| look.freedom)
+        .fold(f64::INFINITY, f64::min);
+    let mut points = binned(&part.pieces, FINEST);
+    if let Claim::Beneath(fit) = part.claim {
+        take_out(&fit, &mut points, scale);
     }
     let points: Vec<Vec<Point>> = points.into_iter().map(|piece| piece.points).collect();
     let sizes: Vec<Vec<f64>> = points
@@ -186,11 +218,8 @@ fn of_runs(runs: &[Vec<Point>], gaps: &[f64], saws: bool, unknown: Trend) -> Tre
         .map(|piece| piece.iter().map(|point| point.bytes).collect())
         .collect();
     let slope = theil_sen::slope(&points).unwrap_or(0.0);
-    let kendall = Kendall::of(&sizes, finest.correlation);
-    let freedom = looks
-        .iter()
-        .map(|look| look.freedom)
-        .fold(f64::INFINITY, f64::min);
+    let correlation = part.looks.first().map_or(0.0, |finest| finest.correlation);
+    let kendall = Kendall::of(&sizes, correlation);
     let half = normal::to_student(INTERVAL, freedom) * error * ERROR * level / watched;
     let interval = (slope - half, slope + half);
     let grown = |slope: f64| slope * watched;
@@ -199,18 +228,21 @@ fn of_runs(runs: &[Vec<Point>], gaps: &[f64], saws: bool, unknown: Trend) -> Tre
     } else {
         Kind::SteadyGrowth
     };
-    let kind = match claim {
+    let kind = match part.claim {
         Claim::Line | Claim::Beneath(_) if grown(slope) >= least => growth,
         Claim::Line if grown(slope) <= -least => Kind::Shrinking,
         Claim::Curve(fit) if height(&fit) > 0.0 => Kind::WarmUp,
         Claim::Curve(_) => Kind::Shrinking,
         _ if grown(interval.1) > MATTERS * level => Kind::Unknown,
         _ if saws => Kind::Sawtooth,
-        _ if !all_steps.is_empty() => Kind::Step,
+        _ if !trend.steps.is_empty() => Kind::Step,
         _ => Kind::Flat,
     };
-    let watch_longer = match (kind, claim) {
-        (Kind::Unknown, _) => Some(longer(finest, error, grown(slope) / level, watched)),
+    let watch_longer = match (kind, part.claim) {
+        (Kind::Unknown, _) => {
+            let finest = part.looks.first();
+            finest.map(|finest| longer(finest, error, grown(slope) / level, watched))
+        }
         // Until four time constants are over.
         (_, Claim::Curve(fit)) => {
             Some((4.0 * slowest(&fit) - 1.0) * scale.longest).filter(|more| *more > 0.0)
@@ -223,11 +255,9 @@ fn of_runs(runs: &[Vec<Point>], gaps: &[f64], saws: bool, unknown: Trend) -> Tre
         interval,
         p_value: kendall.p_value(),
         tau: kendall.tau(),
-        correlation: finest.correlation,
-        beneath_curve: matches!(claim, Claim::Beneath(_)),
-        steps: all_steps,
+        correlation,
         watch_longer,
-        ..unknown
+        ..trend
     }
 }
 

@@ -152,17 +152,20 @@ pub enum Warming {
     Finding,
     /// Quick at first, and something slower beside it.
     TwoFold,
+    /// Slower the fuller it is, and not full by the window's end.
+    Slow,
     /// Nothing, then fast, then full.
     Late,
 }
 
 impl Warming {
-    /// Draws one, all but over by the window's end.
+    /// Draws one, all but over by the window's end unless it is slow.
     pub fn make(self, random: &mut Random) -> impl Fn(f64) -> f64 + use<> {
         let (one, other) = (random.unit(), random.unit());
         let between = move |low: f64, high: f64| low + (high - low) * one;
         move |time: f64| match self {
             Self::Settling => 1.0 - (-time / between(0.02, 0.2)).exp(),
+            Self::Slow => 1.0 - (-time / between(0.25, 0.8)).exp(),
             Self::Filling => (time / between(0.1, 0.6)).min(1.0),
             Self::Finding => time / (time + between(0.01, 0.1)),
             Self::TwoFold => 1.0 - other * (-time / 0.03).exp() - (1.0 - other) * (-time / 0.2).exp(),

@@ -9,7 +9,8 @@
 //!    A wave that repeats evenly, as the load of days, is taken out too: [`cycle`].
 //! 4. [`bins`]: at most 128 points, so that the rest costs the same for a week as for a minute.
 //! 5. [`fit`] of lines and [`curves`], [`noise`], [`claim`]: which model the points leave, under noise that remembers.
-//! 6. [`theil_sen`], [`mann_kendall`]: the slope, and the chance of as much order without any.
+//! 6. [`later`]: beneath a curve, the later half of the window by itself.
+//! 7. [`theil_sen`], [`mann_kendall`]: the slope, and the chance of as much order without any.
 //!
 //! Two estimates of "does it grow" stand side by side, because each has a blind side. Mann-Kendall sees ranks alone: no
 //! outlier moves it, but when the noise remembers for most of the window, it cannot tell even a clean line from a walk
@@ -26,6 +27,7 @@ pub mod fit;
 pub mod floors;
 mod judge;
 mod kind;
+pub mod later;
 pub mod mann_kendall;
 pub mod noise;
 pub mod normal;

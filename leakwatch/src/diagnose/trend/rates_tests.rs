@@ -18,6 +18,9 @@ const LENGTHS: [f64; 4] = [30.0, 100.0, 400.0, 3000.0];
 const SAW_LEAST: f64 = 150.0;
 /// Of the window's growth, as a share of the level it started from.
 const LEAK: f64 = 0.05;
+/// Alarms at most, and leaks found at least.
+const ALARMS: f64 = 0.01;
+const FOUND: f64 = 0.95;
 
 const NOISES: [Noise; 8] = [
     Noise::White,
@@ -276,7 +279,7 @@ fn rates_of_false_alarms() {
                 Some(*noise),
                 0.0,
                 wild,
-                0.01,
+                ALARMS,
             )
         })
         .collect();
@@ -288,7 +291,7 @@ fn rates_of_false_alarms() {
             None,
             0.0,
             wild,
-            0.01,
+            ALARMS,
         )
     }));
     for (name, shape) in [
@@ -299,16 +302,31 @@ fn rates_of_false_alarms() {
         ("clock set back and forward", Shape::Clock),
         ("falling", Shape::Falling),
     ] {
-        rows.push(row(name, shape, None, 0.0, wild, 0.01));
+        rows.push(row(name, shape, None, 0.0, wild, ALARMS));
     }
     let missed = table("no leak: alarms, %", 0, &rows);
     assert!(missed.is_empty(), "{missed:#?}");
 }
 
-/// Most rows find 95 in 100. Six do not, and are bound by what they do find, so that it gets no less; what they miss is
-/// "unknown" or "warm-up", and hardly ever "flat" (asserted). Bursts, steps and saws miss in windows of under 100 samples
-/// (of more than 400 they find 97 and more): too little is left between them. Beneath a warm-up half of the leak is hidden
-/// by it: what its later half shows is 5 %, and beneath one that sets in late, in what remains of the window, yet less.
+/// A warm-up that is not over is near to a shorter one and a slope, and no window tells which it is: some are told as
+/// growth. Bound by what it is, so that it gets no worse.
+#[test]
+fn rates_of_alarms_before_a_warm_up_is_over() {
+    let slow = row(
+        "warm-up, not over yet",
+        Shape::Warming(Warming::Slow),
+        None,
+        0.0,
+        (0.001, 0.01),
+        0.11,
+    );
+    let missed = table("not to be known: alarms, %", 200, &[slow]);
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+/// What the rows miss is "unknown" or "warm-up", and hardly ever "flat" (asserted): windows of under 100 samples between
+/// bursts, steps or saws, and slow curves, which are near to a curve and a slope. Of other seeds the rows of settling, of
+/// bursts and of saws found between 94 and 97.
 ///
 /// The load by the day is a sine here, and so found whenever it is; a load of another shape is a walk as before.
 #[test]
@@ -317,54 +335,36 @@ fn rates_of_leaks_found() {
     let mut rows: Vec<Row> = ALL_NOISES
         .iter()
         .map(|(name, noise)| {
-            let bound = match noise {
-                // Their peaks are four to twelve times their deviation apart.
-                Noise::Bursts => 0.90,
-                // Steps as high as a third of the leak.
-                Noise::Coarse => 0.93,
-                // Of 100 to 400 samples one in ten: its memory is most of such a window.
-                Noise::Mixed => 0.93,
-                _ => 0.95,
-            };
             row(
                 &format!("5 %, {name}"),
                 Shape::Line,
                 Some(*noise),
                 LEAK,
                 wild,
-                bound,
+                FOUND,
             )
         })
         .collect();
     // Half of it in the window's later half. Slow curves are near to a curve and a slope, and where the noise wanders
     // they cannot be told apart.
     rows.extend(WARMINGS.iter().map(|(name, warming)| {
-        let bound = match warming {
-            Warming::Settling => 0.88,
-            Warming::TwoFold => 0.86,
-            // Not one of the curves that are tried: what is left of it looks like a wander.
-            Warming::Late => 0.55,
-            _ => 0.95,
-        };
         row(
             &format!("10 % beneath, {name}"),
             Shape::Warming(*warming),
             None,
             2.0 * LEAK,
             wild,
-            bound,
+            FOUND,
         )
     }));
-    for (name, shape, leak, bound) in [
-        // Between the steps of a short window are too few samples.
-        ("5 % and steps", Shape::Steps, LEAK, 0.91),
-        // A dozen floors, each by chance of the sampling up to a ninth of the saw too high.
-        ("5 % beneath a saw", Shape::Saw, LEAK, 0.83),
-        ("5 % in chunks", Shape::Chunks, LEAK, 0.95),
-        ("10 % in two runs", Shape::Restarts, 2.0 * LEAK, 0.95),
-        ("5 %, clock set back and forward", Shape::Clock, LEAK, 0.95),
+    for (name, shape, leak) in [
+        ("5 % and steps", Shape::Steps, LEAK),
+        ("5 % beneath a saw", Shape::Saw, LEAK),
+        ("5 % in chunks", Shape::Chunks, LEAK),
+        ("10 % in two runs", Shape::Restarts, 2.0 * LEAK),
+        ("5 %, clock set back and forward", Shape::Clock, LEAK),
     ] {
-        rows.push(row(name, shape, None, leak, wild, bound));
+        rows.push(row(name, shape, None, leak, wild, FOUND));
     }
     let missed = table("a leak: found, %", 100, &rows);
     assert!(missed.is_empty(), "{missed:#?}");

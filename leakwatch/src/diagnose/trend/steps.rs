@@ -4,8 +4,11 @@ use super::bins::Piece;
 use super::order;
 use super::series::Point;
 
-/// Samples on either side that a level is taken from.
+/// Samples on either side that a level is taken from,
 const LEVEL: usize = 5;
+/// and in a run of fewer samples than this: more would leave too little between two steps.
+const LEVEL_SHORT: usize = 3;
+const SHORT: usize = 100;
 /// A step is this many times the spread of all changes over the same distance: a trend's own changes are all alike, and
 /// a walk's are normal.
 const STANDS_OUT: f64 = 8.0;
@@ -16,8 +19,10 @@ const OVER_JITTER: f64 = 3.0;
 const AT_ONCE: f64 = 0.7;
 /// What part of a step the medians of all that lies before and after differ by.
 const LASTS: f64 = 0.5;
-/// More steps than this are a way of growing (or noise that jumps), and are left in.
+/// More steps than this are a way of growing (or noise that jumps), and are left in,
 const STEPS_MOST: usize = 3;
+/// but for those that are less than this part of the largest: edges of bursts.
+const OF_LARGEST: f64 = 1.0 / 3.0;
 
 /// A change of level.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,12 +37,13 @@ pub struct Step {
 #[must_use]
 pub fn steps(points: &[Point], least: f64) -> Vec<Step> {
     let values: Vec<f64> = points.iter().map(|point| point.bytes).collect();
-    if values.len() < 4 * LEVEL {
+    let level = if values.len() < SHORT { LEVEL_SHORT } else { LEVEL };
+    if values.len() < 4 * level {
         return Vec::new();
     }
     let changes: Vec<f64> = values
-        .windows(2 * LEVEL)
-        .map(|both| change(both, LEVEL))
+        .windows(2 * level)
+        .map(|both| change(both, level))
         .collect();
     let usual = order::median(&changes).unwrap_or(0.0);
     let near: Vec<f64> = values
@@ -54,9 +60,14 @@ pub fn steps(points: &[Point], least: f64) -> Vec<Step> {
     let mut finish = |peak: &mut Option<(usize, f64)>| {
         let Some((index, bytes)) = peak.take() else { return };
         // Medians do not say to the sample where it is.
-        let sharpest = (index + LEVEL - 3..=index + LEVEL + 3)
+        let sharpest = (index + level - 3..=index + level + 3)
             .filter_map(|middle| {
-                let near: Vec<f64> = values.iter().skip(middle - 2).take(4).copied().collect();
+                let near: Vec<f64> = values
+                    .iter()
+                    .skip(middle.saturating_sub(2))
+                    .take(4)
+                    .copied()
+                    .collect();
                 Some((points.get(middle)?.at, change(&near, 2) / bytes))
             })
             .max_by(|one, other| one.1.total_cmp(&other.1));
@@ -75,12 +86,16 @@ pub fn steps(points: &[Point], least: f64) -> Vec<Step> {
     }
     finish(&mut peak);
     // The least go first: what a burst left of its edges.
-    while !stay(points, &found) {
+    while !stay(points, &found, 2 * level) {
         let least = found
             .iter()
             .map(|step| step.bytes.abs())
             .fold(f64::INFINITY, f64::min);
         found.retain(|step| step.bytes.abs() > least);
+    }
+    if found.len() > STEPS_MOST {
+        let largest = found.iter().map(|step| step.bytes.abs()).fold(0.0, f64::max);
+        found.retain(|step| step.bytes.abs() >= OF_LARGEST * largest);
     }
     if found.len() > STEPS_MOST {
         Vec::new()
@@ -90,7 +105,7 @@ pub fn steps(points: &[Point], least: f64) -> Vec<Step> {
 }
 
 /// Whether the levels between steps last, and differ as a whole.
-fn stay(points: &[Point], steps: &[Step]) -> bool {
+fn stay(points: &[Point], steps: &[Step], least: usize) -> bool {
     if steps.is_empty() {
         return true;
     }
@@ -99,7 +114,7 @@ fn stay(points: &[Point], steps: &[Step]) -> bool {
         .map(|piece| piece.points.iter().map(|point| point.bytes).collect())
         .collect();
     let levels: Vec<f64> = pieces.iter().filter_map(|piece| order::median(piece)).collect();
-    pieces.iter().all(|piece| piece.len() >= 2 * LEVEL)
+    pieces.iter().all(|piece| piece.len() >= least)
         && levels
             .iter()
             .zip(levels.iter().skip(1))
