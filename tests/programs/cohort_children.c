@@ -87,7 +87,7 @@ int main(int argc, char **argv) {
     if (shared == MAP_FAILED) _exit(5);
     shared->sites[0].function = "handle_upload";
     struct cast cast = {fixed ? NULL : "handle_upload", shared->sites, innocents, shared->tallies, WORKERS_MAX + 1};
-    pid_t server = getpid(), children[WORKERS_MAX];
+    pid_t server = getpid(), children[WORKERS_MAX], stranger = -1;
     int started = 0;
     wait_for_go();
     char byte;
@@ -102,8 +102,18 @@ int main(int argc, char **argv) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);
             work_as(worker, server);
         }
+        if (!started && flag(argc, argv, "--stranger")) {
+            stranger = fork();
+            if (stranger == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                setenv("LD_PRELOAD", "libjemalloc.so.2", 1);
+                execlp("sleep", "sleep", "600", (char *)NULL);
+                _exit(5);
+            }
+        }
         started = 1;
     }
+    if (stranger > 0) kill(stranger, SIGKILL);
     for (long worker = 0; started && worker < workers; worker++) kill(children[worker], SIGKILL);
     return 0;
 }

@@ -110,6 +110,30 @@ fn workers_watched_all_the_time() {
     );
 }
 
+/// A child whose heap cannot be read is not watched, and that is told; its siblings are.
+#[test]
+fn a_child_with_another_allocator() {
+    if !kernel::required() {
+        return;
+    }
+    let watched = server(&["--stranger", "--workers", "2"], 10);
+    is_sound(&watched);
+    watched.names_the_leak();
+    watched.innocents_are_not_blamed();
+    let lost = watched.recording.losses.nonzero();
+    let unwatched = lost
+        .get("counters.children_whose_births_were_not_watched")
+        .copied();
+    assert_eq!(unwatched, Some(1), "{lost:?}\n{}", watched.detail());
+    let note =
+        |said: &String| said.starts_with("Births of 1 child were not watched") && said.contains("jemalloc");
+    assert!(
+        watched.recording.notes.iter().any(note),
+        "{:?}",
+        watched.recording.notes
+    );
+}
+
 /// More than are watched at once: the others are counted, and told of.
 #[test]
 fn more_workers_than_are_watched() {

@@ -12,7 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{FlockOperation, flock};
 
-use super::schema;
+use super::{heap, schema};
 use crate::report::escape::{escape, text_of};
 
 /// How long a writer waits for somebody who reads a file that nobody wrote to.
@@ -141,6 +141,7 @@ pub fn open_to_write(path: &Path) -> Result<Writing, HistoryError> {
         // What is committed outlives this process at once, and the host's power as far as the last checkpoint.
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.pragma_update(None, "journal_size_limit", 8 << 20)?;
+        connection.execute_batch(heap::CREATE)?;
         Ok(connection)
     };
     let connection = connect().map_err(|error| failed(VERB, path, &error))?;

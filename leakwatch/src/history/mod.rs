@@ -9,6 +9,7 @@
 //! - [`figures`]: what of a sample is kept. One table of metrics.
 //! - [`service`]: what stays the same when a process is restarted. A process is a *run* of a service.
 //! - [`schema`], [`file`](mod@file): the tables, and how the file is opened without touching one that is not ours.
+//! - [`heap`]: what was read of the heap of a run.
 //! - [`store`]: a round of samples, written whole or not at all. A disk that is full costs samples, not the watch.
 //! - [`thinning`]: a day in full, weeks by five minutes, months by the hour, with least, mean and greatest.
 //! - [`read`], [`bins`]: back out again, in bounded memory.
@@ -16,6 +17,7 @@
 pub mod bins;
 pub mod figures;
 pub mod file;
+pub mod heap;
 pub mod read;
 pub mod schema;
 pub mod service;

@@ -8,6 +8,7 @@ use rusqlite::{Connection, Row, Rows};
 
 use super::figures::{Figures, METRICS};
 use super::file::{self, HistoryError, Reading};
+use super::heap::{self, HeapRow};
 use super::service::Service;
 use super::store::{ProcessKey, RecentRun};
 use super::thinning::WIDTHS;
@@ -101,6 +102,11 @@ impl History {
             })
         };
         self.said(read())
+    }
+
+    /// What was read of the heap of a run, last.
+    pub fn heap(&self, run: RunId) -> Result<Option<HeapRow>, HistoryError> {
+        self.said(heap::read(&self.reading.connection, run))
     }
 
     /// Hands out all that is kept: the coarse buckets, the fine ones, the samples, each in the order of time. So each run's

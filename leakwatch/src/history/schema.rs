@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use super::figures::METRICS;
+use super::heap;
 
 /// Stands in the file's head (`PRAGMA application_id`): "LkWh".
 pub const APPLICATION_ID: u32 = 0x4c6b_5768;
@@ -39,8 +40,10 @@ pub fn create() -> String {
             samples INTEGER NOT NULL, {thinned}PRIMARY KEY(width, at, run)) STRICT, WITHOUT ROWID;
          CREATE TABLE alert(id INTEGER PRIMARY KEY, at INTEGER NOT NULL, run INTEGER NOT NULL, \
             event TEXT NOT NULL, threshold TEXT NOT NULL, line TEXT NOT NULL) STRICT;
+         {};
          PRAGMA application_id = {APPLICATION_ID};
-         PRAGMA user_version = {VERSION};"
+         PRAGMA user_version = {VERSION};",
+        heap::CREATE,
     )
 }
 

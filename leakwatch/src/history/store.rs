@@ -7,6 +7,7 @@ use rusqlite::{Connection, params, params_from_iter};
 
 use super::figures::{Figures, METRICS};
 use super::file::{self, HistoryError, Writing};
+use super::heap::{self, HeapRow};
 use super::read;
 use super::service::Service;
 use super::thinning::{self, Retention};
@@ -43,6 +44,8 @@ pub enum Note {
         threshold: &'static str,
         line: String,
     },
+    /// What its heap was read to be, in the place of what was before.
+    Heap(RunId, HeapRow),
 }
 
 /// Who a process is, over restarts of leakwatch.
@@ -321,6 +324,7 @@ fn write_note(to: &Connection, note: &Note) -> rusqlite::Result<()> {
             "INSERT INTO alert(at, run, event, threshold, line) VALUES (?, ?, ?, ?, ?)",
             params![at.0, run.0, event, threshold, line],
         ),
+        Note::Heap(run, row) => heap::write(to, *run, row),
     }
     .map(drop)
 }

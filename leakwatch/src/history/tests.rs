@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::figures::{Figures, METRICS, Unit};
 use super::file::HistoryError;
+use super::heap::HeapRow;
 use super::read::{History, Kept};
 use super::service::Service;
 use super::store::{Note, ProcessKey, Row, Store};
@@ -184,6 +185,47 @@ fn a_history_is_gone_on_with_and_has_one_writer() {
         })
         .unwrap();
     assert_eq!(seen, [(next, At(START + 5), Some(8192))]);
+}
+
+#[test]
+fn what_was_read_of_a_heap_is_kept_last_and_an_older_file_takes_it() {
+    let (_folder, path) = folder();
+    let heap = |at: i64, kept: Option<i64>| HeapRow {
+        since: At(START),
+        at: At(at),
+        anonymous: -5,
+        in_use: 3,
+        in_use_count: 1,
+        mapped: -7,
+        mapped_count: 0,
+        kept,
+        free_at_end: 11,
+        free_in_thread_arenas: 0,
+        trim_at_end: None,
+        thread_arenas: u64::MAX,
+    };
+    let mut first = store(&path);
+    let run = first.begin(&service("a"), process(1), At(START));
+    first.note(Note::Heap(run, heap(START + 5, None)));
+    first.note(Note::Heap(run, heap(START + 9, Some(4))));
+    assert_eq!(first.write(&[row(run, START, 4096)]), None);
+    let read = |run| History::open(&path).unwrap().heap(run).unwrap();
+    let kept = HeapRow {
+        thread_arenas: i64::MAX.cast_unsigned(),
+        ..heap(START + 9, Some(4))
+    };
+    assert_eq!(read(run), Some(kept));
+    assert_eq!(read(RunId(99)), None);
+    drop(first);
+
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch("DROP TABLE heap").unwrap();
+    drop(old);
+    assert_eq!(read(run), None);
+    let mut again = store(&path);
+    again.note(Note::Heap(run, heap(START + 12, None)));
+    assert_eq!(again.write(&[]), None);
+    assert_eq!(read(run).map(|heap| heap.at), Some(At(START + 12)));
 }
 
 #[test]

@@ -219,6 +219,10 @@ fn sweep(connection: &mut Connection) -> rusqlite::Result<()> {
         return Ok(());
     };
     let transaction = connection.transaction()?;
+    transaction.execute(
+        "DELETE FROM heap WHERE run IN (SELECT id FROM run WHERE ended_at < ?)",
+        [from.0],
+    )?;
     transaction.execute("DELETE FROM run WHERE ended_at < ?", [from.0])?;
     transaction.execute("DELETE FROM alert WHERE at < ?", [from.0])?;
     transaction.commit()

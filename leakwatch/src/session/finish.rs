@@ -264,7 +264,8 @@ fn notes(state: &State, start: &Measure, end: &Measure, missing: &[&str]) -> Vec
         }
     }
     for (why, children) in &state.children_not_watched {
-        notes.push(format!("Births of {children} children were not watched: {why}."));
+        let word = if *children == 1 { "child" } else { "children" };
+        notes.push(format!("Births of {children} {word} were not watched: {why}."));
     }
     if let Some(note) = &state.faults_note {
         notes.push(note.clone());

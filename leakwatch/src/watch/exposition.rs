@@ -60,6 +60,8 @@ pub struct Own {
     pub rounds: u64,
     pub samples: u64,
     pub lost_samples: u64,
+    /// Processes whose heap could not be read: they are judged by sizes alone.
+    pub heaps_unread: u64,
     pub alerts: u64,
     pub processor_seconds: f64,
     pub rss_bytes: Option<u64>,
@@ -290,6 +292,10 @@ fn own(page: &mut Page, snapshot: &Snapshot) {
         page.family(name, "counter", "", about);
         page.sample(&format!("{name}_total"), "", value);
     }
+    let name = "leakwatch_watch_heaps_unread";
+    let about = "Processes whose heap could not be read: judged by sizes alone.";
+    page.family(name, "gauge", "", about);
+    page.sample(name, "", own.heaps_unread);
     let name = "leakwatch_watch_processor_seconds";
     page.family(name, "counter", "seconds", "Processor time of leakwatch itself.");
     page.sample(&format!("{name}_total"), "", own.processor_seconds);

@@ -4,10 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::census::Limits;
 use crate::census::cost::{self, Earlier};
 use crate::census::reading::{self, Reading};
+use crate::census::{Limits, NotTaken};
 use crate::diagnose::verdict::HeapFacts;
+use crate::history::At;
+use crate::history::heap::HeapRow;
 use crate::report::build;
 use crate::sampler::subject::Subject;
 use crate::sampler::{ProcRoot, maps, stat, totals};
@@ -18,6 +20,9 @@ const PATIENCE_LEAST: Duration = Duration::from_millis(100);
 /// The round waits for a reading, so none may take a second, a hundredth of this.
 const WITHIN_MOST: Duration = Duration::from_secs(100);
 
+/// Seconds until a heap that could not be read is tried again.
+const AGAIN: f64 = 600.0;
+
 /// The heap of one process since a reading of it.
 #[derive(Debug, Default)]
 pub enum HeapSince {
@@ -25,8 +30,10 @@ pub enum HeapSince {
     #[default]
     Unread,
     Read(Box<First>),
-    /// It is another allocator's, or cannot be read: it is not tried again.
-    Unreadable,
+    /// It could not be read, and is tried again at this time (seconds); never, where it is another allocator's.
+    Unreadable {
+        again: Option<f64>,
+    },
 }
 
 /// A first reading.
@@ -45,18 +52,48 @@ pub struct HeapGrowth {
     pub heap: HeapFacts,
     /// Anonymous and swapped memory between the two readings, bytes.
     pub anonymous: i64,
+    /// Between them.
+    pub over: Duration,
+}
+
+impl HeapGrowth {
+    /// As a history keeps it; `now` is the time of the second reading.
+    #[must_use]
+    pub fn row(&self, now: At) -> HeapRow {
+        let heap = &self.heap;
+        HeapRow {
+            since: now.before(self.over),
+            at: now,
+            anonymous: self.anonymous,
+            in_use: heap.in_use,
+            in_use_count: heap.in_use_count,
+            mapped: heap.mapped,
+            mapped_count: heap.mapped_count,
+            kept: heap.kept,
+            free_at_end: heap.free_at_end,
+            free_in_thread_arenas: heap.free_in_thread_arenas,
+            trim_at_end: heap.trim_at_end,
+            thread_arenas: heap.thread_arenas,
+        }
+    }
 }
 
 impl HeapSince {
     /// Whether it is to be read (again): there is no reading, or one from before all that is looked back on, which began at
-    /// `began` (seconds).
+    /// `began` (seconds). `at`: now.
     #[must_use]
-    pub fn is_due(&self, began: Option<f64>) -> bool {
+    pub fn is_due(&self, began: Option<f64>, at: f64) -> bool {
         match self {
             Self::Unread => true,
             Self::Read(first) => began.is_some_and(|began| first.at < began),
-            Self::Unreadable => false,
+            Self::Unreadable { again } => again.is_some_and(|again| at >= again),
         }
+    }
+
+    /// Whether it was tried, and could not be read.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Unreadable { .. })
     }
 
     /// Reads it, where that is predicted to take at most a hundredth of `within`. `at` in seconds, `anonymous` in bytes.
@@ -83,8 +120,10 @@ impl HeapSince {
                     anonymous,
                 }))
             }
-            // A heap that is too large for now may be affordable later, but the growth until then is past.
-            Err(_) => Self::Unreadable,
+            Err(NotRead::Never) => Self::Unreadable { again: None },
+            Err(NotRead::ForNow) => Self::Unreadable {
+                again: Some(at + AGAIN),
+            },
         };
     }
 
@@ -116,6 +155,7 @@ impl HeapSince {
             anonymous: anonymous?
                 .cast_signed()
                 .saturating_sub(first.anonymous.cast_signed()),
+            over: within,
         })
     }
 }
@@ -124,9 +164,28 @@ fn heap_bytes(reading: &Reading) -> u64 {
     reading.census.arenas.iter().map(|arena| arena.system_bytes).sum()
 }
 
-/// Why it was not read.
-#[derive(Debug)]
-struct NotRead;
+/// Whether it can ever be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NotRead {
+    ForNow,
+    Never,
+}
+
+impl NotRead {
+    fn of(why: &NotTaken) -> Self {
+        match why {
+            NotTaken::OtherAllocator(_) | NotTaken::UnsupportedVersion(_) | NotTaken::UnknownVersion => {
+                Self::Never
+            }
+            // Of a heap that has just begun, is at work or was too slow to read.
+            NotTaken::NoArena
+            | NotTaken::NotContiguous(_)
+            | NotTaken::Inconsistent { .. }
+            | NotTaken::TimedOut(_)
+            | NotTaken::Unreadable(_) => Self::ForNow,
+        }
+    }
+}
 
 fn read(
     root: &ProcRoot,
@@ -135,26 +194,26 @@ fn read(
     earlier: Option<Earlier>,
 ) -> Result<Reading, NotRead> {
     let pid = subject.pid();
-    let totals = totals::read_status(root, pid).map_err(|_| NotRead)?;
+    let totals = totals::read_status(root, pid).map_err(|_| NotRead::ForNow)?;
     if cost::swapped_too_much(&totals).is_some() {
-        return Err(NotRead);
+        return Err(NotRead::ForNow);
     }
-    let mappings = maps::read(root, pid).map_err(|_| NotRead)?.mappings;
+    let mappings = maps::read(root, pid).map_err(|_| NotRead::ForNow)?.mappings;
     let predicted = cost::predicted(cost::heap_bytes(&mappings), earlier);
     if !cost::affordable(predicted, within.min(WITHIN_MOST)) {
-        return Err(NotRead);
+        return Err(NotRead::ForNow);
     }
     let limits = Limits {
         time: predicted.saturating_mul(PATIENCE).max(PATIENCE_LEAST),
         ..Limits::default()
     };
-    let reading = reading::read(root, pid, limits, &[]).map_err(|_| NotRead)?;
+    let reading = reading::read(root, pid, limits, &[]).map_err(|why| NotRead::of(&why))?;
     // What was read may be another process's of this number.
-    let now = stat::read(root, pid).map_err(|_| NotRead)?;
+    let now = stat::read(root, pid).map_err(|_| NotRead::ForNow)?;
     if now.start_time_ticks == subject.start_time_ticks() {
         Ok(reading)
     } else {
-        Err(NotRead)
+        Err(NotRead::ForNow)
     }
 }
 
@@ -199,7 +258,15 @@ mod tests {
 
     #[test]
     fn it_is_read_once_and_again_when_the_past_has_moved_on() {
-        assert!(HeapSince::Unread.is_due(None));
-        assert!(!HeapSince::Unreadable.is_due(Some(1.0)));
+        assert!(HeapSince::Unread.is_due(None, 5.0));
+        let never = HeapSince::Unreadable { again: None };
+        assert!(!never.is_due(Some(1.0), 1e9) && never.is_unreadable());
+        let later = HeapSince::Unreadable { again: Some(600.0) };
+        assert!(!later.is_due(None, 599.0) && later.is_due(None, 600.0));
+        assert_eq!(NotRead::of(&NotTaken::UnknownVersion), NotRead::Never);
+        assert_eq!(
+            NotRead::of(&NotTaken::TimedOut(Duration::from_secs(1))),
+            NotRead::ForNow
+        );
     }
 }

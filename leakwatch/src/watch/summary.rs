@@ -2,10 +2,9 @@
 
 use super::alert::{span, telling};
 use super::exposition::Own;
-use super::tracked::{Judged, Tracked};
+use super::tracked::{Judged, Told, Tracked};
 use crate::diagnose::figures;
 use crate::diagnose::trend::Kind;
-use crate::diagnose::verdict::Verdict;
 use crate::history::store::Store;
 use crate::report::escape::fit;
 use crate::sampler::ProcRoot;
@@ -14,20 +13,27 @@ use crate::sampler::ProcRoot;
 const ROWS: usize = 20;
 const NAME_COLUMNS: usize = 40;
 
-/// A line for each process, by what it gained. All of it is inert.
-pub fn lines<'a>(
+/// The processes that gained most, and what that amounts to.
+pub fn rows<'a>(
     tracked: impl Iterator<Item = &'a Tracked>,
-    available: Option<u64>,
     root: &ProcRoot,
     at: f64,
-) -> Vec<String> {
+) -> Vec<(&'a Tracked, Told)> {
     let mut all: Vec<&Tracked> = tracked.collect();
     all.sort_by(|one, other| other.series.gain().total_cmp(&one.series.gain()));
-    let more = all.len().saturating_sub(ROWS);
-    let mut lines: Vec<String> = all
+    all.truncate(ROWS);
+    all.into_iter()
+        .map(|tracked| (tracked, tracked.told(root, at)))
+        .collect()
+}
+
+/// A line for each of them. All of it is inert.
+#[must_use]
+pub fn lines(rows: &[(&Tracked, Told)], processes: usize, available: Option<u64>) -> Vec<String> {
+    let more = processes.saturating_sub(rows.len());
+    let mut lines: Vec<String> = rows
         .iter()
-        .take(ROWS)
-        .map(|tracked| line(tracked, available, &tracked.verdict(root, at)))
+        .map(|(tracked, told)| line(tracked, available, told))
         .collect();
     if more > 0 {
         lines.push(format!("and {more} more, of which none gained as much"));
@@ -35,7 +41,8 @@ pub fn lines<'a>(
     lines
 }
 
-fn line(tracked: &Tracked, available: Option<u64>, verdict: &Verdict) -> String {
+fn line(tracked: &Tracked, available: Option<u64>, told: &Told) -> String {
+    let verdict = &told.verdict;
     let who = format!(
         "{} (PID {})",
         fit(&tracked.service.title(), NAME_COLUMNS, "…"),
@@ -63,10 +70,15 @@ fn line(tracked: &Tracked, available: Option<u64>, verdict: &Verdict) -> String 
     } else {
         String::new()
     };
+    let by = if grows && told.heap.is_none() {
+        ", by sizes alone"
+    } else {
+        ""
+    };
     let left = tracked
         .seconds_to_limit(available)
         .map_or_else(String::new, |seconds| format!("; {} to its limit", span(seconds)));
-    format!("{who}: {verdict}; {size} anonymous, {judged}{with}{left}")
+    format!("{who}: {verdict}{by}; {size} anonymous, {judged}{with}{left}")
 }
 
 fn trend(judged: &Judged) -> String {
@@ -109,8 +121,12 @@ pub fn own(processes: usize, own: &Own, processor: f64, peak: Option<u64>, store
         let size = store.size().map_or_else(|| "-".to_owned(), figures::bytes);
         format!("; history {size}, {} samples kept{lost}", store.kept())
     });
+    let heaps = match own.heaps_unread {
+        0 => String::new(),
+        unread => format!(" (heaps that could not be read: {unread})"),
+    };
     format!(
-        "at the end {processes} watched; {} rounds, {} samples, alerts: {}; processor time {:.3} s, {:.1} ms a round, \
+        "at the end {processes} watched{heaps}; {} rounds, {} samples, alerts: {}; processor time {:.3} s, {:.1} ms a round, \
          {:.0} µs a sample; own memory {} at most{history}",
         own.rounds,
         own.samples,

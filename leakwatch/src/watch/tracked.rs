@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::alert::{Growth, telling};
 use super::baseline::{Baseline, Learned};
-use super::heaps::HeapSince;
+use super::heaps::{HeapGrowth, HeapSince};
 use super::limit::{self, Room};
 use super::series::Series;
 use super::thresholds::{Alarm, Change, Threshold, Thresholds};
@@ -12,6 +12,7 @@ use crate::diagnose::trend::{Kind, Trend};
 use crate::diagnose::verdict::Verdict;
 use crate::history::figures::Figures;
 use crate::history::service::Service;
+use crate::history::store::Note;
 use crate::history::{At, RunId};
 use crate::sampler::ProcRoot;
 use crate::sampler::cgroup::CgroupMemory;
@@ -57,6 +58,22 @@ pub struct Changed {
     pub change: Change,
     pub value: f64,
     pub bound: f64,
+}
+
+/// What the growth of a process amounts to.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub verdict: Verdict,
+    /// Where its heap was read twice.
+    pub heap: Option<HeapGrowth>,
+}
+
+impl Told {
+    /// For the history.
+    #[must_use]
+    pub fn note(&self, run: RunId, at: At) -> Option<Note> {
+        Some(Note::Heap(run, self.heap.as_ref()?.row(at)))
+    }
 }
 
 /// A process under watch.
@@ -235,10 +252,13 @@ impl Tracked {
 
     /// What its growth amounts to: its heap is read for it once more.
     #[must_use]
-    pub fn verdict(&self, root: &ProcRoot, at: f64) -> Verdict {
+    pub fn told(&self, root: &ProcRoot, at: f64) -> Told {
         let anonymous = self.figures.anonymous_and_swap();
         let heap = self.heap.growth(root, &self.subject, at, anonymous);
-        self.series.verdict(None, heap.as_ref())
+        Told {
+            verdict: self.series.verdict(None, heap.as_ref()),
+            heap,
+        }
     }
 
     /// What an alert tells of its growth. With `told`, the verdict, it looks for what it goes with, which is dear: at an

@@ -9,10 +9,11 @@ use super::origin;
 use crate::diagnose::correlate::{Correlation, Paired, correlate};
 use crate::diagnose::trend::series::{Sample, Series};
 use crate::diagnose::trend::{Trend, judge};
-use crate::diagnose::verdict::{Counts, Facts, Goes, With, judge as judge_verdict};
+use crate::diagnose::verdict::{Counts, Facts, Goes, HeapFacts, With, judge as judge_verdict};
 use crate::history::bins::{Bin, Bins};
 use crate::history::figures::{Figures, METRICS};
 use crate::history::file::HistoryError;
+use crate::history::heap::HeapRow;
 use crate::history::read::{History, Kept, Run};
 use crate::history::{At, RunId, ServiceId};
 use crate::report::model::SCHEMA_VERSION;
@@ -152,11 +153,20 @@ pub fn build(history: &History, wanted: &Wanted) -> Result<HistoryReport, Histor
         });
     }
 
+    let mut heaps: HashMap<ServiceId, HeapRow> = HashMap::new();
+    for (id, seen) in &chosen {
+        if let Some(run) = seen.latest
+            && let Some(heap) = history.heap(run)?
+        {
+            heaps.insert(*id, heap);
+        }
+    }
     let rows = chosen
         .iter()
         .filter_map(|(id, seen)| {
             let service = names.get(id)?;
             let bins = bins.get(id).map(Bins::bins).unwrap_or_default();
+            let heap = heaps.get(id);
             Some(HistoryService {
                 name: service.name.clone(),
                 cgroup: service.cgroup.clone(),
@@ -177,7 +187,7 @@ pub fn build(history: &History, wanted: &Wanted) -> Result<HistoryReport, Histor
                 gain_bytes: seen.gain(),
                 trend: trend(bins),
                 correlations: correlations(bins),
-                verdict: verdict(bins),
+                verdict: verdict(bins, heap),
                 alerts_raised: raised.get(id).copied().unwrap_or(0),
                 points: points(bins),
             })
@@ -216,8 +226,8 @@ fn trend(bins: &[Bin]) -> Option<crate::report::model::MemoryTrend> {
     judged(bins).as_ref().map(super::trend)
 }
 
-/// On the latest run.
-fn verdict(bins: &[Bin]) -> Option<crate::report::model::Verdict> {
+/// On the latest run, with its heap where the watch read that.
+fn verdict(bins: &[Bin], heap: Option<&HeapRow>) -> Option<crate::report::model::Verdict> {
     let run = bins.last()?.run;
     let own = || bins.iter().filter(|bin| bin.run == run);
     let began = seconds(own().next()?.at);
@@ -229,8 +239,12 @@ fn verdict(bins: &[Bin]) -> Option<crate::report::model::Verdict> {
         Some((known().next()?, known().next_back()?))
     };
     let trend = judged(bins);
+    let window = series.last().map_or(0.0, |(last, _)| *last);
+    let heap = heap.filter(|heap| covers(heap, began, window));
     Some(super::verdict(&judge_verdict(&Facts {
-        window: series.last().map_or(0.0, |(last, _)| *last),
+        window,
+        growth: heap.map(|heap| heap.anonymous),
+        heap: heap.map(heap_facts),
         series: &series,
         trend: trend.as_ref(),
         goes: &goes(bins),
@@ -241,6 +255,27 @@ fn verdict(bins: &[Bin]) -> Option<crate::report::model::Verdict> {
         },
         ..Facts::default()
     })))
+}
+
+/// Whether what was read of a heap is of most of a run's time, which began at `began` and lasted `window` (seconds).
+fn covers(heap: &HeapRow, began: f64, window: f64) -> bool {
+    heap.at.seconds_since(heap.since) >= 0.5 * window && seconds(heap.at) >= began + 0.9 * window
+}
+
+fn heap_facts(row: &HeapRow) -> HeapFacts {
+    HeapFacts {
+        in_use: row.in_use,
+        in_use_count: row.in_use_count,
+        mapped: row.mapped,
+        mapped_count: row.mapped_count,
+        kept: row.kept,
+        free_at_end: row.free_at_end,
+        free_in_thread_arenas: row.free_in_thread_arenas,
+        trim_at_end: row.trim_at_end,
+        thread_arenas: row.thread_arenas,
+        // Sizes of blocks are not kept.
+        class: None,
+    }
 }
 
 fn judged(bins: &[Bin]) -> Option<Trend> {

@@ -42,7 +42,7 @@ pub struct HistoryService {
     /// By the least of each part of the time, over all runs.
     pub trend: Option<MemoryTrend>,
     pub correlations: Vec<Correlation>,
-    /// On the latest run, by sizes and counts alone.
+    /// On the latest run: by sizes and counts, and by its heap where the watch read that.
     #[serde(default)]
     pub verdict: Option<Verdict>,
     pub alerts_raised: u64,

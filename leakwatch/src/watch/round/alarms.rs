@@ -8,6 +8,7 @@ use super::super::thresholds::{Change, Threshold, Thresholds};
 use super::super::tracked::{Changed, Tracked};
 use super::super::{say, tell};
 use super::Watch;
+use crate::diagnose::verdict::Verdict;
 use crate::history::service::Service;
 use crate::history::store::Note;
 use crate::history::{At, RunId};
@@ -56,17 +57,15 @@ impl Watch {
             };
             let at = At::of(now.wall);
             let (value, bound) = (Some(changed.value), changed.bound);
-            let mut alert = self.alert_of(
-                tracked,
-                at,
-                event,
-                changed.threshold,
-                value,
-                bound,
-                event == Event::Raised,
-                now.since_boot.as_secs_f64(),
-            );
             let run = tracked.run;
+            let told = (event == Event::Raised)
+                .then(|| tracked.told(&self.options.proc_root, now.since_boot.as_secs_f64()));
+            let verdict = told.as_ref().map(|told| &told.verdict);
+            let mut alert = self.alert_of(tracked, at, event, changed.threshold, value, bound, verdict);
+            let heap = told.and_then(|told| told.note(run, at));
+            if let (Some(heap), Some(store)) = (heap, &mut self.store) {
+                store.note(heap);
+            }
             if event == Event::Raised {
                 self.own.alerts += 1;
                 match self.recorder.as_mut().map(|recorder| recorder.begin(&alert)) {
@@ -88,10 +87,8 @@ impl Watch {
         threshold: Threshold,
         value: Option<f64>,
         bound: f64,
-        explained: bool,
-        now: f64,
+        verdict: Option<&Verdict>,
     ) -> Alert {
-        let verdict = explained.then(|| tracked.verdict(&self.options.proc_root, now));
         Alert {
             at,
             event,
@@ -102,7 +99,7 @@ impl Watch {
             value,
             bound,
             figures: tracked.figures,
-            growth: tracked.growth(self.available, verdict.as_ref()),
+            growth: tracked.growth(self.available, verdict),
             recording: None,
             reason: None,
         }

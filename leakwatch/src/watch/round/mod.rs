@@ -354,8 +354,7 @@ impl Watch {
                 threshold,
                 None,
                 bound.unwrap_or(0.0),
-                false,
-                moment.since_boot.as_secs_f64(),
+                None,
             );
             self.raise(alert, tracked.run);
         }
@@ -371,7 +370,7 @@ impl Watch {
         let mut due: Vec<(u32, f64)> = self
             .tracked
             .iter()
-            .filter(|(_, tracked)| tracked.heap.is_due(tracked.series.first_at()))
+            .filter(|(_, tracked)| tracked.heap.is_due(tracked.series.first_at(), at))
             .map(|(pid, tracked)| (*pid, tracked.series.gain()))
             .collect();
         due.sort_unstable_by(|(_, one), (_, other)| other.total_cmp(one));
@@ -384,6 +383,11 @@ impl Watch {
                 tracked.begin_heap(&self.options.proc_root, at, self.options.window);
             }
         }
+        let unreadable = self
+            .tracked
+            .values()
+            .filter(|tracked| tracked.heap.is_unreadable());
+        self.own.heaps_unread = unreadable.count() as u64;
     }
 
     /// Judges who is due, those first that gained most, within a budget.
@@ -445,9 +449,20 @@ impl Watch {
             }
             tracked.judge(at);
         }
-        // The alerts of the end.
+        let rows = summary::rows(self.tracked.values(), &self.options.proc_root, at);
+        let lines = summary::lines(&rows, self.tracked.len(), self.available);
+        let heaps = rows
+            .iter()
+            .filter_map(|(tracked, told)| told.note(tracked.run, At::of(now.wall)));
+        let heaps: Vec<Note> = heaps.collect();
+        if let Some(store) = &mut self.store {
+            for heap in heaps {
+                store.note(heap);
+            }
+        }
+        // The alerts of the end too.
         self.keep(&[], now);
-        for line in summary::lines(self.tracked.values(), self.available, &self.options.proc_root, at) {
+        for line in lines {
             tell(&line);
         }
         say(&summary::own(
