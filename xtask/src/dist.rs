@@ -187,9 +187,9 @@ fn try_package(package: &Path, root: &Path) -> Result<()> {
     let mut command = Command::new("dpkg");
     command
         .arg(format!("--root={}", root.display()))
-        .arg("--install")
+        .args(["--log=/dev/null", "--install"])
         .arg(package);
-    run::run(command.args(["--log=/dev/null"]))?;
+    run::run(&mut command)?;
     for file in [
         "usr/share/man/man1/leakwatch-record.1.gz",
         "usr/share/bash-completion/completions/leakwatch",
