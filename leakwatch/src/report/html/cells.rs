@@ -46,6 +46,14 @@ pub fn change(change: i64) -> Markup {
     }
 }
 
+/// When something began, as RFC 3339, without the parts of a second: they say nothing to a reader. Inert.
+pub fn moment(at: &str) -> String {
+    match at.split_once('.') {
+        Some((whole, _)) => fit(&format!("{whole}Z"), 40, "…"),
+        None => fit(at, 40, "…"),
+    }
+}
+
 /// A bar of a part, 0 to 1. It says nothing that the figure beside it does not.
 pub fn bar(part: f64) -> Markup {
     html! {

@@ -1,25 +1,14 @@
-//! The flame graph by live bytes: drawn by inferno, shown without its own script and styles, which are for a file of its
-//! own. `assets/flame.js` zooms and searches it.
+//! A flame graph: drawn by inferno, shown without its own script and styles, which are for a file of its own.
+//! `assets/flame.js` zooms and searches it.
 
 use std::io;
 
 use maud::{Markup, PreEscaped, html};
 
-use super::titled;
-use crate::report::model::Recording;
-use crate::report::svg;
-
-pub fn section(recording: &Recording) -> io::Result<Markup> {
-    let mut whole = Vec::new();
-    svg::write(recording, &mut whole)?;
-    let whole = String::from_utf8(whole).map_err(|error| io::Error::other(error.to_string()))?;
-    let content = match frames(&whole) {
-        Some(frames) => graph(&frames),
-        None => html! { p { "No call site keeps memory." } },
-    };
-    let remark =
-        "Wide is what holds much. Outermost below; frames too narrow to be seen count to their callers.";
-    Ok(titled("flame", remark, &content))
+/// What `drawn`, a file of a flame graph, is as a part of a page; `None` where it has no frames.
+pub fn embedded(drawn: Vec<u8>) -> io::Result<Option<Markup>> {
+    let drawn = String::from_utf8(drawn).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(frames(&drawn).map(|frames| graph(&frames)))
 }
 
 /// The drawing within the file, and from where to where it reaches.

@@ -59,6 +59,7 @@ pub fn stacks(site: &CallSite, budget: &mut Budget) -> Markup {
     }
 }
 
+/// One stack, innermost first; of an incomplete one that is said.
 fn frames(frames: &[SharedFrame], culprit: Option<usize>, complete: bool, budget: &mut Budget) -> Markup {
     let shown = budget.take(frames.len());
     html! {
