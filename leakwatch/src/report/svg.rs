@@ -65,6 +65,9 @@ pub fn write_diff(report: &DiffReport, to: &mut dyn Write) -> io::Result<()> {
     let mut gone = 0;
     for stack in report.sites.iter().flat_map(|site| &site.stacks) {
         let [before, after] = per_hour(report, stack);
+        if [before, after] == [0, 0] {
+            continue;
+        }
         gone += usize::from(before > 0 && after == 0);
         paths.add(&stack.comm, &stack.frames, [before, after]);
     }

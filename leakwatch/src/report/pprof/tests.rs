@@ -4,6 +4,7 @@ use std::io::Read;
 
 use super::super::model::SiteAllocations;
 use super::super::sample;
+use super::super::stacks::frame_name;
 use super::*;
 
 /// As a reader sees it: out of the file's bytes.
