@@ -103,6 +103,11 @@ pub const DIFF_FORMATS: &[Format<DiffReport>] = &[
         render: |report, _, to| svg::write_diff(report, to),
     },
     Format {
+        ending: ".pb.gz",
+        about: "a profile of the differences for pprof",
+        render: |report, _, to| pprof::write_diff(report, to),
+    },
+    Format {
         ending: ".csv",
         about: "a line for each call site",
         render: |report, _, to| csv::diff::write(report, to),

@@ -3,6 +3,7 @@
 //! A measure that no stack has is left out. One that some have is 0 at the others, since a profile has no other way to say
 //! that it is not known; a comment says at how many.
 
+mod diff;
 mod profile;
 mod tables;
 
@@ -12,6 +13,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message;
 
+pub use self::diff::write as write_diff;
 use self::profile::{Profile, Sample};
 use self::tables::Tables;
 use super::model::diff::Measures;
