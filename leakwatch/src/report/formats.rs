@@ -88,6 +88,11 @@ pub const DIFF_FORMATS: &[Format<DiffReport>] = &[
         render: |report, _, to| json::write_any(report, to),
     },
     Format {
+        ending: ".html",
+        about: "the comparison for a browser, one file",
+        render: |report, options, to| html::diff::write(report, options, to),
+    },
+    Format {
         ending: ".txt",
         about: "the text as the terminal shows it",
         render: |report, options, to| report.write_plain(options, to),

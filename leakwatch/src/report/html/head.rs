@@ -49,7 +49,7 @@ pub fn verdict(page: &Page, recording: &Recording) -> Markup {
 }
 
 /// A kind of verdict.
-fn badge(kind: &str) -> Markup {
+pub fn badge(kind: &str) -> Markup {
     let class = KINDS
         .iter()
         .find(|(known, _)| *known == kind)

@@ -14,6 +14,7 @@ mod births;
 mod cells;
 mod course;
 mod curve;
+pub mod diff;
 mod document;
 mod flame;
 mod head;
@@ -83,7 +84,7 @@ pub fn write(recording: &Recording, options: &text::Options, to: &mut dyn Write)
 fn flame_graph(recording: &Recording) -> io::Result<Markup> {
     let mut drawn = Vec::new();
     svg::write(recording, &mut drawn)?;
-    let content = flame::embedded(drawn)?
+    let content = flame::embedded(drawn, &flame::SIZES)?
         .unwrap_or_else(|| html! { p { "No call site keeps memory." } });
     let remark =
         "Wide is what holds much. Outermost below; frames too narrow to be seen count to their callers.";

@@ -31,6 +31,12 @@ pub const RECORDING: Assets = Assets {
     ],
 };
 
+/// Of a comparison's, which has no charts.
+pub const COMPARISON: Assets = Assets {
+    styles: &[LOOKS],
+    scripts: &[FIGURES, SITES, FLAME],
+};
+
 impl Assets {
     /// The content security policy: nothing from anywhere, no frames, no forms, no handlers and styles in attributes.
     pub fn policy(&self) -> String {
@@ -74,7 +80,7 @@ mod tests {
 
     #[test]
     fn our_own_texts_end_where_their_elements_end() {
-        let assets = [RECORDING];
+        let assets = [RECORDING, COMPARISON];
         for text in assets.iter().flat_map(|it| it.styles.iter().chain(it.scripts)) {
             let lower = text.to_lowercase();
             for end in ["</script", "</style", "<!--", "<script", "\r"] {
@@ -85,7 +91,7 @@ mod tests {
 
     #[test]
     fn nothing_but_our_own_hashes_is_allowed() {
-        for assets in [RECORDING] {
+        for assets in [RECORDING, COMPARISON] {
             let policy = assets.policy();
             assert!(policy.starts_with("default-src 'none';"), "{policy}");
             assert_eq!(
