@@ -1,7 +1,11 @@
 //! Two recordings of a service of known rates: `leakwatch diff` finds what grew, by code in one build and by names across
 //! two.
 
+use std::path::Path;
+
 use leakwatch_tests::cohorts::{self, Watched};
+use leakwatch_tests::page::{Page, figure, within};
+use leakwatch_tests::pprof::{self, pprof};
 use leakwatch_tests::programs::Program;
 use leakwatch_tests::record::run;
 use leakwatch_tests::target::Target;
@@ -27,8 +31,10 @@ fn compare(before: &Watched, after: &Watched) -> (Value, String) {
     let file = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let json = |watched: &Watched| watched.outcome.file("x.json").to_string_lossy().into_owned();
     let (before, after) = (json(before), json(after));
-    let mut arguments = vec!["diff".to_owned(), before, after];
-    for name in ["d.json", "d.txt", "d.csv", "d.svg", "d.folded"] {
+    let mut arguments = vec!["diff".to_owned(), before.clone(), after.clone()];
+    for name in [
+        "d.json", "d.txt", "d.csv", "d.svg", "d.folded", "d.html", "d.pb.gz",
+    ] {
         arguments.extend(["-o".to_owned(), file(name)]);
     }
     let outcome = run(&arguments);
@@ -64,7 +70,83 @@ fn compare(before: &Watched, after: &Watched) -> (Value, String) {
         ..Default::default()
     };
     roxmltree::Document::parse_with_options(&read("d.svg"), options).expect("it is XML");
+    page(&file("d.html"), &report, columns[1]);
+    let profiles = [(&before, "before.pb.gz"), (&after, "after.pb.gz")].map(|(recording, name)| {
+        let outcome = run(&["report", recording, "-o", &file(name)]);
+        assert!(outcome.status.success(), "{outcome}");
+        file(name)
+    });
+    profile(&file("d.pb.gz"), &profiles, columns, &report);
     (report, outcome.to_string())
+}
+
+/// The page's figures are those of the comparison.
+fn page(path: &str, report: &Value, hourly: u64) {
+    let page = Page::read(path.as_ref());
+    let sites = report["sites"].as_array().expect("there are sites");
+    let keeps = |site: &&Value| {
+        ["before", "after"]
+            .iter()
+            .any(|side| site[side]["bytes"].as_u64() > Some(0))
+    };
+    let rows = page.all("#ranking > li");
+    let told: Vec<&Value> = sites.iter().filter(keeps).collect();
+    assert_eq!(rows.len(), told.len().min(100));
+    for (row, site) in rows.into_iter().zip(told) {
+        let exact = site["rate_change_bytes_per_second"].as_f64();
+        assert_eq!(figure(row, "data-change"), exact, "{site:#}");
+        for side in ["before", "after"] {
+            let rate = site[side]["rate_bytes_per_second"].as_f64();
+            assert_eq!(figure(row, &format!("data-{side}")), rate, "{site:#}");
+            let bytes = within(row, &format!(".cell.{side} [data-bytes]"));
+            let bytes = bytes.first().and_then(|it| figure::<u64>(*it, "data-bytes"));
+            assert_eq!(bytes, site[side]["bytes"].as_u64(), "{site:#}");
+        }
+        let tag = within(row, ".cell.change .tag");
+        let tag: String = tag.into_iter().flat_map(|it| it.text()).collect();
+        assert_eq!(Some(tag.as_str()), site["change"].as_str());
+    }
+    let kept: Vec<Option<u64>> = page
+        .all("table.sides tr.kept [data-bytes]")
+        .into_iter()
+        .map(|it| figure(it, "data-bytes"))
+        .collect();
+    assert_eq!(
+        kept,
+        ["before", "after"].map(|side| report[side]["kept_bytes"].as_u64())
+    );
+    let drawn = page.all("#frames");
+    let drawn = drawn.first().and_then(|it| figure::<u64>(*it, "data-total"));
+    assert_eq!(drawn.unwrap_or(0), hourly, "the flame graph's whole");
+}
+
+/// pprof reads the differences: the rates are those of the folded stacks, and bytes are what it reckons itself from the two
+/// recordings' profiles.
+fn profile(path: &str, recordings: &[String; 2], hourly: [u64; 2], report: &Value) {
+    let path: &Path = path.as_ref();
+    let rows = |path: &Path, arguments: &[&str]| {
+        let mut rows = pprof::rows(&pprof(path, &[&["-top"], arguments].concat()));
+        rows.retain(|row| (row.flat, row.cumulated) != (0, 0));
+        rows.sort();
+        rows
+    };
+    let hourly = hourly.map(|it| i64::try_from(it).expect("nobody gains so much"));
+    let sum: i64 = rows(path, &[]).iter().map(|row| row.flat).sum();
+    assert_eq!(
+        sum,
+        hourly[1] - hourly[0],
+        "by default it is rates that are shown"
+    );
+    let base = format!("-diff_base={}", recordings[0]);
+    for measure in ["live_space", "held_space", "touched_space"] {
+        let index = format!("-sample_index={measure}");
+        let ours = rows(path, &[&index]);
+        let theirs = rows(recordings[1].as_ref(), &[&index, &base]);
+        assert_eq!(ours, theirs, "{measure}");
+    }
+    let comments = pprof(path, &["-comments"]);
+    let pid = &report["after"]["target"]["pid"];
+    assert!(comments.contains(&format!("(PID {pid})")), "{comments}");
 }
 
 fn site<'a>(report: &'a Value, function: &str) -> &'a Value {
