@@ -35,8 +35,14 @@
     change === 0 ? "" : `; ${change > 0 ? "grew" : "shrank"} by ${Math.abs(change).toFixed(1)} % of the whole`;
   const words = (frame) => `${frame.name}: ${bytes(frame.size)}, ${percent(frame.size)}${changed(frame.change)}`;
   for (const frame of frames) {
-    // A colour by the name, so that equal names look alike. Those of differences tell what changed, and stay.
-    if (!differences) {
+    // A colour by the name, so that equal names look alike. Those of differences tell what changed: inferno's deepest is
+    // for the greatest change however small it is, here it is for a fifth of the whole. Less than 0.5 % has none.
+    if (differences) {
+      const faint = Math.round(225 - 125 * Math.min(Math.abs(frame.change) / 20, 1));
+      const colour =
+        Math.abs(frame.change) < 0.5 ? "250,250,250" : frame.change > 0 ? `255,${faint},${faint}` : `${faint},${faint},255`;
+      frame.rect.setAttribute("fill", `rgb(${colour})`);
+    } else {
       let hash = 0;
       for (const letter of frame.name) hash = (hash * 31 + letter.codePointAt(0)) >>> 0;
       frame.g.classList.add("h" + (hash % 6));

@@ -46,25 +46,32 @@ pub fn answer(page: &Page, report: &DiffReport) -> Markup {
     }
 }
 
-/// Which call site grew most, and which shrank most.
+/// Changes of less than this part of what all call sites gain are not for a headline.
+const NOTABLE: f64 = 0.01;
+
+/// Which call site grew most, and which shrank most; or that the greatest gains as before.
 pub fn sentence(page: &Page, report: &DiffReport) -> String {
-    let most = |changes: [Change; 2]| {
-        report
-            .sites
-            .iter()
-            .find(|site| site.beyond_error && changes.iter().any(|change| change.name() == site.change))
+    let all = [&report.before, &report.after].map(|side| side.kept_rate_bytes_per_second);
+    let notable = NOTABLE * all[0].max(all[1]);
+    let is = |site: &&DiffSite, change: Change| site.change == change.name();
+    let most = |appeared: Change, changed: Change| {
+        report.sites.iter().find(|site| {
+            site.beyond_error
+                && site.rate_change_bytes_per_second.abs() >= notable
+                && (is(site, appeared) || is(site, changed))
+        })
     };
     let label = |site: &DiffSite| page.fit(&site.label, LABEL);
     let by = |site: &DiffSite| per_second(site.rate_change_bytes_per_second.abs());
-    let grew = most([Change::Appeared, Change::Grew]).map(|site| {
-        if site.change == Change::Appeared.name() {
+    let grew = most(Change::Appeared, Change::Grew).map(|site| {
+        if is(&site, Change::Appeared) {
             format!("{} appeared, with {}", label(site), by(site))
         } else {
             format!("{} grew most, by {}", label(site), by(site))
         }
     });
-    let shrank = most([Change::Went, Change::Shrank]).map(|site| {
-        if site.change == Change::Went.name() {
+    let shrank = most(Change::Went, Change::Shrank).map(|site| {
+        if is(&site, Change::Went) {
             format!("{} went, which had {}", label(site), by(site))
         } else {
             format!("{} shrank most, by {}", label(site), by(site))
@@ -72,10 +79,24 @@ pub fn sentence(page: &Page, report: &DiffReport) -> String {
     });
     match (grew, shrank) {
         (Some(grew), Some(shrank)) => format!("{grew}; {shrank}."),
-        (Some(grew), None) => format!("{grew}; nothing shrank."),
-        (None, Some(shrank)) => format!("No call site grew; {shrank}."),
+        (Some(grew), None) => format!("{grew}; none shrank notably."),
+        (None, Some(shrank)) => format!("No call site grew notably; {shrank}."),
         (None, None) if report.sites.is_empty() => "There is no call site in either.".to_owned(),
-        (None, None) => "No call site changed by more than a tenth and beyond its error.".to_owned(),
+        (None, None) => {
+            let rate = |site: &DiffSite| {
+                let after = site.after.as_ref();
+                after.map_or(0.0, |figures| figures.rate_bytes_per_second)
+            };
+            let same = report.sites.iter().filter(|site| is(site, Change::Same));
+            match same.max_by(|a, b| rate(a).total_cmp(&rate(b))) {
+                Some(site) if rate(site) > 0.0 => format!(
+                    "No call site changed notably; {} gains {}, as before.",
+                    label(site),
+                    per_second(rate(site))
+                ),
+                _ => "No call site changed notably.".to_owned(),
+            }
+        }
     }
 }
 

@@ -176,18 +176,23 @@ fn one(figures: &DiffFigures) -> Markup {
     }
 }
 
+/// Those that hold something in either; of a site that holds nothing any, so that it can be found.
 fn stacks(site: &DiffSite, budget: &mut Budget) -> Markup {
-    let shown = site.stacks.len().min(STACKS);
-    let rest = site.stacks.get(shown..).unwrap_or_default();
-    let sum = |of: fn(&DiffStack) -> u64| rest.iter().map(of).fold(0, u64::saturating_add);
+    let holds = |stack: &&DiffStack| stack.before_bytes > 0 || stack.after_bytes > 0;
+    let mut told: Vec<&DiffStack> = site.stacks.iter().filter(holds).collect();
+    if told.is_empty() {
+        told.extend(site.stacks.first());
+    }
+    let rest = told.get(STACKS..).unwrap_or_default();
+    let sum = |of: fn(&DiffStack) -> u64| rest.iter().copied().map(of).fold(0, u64::saturating_add);
     let sums = html! {
         ": " (size(sum(|stack| stack.before_bytes))) " before, " (size(sum(|stack| stack.after_bytes))) " after"
     };
     html! {
-        @match site.stacks.as_slice() {
+        @match told.as_slice() {
             [] => p.remark { "no stack" },
             [stack] => (frames(site, stack, budget)),
-            several => @for (index, stack) in several.iter().take(shown).enumerate() {
+            several => @for (index, stack) in several.iter().take(STACKS).enumerate() {
                 details.stack-row open[index == 0] {
                     summary {
                         "stack " (index + 1) " of " (several.len()) ": " (size(stack.before_bytes)) " before, "
