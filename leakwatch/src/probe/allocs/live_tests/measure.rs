@@ -35,11 +35,11 @@ fn measure() {
         {
             let child = calibrate::Child::fork().unwrap();
             let own = calibrate::own_entry_points().unwrap();
-            let free = child.median(b'e', || {}).unwrap();
+            let free = child.median(calibrate::EMULATED, || {}).unwrap();
             let links = probe.attach_allocs(child.pid, &own).unwrap();
             eprintln!(
                 "free {free:?}, between bursts {:?}",
-                child.median(b'e', || {}).unwrap()
+                child.median(calibrate::EMULATED, || {}).unwrap()
             );
             probe
                 .begin_burst(&BurstLimits {
@@ -47,7 +47,10 @@ fn measure() {
                     ..all(&own)
                 })
                 .unwrap();
-            eprintln!("unsampled {:?}", child.median(b'e', || {}).unwrap());
+            eprintln!(
+                "unsampled {:?}",
+                child.median(calibrate::EMULATED, || {}).unwrap()
+            );
             drop(links);
         }
         let mut maker = Maker::start("storm", &[]);
