@@ -1,6 +1,7 @@
 //! Two recordings of a service of known rates: `leakwatch diff` finds what grew, by code in one build and by names across
 //! two.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use leakwatch_tests::cohorts::{self, Watched};
@@ -120,29 +121,44 @@ fn page(path: &str, report: &Value, hourly: u64) {
     assert_eq!(drawn.unwrap_or(0), hourly, "the flame graph's whole");
 }
 
-/// pprof reads the differences: the rates are those of the folded stacks, and bytes are what it reckons itself from the two
-/// recordings' profiles.
+/// Bytes of each function itself, and with what it called, as pprof sums them; nothing where the profile is without the
+/// measure.
+fn by_function(path: &Path, measure: &str) -> BTreeMap<String, [i64; 2]> {
+    let mut functions: BTreeMap<String, [i64; 2]> = BTreeMap::new();
+    if pprof(path, &["-raw"]).contains(&format!("{measure}/bytes")) {
+        for row in pprof::rows(&pprof(path, &["-top", &format!("-sample_index={measure}")])) {
+            let sums = functions.entry(row.function).or_default();
+            *sums = [sums[0] + row.flat, sums[1] + row.cumulated];
+        }
+    }
+    functions
+}
+
+/// pprof reads the differences: the rates are those of the folded stacks, and bytes are those of the one recording's profile
+/// less those of the other's.
 fn profile(path: &str, recordings: &[String; 2], hourly: [u64; 2], report: &Value) {
     let path: &Path = path.as_ref();
-    let rows = |path: &Path, arguments: &[&str]| {
-        let mut rows = pprof::rows(&pprof(path, &[&["-top"], arguments].concat()));
-        rows.retain(|row| (row.flat, row.cumulated) != (0, 0));
-        rows.sort();
-        rows
-    };
     let hourly = hourly.map(|it| i64::try_from(it).expect("nobody gains so much"));
-    let sum: i64 = rows(path, &[]).iter().map(|row| row.flat).sum();
+    let shown = pprof::rows(&pprof(path, &["-top"]));
+    let sum: i64 = shown.iter().map(|row| row.flat).sum();
     assert_eq!(
         sum,
         hourly[1] - hourly[0],
         "by default it is rates that are shown"
     );
-    let base = format!("-diff_base={}", recordings[0]);
     for measure in ["live_space", "held_space", "touched_space"] {
-        let index = format!("-sample_index={measure}");
-        let ours = rows(path, &[&index]);
-        let theirs = rows(recordings[1].as_ref(), &[&index, &base]);
-        assert_eq!(ours, theirs, "{measure}");
+        let [before, after] = recordings.each_ref().map(|it| by_function(it.as_ref(), measure));
+        let mut expected = after;
+        for (function, [flat, cumulated]) in before {
+            let sums = expected.entry(function).or_default();
+            *sums = [sums[0] - flat, sums[1] - cumulated];
+        }
+        let mut found = by_function(path, measure);
+        // What is as it was need not be in a profile.
+        for functions in [&mut expected, &mut found] {
+            functions.retain(|_, sums| *sums != [0, 0]);
+        }
+        assert_eq!(found, expected, "{measure}");
     }
     let comments = pprof(path, &["-comments"]);
     let pid = &report["after"]["target"]["pid"];
