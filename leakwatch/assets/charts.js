@@ -2,22 +2,7 @@
 // Memory over time with what it may go with, on one axis; and the curve of each call site that is opened. The values come
 // from the page itself; uPlot draws them.
 (() => {
-  const units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-
-  // As the text report writes it.
-  const bytes = (value) => {
-    if (value === null || value === undefined) return "-";
-    let left = Math.abs(value);
-    const sign = value < 0 ? "-" : "";
-    if (left < 1024) return sign + Math.round(left) + " B";
-    let unit = "B";
-    for (const next of units) {
-      if (unit !== "B" && left < 1023.95) break;
-      left /= 1024;
-      unit = next;
-    }
-    return sign + left.toFixed(1) + " " + unit;
-  };
+  const bytes = window.leakwatchBytes;
   const whole = (value) => (value === null || value === undefined ? "-" : String(Math.round(value)));
   const time = (seconds) => {
     if (seconds === null || seconds === undefined) return "-";
@@ -169,5 +154,4 @@
     },
     true,
   );
-  window.leakwatchBytes = bytes;
 })();

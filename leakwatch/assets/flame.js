@@ -10,7 +10,8 @@
   const reset = document.getElementById("flame-reset");
   const search = document.getElementById("flame-search");
   const matched = document.getElementById("flame-matched");
-  const bytes = window.leakwatchBytes;
+  const differences = graph.classList.contains("differences");
+  const bytes = (size) => window.leakwatchBytes(size) + all.dataset.unit;
 
   const frames = [...all.children].map((g) => {
     const rect = g.querySelector("rect");
@@ -20,19 +21,32 @@
     const size = Number(rect.getAttribute("fg:w"));
     // Everything before the figures that inferno puts behind a name.
     const whole = title.textContent;
-    const name = whole.slice(0, Math.max(whole.lastIndexOf(" ("), 0)) || whole;
+    const figures = Math.max(whole.lastIndexOf(" ("), 0);
+    const name = whole.slice(0, figures) || whole;
+    // Of a difference, the last of them; only innermost frames have one.
+    const change = differences ? Number((/; ([+-][\d.]+)%\)$/.exec(whole.slice(figures)) || [])[1] || 0) : 0;
     text.textContent = "";
-    return { g, rect, text, from, size, y: Number(rect.getAttribute("y")), name, lower: name.toLowerCase() };
+    return { g, rect, text, from, size, y: Number(rect.getAttribute("y")), name, change, lower: name.toLowerCase() };
   });
   if (frames.length === 0) return;
   const byElement = new Map(frames.map((frame) => [frame.g, frame]));
   const percent = (size) => ((100 * size) / total).toFixed(1) + " %";
-  const words = (frame) => `${frame.name}: ${bytes(frame.size)}, ${percent(frame.size)}`;
+  const changed = (change) =>
+    change === 0 ? "" : `; ${change > 0 ? "grew" : "shrank"} by ${Math.abs(change).toFixed(1)} % of the whole`;
+  const words = (frame) => `${frame.name}: ${bytes(frame.size)}, ${percent(frame.size)}${changed(frame.change)}`;
   for (const frame of frames) {
-    // A colour by the name, so that equal names look alike.
-    let hash = 0;
-    for (const letter of frame.name) hash = (hash * 31 + letter.codePointAt(0)) >>> 0;
-    frame.g.classList.add("h" + (hash % 6));
+    // A colour by the name, so that equal names look alike. Those of differences tell what changed: inferno's deepest is
+    // for the greatest change however small it is, here it is for a fifth of the whole. Less than 0.5 % has none.
+    if (differences) {
+      const faint = Math.round(225 - 125 * Math.min(Math.abs(frame.change) / 20, 1));
+      const colour =
+        Math.abs(frame.change) < 0.5 ? "250,250,250" : frame.change > 0 ? `255,${faint},${faint}` : `${faint},${faint},255`;
+      frame.rect.setAttribute("fill", `rgb(${colour})`);
+    } else {
+      let hash = 0;
+      for (const letter of frame.name) hash = (hash * 31 + letter.codePointAt(0)) >>> 0;
+      frame.g.classList.add("h" + (hash % 6));
+    }
     frame.g.setAttribute("tabindex", "-1");
     frame.g.setAttribute("role", "button");
     frame.g.setAttribute("aria-label", words(frame));

@@ -30,6 +30,8 @@ pub mod expect;
 pub mod glibcs;
 pub mod heap;
 pub mod kernel;
+pub mod page;
+pub mod pprof;
 pub mod programs;
 pub mod ranges;
 pub mod record;

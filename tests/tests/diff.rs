@@ -1,7 +1,12 @@
 //! Two recordings of a service of known rates: `leakwatch diff` finds what grew, by code in one build and by names across
 //! two.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use leakwatch_tests::cohorts::{self, Watched};
+use leakwatch_tests::page::{Page, figure, within};
+use leakwatch_tests::pprof::{self, pprof};
 use leakwatch_tests::programs::Program;
 use leakwatch_tests::record::run;
 use leakwatch_tests::target::Target;
@@ -27,8 +32,10 @@ fn compare(before: &Watched, after: &Watched) -> (Value, String) {
     let file = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let json = |watched: &Watched| watched.outcome.file("x.json").to_string_lossy().into_owned();
     let (before, after) = (json(before), json(after));
-    let mut arguments = vec!["diff".to_owned(), before, after];
-    for name in ["d.json", "d.txt", "d.csv", "d.svg", "d.folded"] {
+    let mut arguments = vec!["diff".to_owned(), before.clone(), after.clone()];
+    for name in [
+        "d.json", "d.txt", "d.csv", "d.svg", "d.folded", "d.html", "d.pb.gz",
+    ] {
         arguments.extend(["-o".to_owned(), file(name)]);
     }
     let outcome = run(&arguments);
@@ -64,7 +71,98 @@ fn compare(before: &Watched, after: &Watched) -> (Value, String) {
         ..Default::default()
     };
     roxmltree::Document::parse_with_options(&read("d.svg"), options).expect("it is XML");
+    page(&file("d.html"), &report, columns[1]);
+    let profiles = [(&before, "before.pb.gz"), (&after, "after.pb.gz")].map(|(recording, name)| {
+        let outcome = run(&["report", recording, "-o", &file(name)]);
+        assert!(outcome.status.success(), "{outcome}");
+        file(name)
+    });
+    profile(&file("d.pb.gz"), &profiles, columns, &report);
     (report, outcome.to_string())
+}
+
+/// The page's figures are those of the comparison.
+fn page(path: &str, report: &Value, hourly: u64) {
+    let page = Page::read(path.as_ref());
+    let sites = report["sites"].as_array().expect("there are sites");
+    let keeps = |site: &&Value| {
+        ["before", "after"]
+            .iter()
+            .any(|side| site[side]["bytes"].as_u64() > Some(0))
+    };
+    let rows = page.all("#ranking > li");
+    let told: Vec<&Value> = sites.iter().filter(keeps).collect();
+    assert_eq!(rows.len(), told.len().min(100));
+    for (row, site) in rows.into_iter().zip(told) {
+        let exact = site["rate_change_bytes_per_second"].as_f64();
+        assert_eq!(figure(row, "data-change"), exact, "{site:#}");
+        for side in ["before", "after"] {
+            let rate = site[side]["rate_bytes_per_second"].as_f64();
+            assert_eq!(figure(row, &format!("data-{side}")), rate, "{site:#}");
+            let bytes = within(row, &format!(".cell.{side} [data-bytes]"));
+            let bytes = bytes.first().and_then(|it| figure::<u64>(*it, "data-bytes"));
+            assert_eq!(bytes, site[side]["bytes"].as_u64(), "{site:#}");
+        }
+        let tag = within(row, ".cell.change .tag");
+        let tag: String = tag.into_iter().flat_map(|it| it.text()).collect();
+        assert_eq!(Some(tag.as_str()), site["change"].as_str());
+    }
+    let kept: Vec<Option<u64>> = page
+        .all("table.sides tr.kept [data-bytes]")
+        .into_iter()
+        .map(|it| figure(it, "data-bytes"))
+        .collect();
+    assert_eq!(
+        kept,
+        ["before", "after"].map(|side| report[side]["kept_bytes"].as_u64())
+    );
+    let drawn = page.all("#frames");
+    let drawn = drawn.first().and_then(|it| figure::<u64>(*it, "data-total"));
+    assert_eq!(drawn.unwrap_or(0), hourly, "the flame graph's whole");
+}
+
+/// Bytes of each function itself, and with what it called, as pprof sums them; nothing where the profile is without the
+/// measure.
+fn by_function(path: &Path, measure: &str) -> BTreeMap<String, [i64; 2]> {
+    let mut functions: BTreeMap<String, [i64; 2]> = BTreeMap::new();
+    if pprof(path, &["-raw"]).contains(&format!("{measure}/bytes")) {
+        for row in pprof::rows(&pprof(path, &["-top", &format!("-sample_index={measure}")])) {
+            let sums = functions.entry(row.function).or_default();
+            *sums = [sums[0] + row.flat, sums[1] + row.cumulated];
+        }
+    }
+    functions
+}
+
+/// pprof reads the differences: the rates are those of the folded stacks, and bytes are those of the one recording's profile
+/// less those of the other's.
+fn profile(path: &str, recordings: &[String; 2], hourly: [u64; 2], report: &Value) {
+    let path: &Path = path.as_ref();
+    let hourly = hourly.map(|it| i64::try_from(it).expect("nobody gains so much"));
+    let shown = pprof::rows(&pprof(path, &["-top"]));
+    let sum: i64 = shown.iter().map(|row| row.flat).sum();
+    assert_eq!(
+        sum,
+        hourly[1] - hourly[0],
+        "by default it is rates that are shown"
+    );
+    for measure in ["live_space", "held_space", "touched_space"] {
+        let [before, after] = recordings.each_ref().map(|it| by_function(it.as_ref(), measure));
+        let mut expected = after;
+        for (function, [flat, cumulated]) in before {
+            let sums = expected.entry(function).or_default();
+            *sums = [sums[0] - flat, sums[1] - cumulated];
+        }
+        let mut found = by_function(path, measure);
+        // What is as it was need not be in a profile.
+        for functions in [&mut expected, &mut found] {
+            functions.retain(|_, sums| *sums != [0, 0]);
+        }
+        assert_eq!(found, expected, "{measure}");
+    }
+    let comments = pprof(path, &["-comments"]);
+    let pid = &report["after"]["target"]["pid"];
+    assert!(comments.contains(&format!("(PID {pid})")), "{comments}");
 }
 
 fn site<'a>(report: &'a Value, function: &str) -> &'a Value {
@@ -123,7 +221,11 @@ fn what_grew_is_found_whatever_the_windows_and_the_builds() {
 
     let (report, shown) = compare(&fast, &fast);
     for site in report["sites"].as_array().expect("there are sites") {
-        let nothing = site["stacks"].as_array().is_some_and(Vec::is_empty);
+        let nothing = site["stacks"].as_array().is_some_and(|stacks| {
+            stacks
+                .iter()
+                .all(|stack| stack["before_bytes"] == 0 && stack["after_bytes"] == 0)
+        });
         assert!(
             site["change"] == "same" || nothing || site["label"] == "(no stack)",
             "{site:#}\n{shown}"

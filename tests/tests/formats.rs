@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use leakwatch_tests::page::{Page, figure, within};
+use leakwatch_tests::pprof::{self, pprof};
 use leakwatch_tests::record::run;
 use leakwatch_tests::recording::Recording;
 use leakwatch_tests::{kernel, schema};
@@ -58,6 +59,7 @@ fn every_format_of_a_recording_opens_in_its_reader_and_says_the_same() {
     let stack = stack_of(&value);
 
     assert_eq!(of_csv(&file("r.csv")), expected, "{outcome}");
+    assert_eq!(of_html(&file("r.html"), &value), expected, "{outcome}");
     assert_eq!(of_folded(&file("r.folded"), &stack), expected, "{outcome}");
     assert_eq!(
         of_svg(&file("r.svg"), first_function(&value)),
@@ -216,53 +218,93 @@ fn draws(path: &Path, all: u64) {
     assert_eq!(whole.map(|(_, bytes)| bytes), Some(all));
 }
 
-/// What `go tool pprof` prints, with nothing left out.
-fn pprof(path: &Path, arguments: &[&str]) -> String {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let output = Command::new("go")
-        .args(["tool", "pprof", "-nodefraction=0", "-nodecount=0", "-unit=B"])
-        .args(arguments)
-        .arg(path)
-        .env("PPROF_TMPDIR", folder.path())
-        .env("HOME", folder.path())
-        .env("GOFLAGS", "")
-        .output()
-        .unwrap_or_else(|error| panic!("go tool pprof (Debian's golang-go) does not run: {error}"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{text}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
-}
-
-/// Of `-top`: `flat flat% sum% cum cum% name`, sizes as `4096B`.
+/// The whole, and a function with what it called.
 fn of_pprof(path: &Path, function: &str) -> Said {
     let text = pprof(path, &["-top", "-sample_index=live_space"]);
-    let bytes = |word: &str| -> u64 {
-        let digits = word.trim_end_matches('B');
-        digits
-            .parse()
-            .unwrap_or_else(|_| panic!("{word} is no size in bytes\n{text}"))
-    };
     let total = text
         .lines()
         .filter(|line| line.starts_with("Showing nodes accounting for"))
-        .find_map(|line| line.split(" of ").nth(1)?.split(' ').next())
+        .find_map(|line| line.split(" of ").nth(1)?.split('B').next())
         .unwrap_or_else(|| panic!("no total in\n{text}"));
-    let row = text
-        .lines()
-        .find(|line| {
-            let name = line.trim_end().trim_end_matches(" (inline)");
-            name.ends_with(&format!("  {function}"))
-        })
+    let rows = pprof::rows(&text);
+    let row = rows
+        .iter()
+        .find(|row| row.function == function)
         .unwrap_or_else(|| panic!("{function} is not in\n{text}"));
-    let cumulated = row.split_whitespace().nth(3).expect("it has five figures");
     Said {
-        all: bytes(total),
-        first: bytes(cumulated),
+        all: total.parse().expect("it is in bytes"),
+        first: row.cumulated.try_into().expect("nothing is below 0 here"),
     }
+}
+
+/// Rows, each by what it shows and by what it sorts by, and the sum of those that are not shown. Each row's stacks add up to
+/// it too.
+fn of_html(path: &Path, value: &Value) -> Said {
+    let page = Page::read(path);
+    let rows = page.all("#ranking > li");
+    let sites = value["call_sites"].as_array().expect("there are call sites");
+    let live: Vec<u64> = rows
+        .iter()
+        .zip(sites)
+        .map(|(row, site)| {
+            let rank = &site["rank"];
+            assert_eq!(figure(*row, "data-rank"), rank.as_u64());
+            for (attribute, name) in [
+                ("data-live", "live_bytes"),
+                ("data-touched", "touched_bytes"),
+                ("data-held", "held_bytes"),
+            ] {
+                // What ranks it is what is held, where live bytes are not known.
+                if site[name].is_u64() {
+                    assert_eq!(figure(*row, attribute), site[name].as_u64(), "{name} of {rank}");
+                }
+            }
+            let shown = |cell: &str| {
+                let found = within(*row, &format!("summary .cell.{cell} [data-bytes]"));
+                found.first().and_then(|cell| figure::<u64>(*cell, "data-bytes"))
+            };
+            assert_eq!(shown("live"), site["live_bytes"].as_u64(), "of {rank}");
+            if !within(*row, ".cell.touched").is_empty() {
+                assert_eq!(shown("touched"), site["touched_bytes"].as_u64(), "of {rank}");
+            }
+            if let Some(stacks) = site["stacks"].as_array().filter(|stacks| stacks.len() > 1) {
+                let told = within(
+                    *row,
+                    ".stack-row > summary [data-bytes], .stacks > .more [data-bytes]:first-child",
+                );
+                let told: u64 = told
+                    .into_iter()
+                    .filter_map(|it| figure::<u64>(it, "data-bytes"))
+                    .sum();
+                let live = stacks
+                    .iter()
+                    .map(|stack| stack["live_bytes"].as_u64())
+                    .sum::<Option<u64>>();
+                if let Some(live) = live {
+                    assert_eq!(told, live, "the stacks of {rank}");
+                }
+            }
+            shown("live").unwrap_or(0)
+        })
+        .collect();
+    let rest: u64 = page
+        .all("#left-out")
+        .into_iter()
+        .filter_map(|it| figure::<u64>(it, "data-live"))
+        .sum();
+    // The account is to the byte, too.
+    let account = &value["reconciliation"];
+    let parts = page.all("table.account tr.part [data-bytes]");
+    let parts: i64 = parts
+        .into_iter()
+        .filter_map(|it| figure::<i64>(it, "data-bytes"))
+        .sum();
+    assert_eq!(Some(parts), account["smaps_growth_bytes"].as_i64());
+    let whole = page.all("#frames");
+    let whole = whole.first().and_then(|it| figure(*it, "data-total"));
+    let all = live.iter().sum::<u64>() + rest;
+    assert_eq!(whole, Some(all), "the flame graph's whole");
+    Said { all, first: live[0] }
 }
 
 /// Mappings with build IDs, comments, and each location in its file.
@@ -347,7 +389,7 @@ fn a_recording_of_hostile_names_opens_everywhere() {
         .iter()
         .filter_map(|site| site["live_bytes"].as_u64())
         .sum::<u64>();
-    for ending in [".svg", ".folded", ".csv", ".pb.gz", ".txt"] {
+    for ending in [".svg", ".folded", ".csv", ".pb.gz", ".txt", ".html"] {
         let path = file(&format!("evil{ending}"));
         let outcome = run(&[
             "report",
@@ -356,7 +398,8 @@ fn a_recording_of_hostile_names_opens_everywhere() {
             &path.to_string_lossy(),
         ]);
         assert!(outcome.status.success(), "{outcome}");
-        if ending == ".pb.gz" {
+        // What a page says is below; its own scripts hold what acts on a terminal.
+        if [".pb.gz", ".html"].contains(&ending) {
             continue;
         }
         let text = read(&path);
@@ -370,6 +413,13 @@ fn a_recording_of_hostile_names_opens_everywhere() {
     assert_eq!(folded(&file("evil.folded")).values().sum::<u64>(), all);
     draws(&file("evil.folded"), all);
     assert_eq!(of_csv(&file("evil.csv")).all, all);
+    assert_eq!(of_html(&file("evil.html"), &value).all, all);
+    let page = Page::read(&file("evil.html"));
+    assert_eq!(page.all("img").len(), 0);
+    let said = page.text("main");
+    assert!(said.contains("<script>alert(1)</script>"), "{said}");
+    let acting = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+    assert!(!said.contains(acting), "{said}");
     let top = pprof(&file("evil.pb.gz"), &["-top", "-sample_index=live_space"]);
     assert!(top.contains(&format!("of {all}B total")), "{top}");
     assert!(!top.contains('\u{1b}'), "{top}");

@@ -144,6 +144,39 @@ fn the_flame_graph_zooms_and_searches() {
     none(&browser.complaints());
 }
 
+/// Nothing scrolls sideways, lies upon its neighbour or is as light as what it stands on.
+fn fits(browser: &mut Browser, view: View, name: &str) {
+    let wide = browser.value("document.documentElement.scrollWidth");
+    assert_eq!(
+        wide.as_u64(),
+        Some(view.width.into()),
+        "{name}: it scrolls sideways"
+    );
+    // Nothing of the ranking lies upon its neighbour.
+    let overlaps = browser.value(
+        "[...document.querySelectorAll('.site > summary')].flatMap(row => {
+            const cells = [...row.children].filter(it => it.offsetWidth > 0);
+            const boxes = cells.map(it => { const all = document.createRange(); all.selectNodeContents(it);
+                return [it.className, all.getBoundingClientRect()]; }).filter(([, it]) => it.width > 0);
+            return boxes.flatMap(([a, one], at) => boxes.slice(at + 1).filter(([, other]) =>
+                one.right > other.left + 1 && other.right > one.left + 1 &&
+                one.bottom > other.top + 1 && other.bottom > one.top + 1).map(([b]) => a + ' / ' + b));
+        })",
+    );
+    assert_eq!(overlaps, serde_json::json!([]), "{name}");
+    // Text stands out from what it stands on, in either scheme.
+    let lightness = browser.value(
+        "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor].map(it => {
+            const [r, g, b] = it.match(/[\\d.]+/g).map(Number); return 0.2126 * r + 0.7152 * g + 0.0722 * b; })",
+    );
+    let (ink, ground) = (
+        lightness[0].as_f64().expect("a number"),
+        lightness[1].as_f64().expect("a number"),
+    );
+    assert_eq!(ink > ground, view.dark, "{name}: {lightness}");
+    assert!((ink - ground).abs() > 150.0, "{name}: {lightness}");
+}
+
 #[test]
 fn phone_and_desktop_light_and_dark() {
     let (_folder, page) = page(Path::new(RECORDING));
@@ -156,24 +189,7 @@ fn phone_and_desktop_light_and_dark() {
     ] {
         browser.open(&page, view);
         browser.click("#site-1 > summary");
-        let wide = browser.value("document.documentElement.scrollWidth");
-        assert_eq!(
-            wide.as_u64(),
-            Some(view.width.into()),
-            "{name}: it scrolls sideways"
-        );
-        // Nothing of the ranking lies upon its neighbour.
-        let overlaps = browser.value(
-            "[...document.querySelectorAll('.site > summary')].flatMap(row => {
-                const cells = [...row.children].filter(it => it.offsetWidth > 0);
-                const boxes = cells.map(it => { const all = document.createRange(); all.selectNodeContents(it);
-                    return [it.className, all.getBoundingClientRect()]; }).filter(([, it]) => it.width > 0);
-                return boxes.flatMap(([a, one], at) => boxes.slice(at + 1).filter(([, other]) =>
-                    one.right > other.left + 1 && other.right > one.left + 1 &&
-                    one.bottom > other.top + 1 && other.bottom > one.top + 1).map(([b]) => a + ' / ' + b));
-            })",
-        );
-        assert_eq!(overlaps, serde_json::json!([]), "{name}");
+        fits(&mut browser, view, name);
         for selector in [
             "h1",
             ".badge",
@@ -189,17 +205,6 @@ fn phone_and_desktop_light_and_dark() {
             ));
             assert_eq!(there, true, "{name}: {selector}");
         }
-        // Text stands out from what it stands on, in either scheme.
-        let lightness = browser.value(
-            "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor].map(it => {
-                const [r, g, b] = it.match(/[\\d.]+/g).map(Number); return 0.2126 * r + 0.7152 * g + 0.0722 * b; })",
-        );
-        let (ink, ground) = (
-            lightness[0].as_f64().expect("a number"),
-            lightness[1].as_f64().expect("a number"),
-        );
-        assert_eq!(ink > ground, view.dark, "{name}: {lightness}");
-        assert!((ink - ground).abs() > 150.0, "{name}: {lightness}");
         browser.screenshot(&screenshots().join(format!("{name}.png")), false);
         browser.screenshot(&screenshots().join(format!("{name}-whole.png")), true);
         none(&browser.complaints());
@@ -318,5 +323,128 @@ fn a_live_recording_opens_too() {
         said,
         "{outcome}"
     );
+    none(&browser.complaints());
+}
+
+/// A comparison of the recording with one in which its first call site gains three times as much, another one went, and one
+/// appeared. The pages go with their folder.
+fn comparison() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let mut after = recording();
+    after["target"]["pid"] = 5151.into();
+    let sites = after["call_sites"].as_array_mut().expect("there are call sites");
+    sites.remove(2);
+    let triple = |bytes: &mut Value| *bytes = (bytes.as_u64().expect("it is known") * 3).into();
+    triple(&mut sites[0]["live_bytes"]);
+    for stack in sites[0]["stacks"].as_array_mut().into_iter().flatten() {
+        triple(&mut stack["live_bytes"]);
+    }
+    let mut fresh = sites[0].clone();
+    fresh["label"] = "fresh_table".into();
+    fresh["culprit"]["function"] = "fresh_table".into();
+    fresh["stacks"] = Value::Null;
+    for frame in fresh["frames"].as_array_mut().expect("it has a stack") {
+        if frame["function"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("handle_upload"))
+        {
+            frame["function"] = "fresh_table".into();
+            frame["offset"] = "0x99".into();
+        }
+    }
+    sites.push(fresh);
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("after.json");
+    fs::write(&file, after.to_string()).expect("it is ours");
+    let page = folder.path().join("diff.html");
+    let json = folder.path().join("diff.json");
+    let compared = run(&[
+        "diff".as_ref(),
+        RECORDING.as_ref(),
+        file.as_os_str(),
+        "-o".as_ref(),
+        page.as_os_str(),
+        "-o".as_ref(),
+        json.as_os_str(),
+    ]);
+    assert!(compared.status.success(), "{compared}");
+    (folder, page, json)
+}
+
+#[test]
+fn a_comparison_opens_sorts_zooms_and_searches() {
+    let (_folder, page, json) = comparison();
+    let text = fs::read_to_string(json).expect("it was written");
+    let report: Value = serde_json::from_str(&text).expect("it is JSON");
+    let mut browser = Browser::start();
+    browser.open(&page, View::desktop(false));
+    let first = &report["sites"][0];
+    assert!(
+        browser
+            .text("#site-1 .what")
+            .contains(first["label"].as_str().expect("a label"))
+    );
+    assert_eq!(
+        browser.text("#site-1 .tag"),
+        first["change"].as_str().expect("a change")
+    );
+    browser.click("#site-1 > summary");
+    let frames = "document.querySelectorAll('#site-1 .stacks li').length > 2 && document.querySelector('#site-1 .culprit').checkVisibility()";
+    assert_eq!(browser.value(frames), true);
+    assert!(browser.text("h1").starts_with("fresh_table appeared, with "));
+    browser.screenshot(&screenshots().join("diff-row.png"), false);
+    // By how much it changed, what shrank comes last.
+    browser.click("button[data-sort=change]");
+    let order = browser
+        .value("[...document.querySelectorAll('#ranking > li')].map(row => Number(row.dataset.change))");
+    let order: Vec<f64> = order
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(Value::as_f64)
+        .collect();
+    assert!(order.len() > 3 && order.is_sorted_by(|a, b| a >= b), "{order:?}");
+    assert!(
+        order.first() > Some(&0.0) && order.last() < Some(&0.0),
+        "{order:?}"
+    );
+    // The colours tell what changed.
+    let grew = browser.value(
+        "(() => { const g = [...document.querySelectorAll('#frames > g')].find(g => /; grew by [1-9]/.test(g.textContent));
+         g.id = 'wanted'; return getComputedStyle(g.querySelector('rect')).fill; })()",
+    );
+    assert!(
+        grew.as_str().is_some_and(|it| it.starts_with("rgb(255,")),
+        "{grew}"
+    );
+    browser.click("#wanted rect");
+    assert!(browser.text("#flame-details").contains("/h,"));
+    assert!(browser.text("#flame-details").contains("; grew by"));
+    browser.click("#flame-reset");
+    browser.write("FRESH_table");
+    let found = browser.text("#flame-matched");
+    assert!(found.starts_with("1 found: ") && found.contains("/h,"), "{found}");
+    none(&browser.complaints());
+}
+
+#[test]
+fn a_comparison_fits_phone_and_desktop_and_paper() {
+    let (_folder, page, _) = comparison();
+    let mut browser = Browser::start();
+    for (name, view) in [
+        ("diff-phone-light", View::phone(false)),
+        ("diff-phone-dark", View::phone(true)),
+        ("diff-desktop-light", View::desktop(false)),
+        ("diff-desktop-dark", View::desktop(true)),
+    ] {
+        browser.open(&page, view);
+        browser.click("#site-1 > summary");
+        fits(&mut browser, view, name);
+        browser.screenshot(&screenshots().join(format!("{name}-whole.png")), true);
+        none(&browser.complaints());
+    }
+    browser.print();
+    let paper = browser.value("getComputedStyle(document.body).backgroundColor");
+    assert!(paper == "rgb(255, 255, 255)", "{paper}");
+    browser.screenshot(&screenshots().join("diff-print.png"), true);
     none(&browser.complaints());
 }

@@ -13,7 +13,7 @@ use super::values;
 /// which. It tells what appeared, grew, shrank and went, by bytes per second of each window: windows may differ in length.
 /// Needs neither root nor the process.
 ///
-/// Example: leakwatch diff monday.json friday.json -o change.svg
+/// Example: leakwatch diff monday.json friday.json -o change.html
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUSES)]
 pub struct DiffArguments {
@@ -25,9 +25,10 @@ pub struct DiffArguments {
 
     /// Also write the comparison to a file, in the format of its ending
     ///
-    /// .json has every figure; .txt is the text as printed; .svg a flame graph of the growth after, red where it grew and
-    /// blue where it shrank; .folded one stack a line with two figures, in bytes per hour; .csv a line for each call
-    /// site. May be given several times. Example: -o change.json -o change.svg
+    /// .json has every figure; .html is a page for a browser; .txt the text as printed; .svg a flame graph of the growth
+    /// after, red where it grew and blue where it shrank; .folded one stack a line with two figures, in bytes per hour;
+    /// .pb.gz a profile for pprof, above 0 what grew and below 0 what shrank; .csv a line for each call site. May be given
+    /// several times. Example: -o change.html -o change.svg
     #[arg(short, long = "output", value_name = "FILE")]
     pub outputs: Vec<PathBuf>,
 

@@ -88,6 +88,11 @@ pub const DIFF_FORMATS: &[Format<DiffReport>] = &[
         render: |report, _, to| json::write_any(report, to),
     },
     Format {
+        ending: ".html",
+        about: "the comparison for a browser, one file",
+        render: |report, options, to| html::diff::write(report, options, to),
+    },
+    Format {
         ending: ".txt",
         about: "the text as the terminal shows it",
         render: |report, options, to| report.write_plain(options, to),
@@ -101,6 +106,11 @@ pub const DIFF_FORMATS: &[Format<DiffReport>] = &[
         ending: ".svg",
         about: "a flame graph of the rates after, coloured by what changed",
         render: |report, _, to| svg::write_diff(report, to),
+    },
+    Format {
+        ending: ".pb.gz",
+        about: "a profile of the differences for pprof",
+        render: |report, _, to| pprof::write_diff(report, to),
     },
     Format {
         ending: ".csv",

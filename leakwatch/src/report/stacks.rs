@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::escape::escape;
+use super::model::diff::Measures;
 use super::model::{CallSite, Frame, Recording, SharedFrame};
 
 /// A stack, and what it holds.
@@ -10,16 +11,13 @@ use super::model::{CallSite, Frame, Recording, SharedFrame};
 pub struct Stack<'a> {
     /// Index in `call_sites`.
     pub site: usize,
-    /// Whether the call site's own figures are told at this stack: it is the one that holds most.
-    pub first: bool,
     pub process: Option<u32>,
     /// Of that process.
     pub comm: &'a str,
     /// Innermost first.
     pub frames: &'a [SharedFrame],
     pub complete: bool,
-    pub live: Option<u64>,
-    pub held: Option<u64>,
+    pub measures: Measures,
     /// Live bytes where they are known of every stack of the process, else held bytes: the stacks of one process have one
     /// measure, and one that was gone at the end does not take the others' away.
     pub bytes: u64,
@@ -35,7 +33,7 @@ pub fn of(recording: &Recording) -> impl Iterator<Item = Stack<'_>> {
         sites.flat_map(|(index, site)| rows(index, site))
     };
     let live_unknown: BTreeSet<Option<u32>> = rows()
-        .filter(|row| row.live.is_none())
+        .filter(|row| row.measures.live_bytes.is_none())
         .map(|row| row.process)
         .collect();
     let comms: BTreeMap<u32, &str> = recording
@@ -46,9 +44,14 @@ pub fn of(recording: &Recording) -> impl Iterator<Item = Stack<'_>> {
         .collect();
     rows().map(move |row| {
         let by_held = live_unknown.contains(&row.process);
+        let measures = row.measures;
+        let bytes = if by_held {
+            measures.held_bytes
+        } else {
+            measures.live_bytes
+        };
         Stack {
             site: row.site,
-            first: row.first,
             process: row.process,
             comm: row
                 .process
@@ -56,9 +59,8 @@ pub fn of(recording: &Recording) -> impl Iterator<Item = Stack<'_>> {
                 .unwrap_or(&recording.target.comm),
             frames: row.frames,
             complete: row.complete,
-            live: row.live,
-            held: row.held,
-            bytes: if by_held { row.held } else { row.live }.unwrap_or(0),
+            measures,
+            bytes: bytes.unwrap_or(0),
             by_held,
         }
     })
@@ -66,15 +68,24 @@ pub fn of(recording: &Recording) -> impl Iterator<Item = Stack<'_>> {
 
 struct Row<'a> {
     site: usize,
-    first: bool,
     process: Option<u32>,
     frames: &'a [SharedFrame],
     complete: bool,
-    live: Option<u64>,
-    held: Option<u64>,
+    measures: Measures,
 }
 
 fn rows(index: usize, site: &CallSite) -> impl Iterator<Item = Row<'_>> {
+    // The site's own are told once.
+    let measures = |first: bool, live: Option<u64>, held: Option<u64>| Measures {
+        live_bytes: live,
+        touched_bytes: site.touched_bytes.filter(|_| first),
+        blocks: site
+            .allocations
+            .as_ref()
+            .filter(|_| first)
+            .map(|births| births.blocks),
+        held_bytes: held,
+    };
     let several = site
         .stacks
         .iter()
@@ -82,21 +93,17 @@ fn rows(index: usize, site: &CallSite) -> impl Iterator<Item = Row<'_>> {
         .enumerate()
         .map(move |(at, row)| Row {
             site: index,
-            first: at == 0,
             process: row.process,
             frames: &row.frames,
             complete: row.stack_complete,
-            live: row.live_bytes,
-            held: row.held_bytes,
+            measures: measures(at == 0, row.live_bytes, row.held_bytes),
         });
     let one = site.stacks.is_none().then(|| Row {
         site: index,
-        first: true,
         process: site.processes.first().copied(),
         frames: &site.frames,
         complete: site.stack_complete,
-        live: site.live_bytes,
-        held: site.held_bytes,
+        measures: measures(true, site.live_bytes, site.held_bytes),
     });
     several.chain(one)
 }

@@ -62,10 +62,11 @@ pub fn write(recording: &Recording, to: &mut dyn Write) -> io::Result<()> {
 /// width, so the title says that it is not there.
 pub fn write_diff(report: &DiffReport, to: &mut dyn Write) -> io::Result<()> {
     let mut paths = Paths::default();
-    let mut gone = 0;
     for stack in report.sites.iter().flat_map(|site| &site.stacks) {
         let [before, after] = per_hour(report, stack);
-        gone += usize::from(before > 0 && after == 0);
+        if [before, after] == [0, 0] {
+            continue;
+        }
         paths.add(&stack.comm, &stack.frames, [before, after]);
     }
     let side = |side: &super::model::diff::DiffSide| {
@@ -77,9 +78,9 @@ pub fn write_diff(report: &DiffReport, to: &mut dyn Write) -> io::Result<()> {
             fit(&side.started_at, 40, "...")
         )
     };
-    let went = match gone {
+    let went = match gone(report) {
         0 => String::new(),
-        _ => format!("; {gone} stacks that hold nothing any more are not drawn"),
+        gone => format!("; {gone} stacks that hold nothing any more are not drawn"),
     };
     let picture = Picture {
         title: format!("growth per hour: red has grown, blue has shrunk{went}"),
@@ -89,6 +90,17 @@ pub fn write_diff(report: &DiffReport, to: &mut dyn Write) -> io::Result<()> {
         nothing: "No call site keeps memory after.",
     };
     draw(&picture, paths.flames, to)
+}
+
+/// Stacks that a differential flame graph cannot show: they held something before, and nothing after.
+pub fn gone(report: &DiffReport) -> usize {
+    let stacks = report.sites.iter().flat_map(|site| &site.stacks);
+    stacks
+        .filter(|stack| {
+            let [before, after] = per_hour(report, stack);
+            before > 0 && after == 0
+        })
+        .count()
 }
 
 /// The stacks by what their frames are drawn as. A frame is in many stacks, and named once.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::diagnose::difference::{self, Change, Pair, Side, Site};
-use crate::report::model::diff::{DiffFigures, DiffModule, DiffReport, DiffSide, DiffSite, DiffStack};
+use crate::report::model::diff::{
+    DiffFigures, DiffModule, DiffReport, DiffSide, DiffSite, DiffStack, Measures,
+};
 use crate::report::model::{CallSite, Frame, Recording, SCHEMA_VERSION, SharedFrame, Tool};
 use crate::report::stacks::{self, Stack, frame_name};
 
@@ -169,32 +171,62 @@ fn site(rank: u32, pair: &Pair, recordings: [&Recording; 2], stacks: &[Vec<Vec<S
     }
 }
 
-/// Stacks with the same names are one, whatever the build. Those that hold nothing in both are left out.
+/// Stacks with the same names are one, whatever the build. Those of which nothing is told in both are left out.
 fn both(before: Option<&Vec<Stack<'_>>>, after: Option<&Vec<Stack<'_>>>) -> Vec<DiffStack> {
     let mut rows: BTreeMap<(&str, Vec<String>), DiffStack> = BTreeMap::new();
-    let sides = [(before, false), (after, true)];
+    // Places are those of the later build.
+    let sides = [(after, true), (before, false)];
     for (stack, is_after) in sides
         .into_iter()
         .flat_map(|(stacks, is_after)| stacks.into_iter().flatten().map(move |stack| (stack, is_after)))
-        .filter(|(stack, _)| stack.bytes > 0)
+        .filter(|(stack, _)| stack.bytes > 0 || told(&stack.measures))
     {
         let names = stack.frames.iter().map(|frame| frame_name(frame)).collect();
         let row = rows.entry((stack.comm, names)).or_insert_with(|| DiffStack {
             comm: stack.comm.to_owned(),
             before_bytes: 0,
             after_bytes: 0,
+            before: None,
+            after: None,
             frames: stack.frames.to_vec(),
         });
-        let sum = if is_after {
-            &mut row.after_bytes
+        let (sum, measures) = if is_after {
+            (&mut row.after_bytes, &mut row.after)
         } else {
-            &mut row.before_bytes
+            (&mut row.before_bytes, &mut row.before)
         };
         *sum = sum.saturating_add(stack.bytes);
+        *measures = Some(added(measures.unwrap_or_default(), stack.measures));
     }
     let mut rows: Vec<DiffStack> = rows.into_values().collect();
     rows.sort_by_key(|row| std::cmp::Reverse((row.after_bytes, row.before_bytes)));
     rows
+}
+
+fn told(measures: &Measures) -> bool {
+    let Measures {
+        live_bytes,
+        touched_bytes,
+        blocks,
+        held_bytes,
+    } = *measures;
+    [live_bytes, touched_bytes, blocks, held_bytes]
+        .into_iter()
+        .any(|figure| figure > Some(0))
+}
+
+/// As far as either is known.
+fn added(a: Measures, b: Measures) -> Measures {
+    let sum = |of: fn(&Measures) -> Option<u64>| match (of(&a), of(&b)) {
+        (Some(a), Some(b)) => Some(a.saturating_add(b)),
+        (a, b) => a.or(b),
+    };
+    Measures {
+        live_bytes: sum(|it| it.live_bytes),
+        touched_bytes: sum(|it| it.touched_bytes),
+        blocks: sum(|it| it.blocks),
+        held_bytes: sum(|it| it.held_bytes),
+    }
 }
 
 fn side_of(recording: &Recording) -> DiffSide {
@@ -367,6 +399,11 @@ mod tests {
         let (was, is) = (upload.before.as_ref().unwrap(), upload.after.as_ref().unwrap());
         assert_eq!(was.rate_bytes_per_second, rate(700 << 20, 60.0));
         assert_eq!(is.rate_bytes_per_second, rate(350 << 20, 120.0));
+        // Where it is now, and what it held in both.
+        let stack = &upload.stacks[0];
+        assert!(stack.frames[1].build_id.as_ref().unwrap().starts_with("0a54f1c8"));
+        let live = |measures: Option<Measures>| measures.unwrap().live_bytes.unwrap();
+        assert_eq!(live(stack.before) - live(stack.after), 350 << 20);
         let bytes = |side: fn(&DiffStack) -> u64| upload.stacks.iter().map(side).sum::<u64>();
         assert_eq!(bytes(|stack| stack.before_bytes), 700 << 20);
         assert_eq!(bytes(|stack| stack.after_bytes), 350 << 20);

@@ -3,7 +3,8 @@
 use maud::{Markup, html};
 
 use crate::report::escape::fit;
-use crate::report::text::layout::{UNKNOWN, amount, bytes, signed};
+use crate::report::text::diff::with_sign;
+use crate::report::text::layout::{UNKNOWN, amount, bytes, per_second, reckoned, signed};
 
 /// Columns of a name that is shown cut: what its tooltip shows at most.
 const WHOLE: usize = 500;
@@ -43,6 +44,36 @@ pub fn change(change: i64) -> Markup {
         span data-bytes=(change) title={ (change) " bytes" } {
             @if change == 0 { (UNKNOWN) } @else { (signed(change)) }
         }
+    }
+}
+
+/// `2.1 MiB/s`, with its exact figure in `data-rate`.
+pub fn rate(rate: f64) -> Markup {
+    html! { span data-rate=(rate) title={ (rate) " bytes per second" } { (per_second(rate)) } }
+}
+
+/// The same of a change: with its sign.
+pub fn rate_change(change: f64) -> Markup {
+    html! { span data-rate=(change) title={ (change) " bytes per second" } { (with_sign(change)) } }
+}
+
+/// Of bytes per second, what they are in an hour.
+pub fn hourly(rate: f64, is_change: bool) -> Markup {
+    let hourly = rate * 3600.0;
+    let shown = reckoned(hourly);
+    let sign = if is_change && rate > 0.0 && !shown.starts_with("0 ") {
+        "+"
+    } else {
+        ""
+    };
+    html! { span data-rate=(rate) title={ (hourly) " bytes per hour" } { (sign) (shown) "/h" } }
+}
+
+/// When something began, as RFC 3339, without the parts of a second: they say nothing to a reader. Inert.
+pub fn moment(at: &str) -> String {
+    match at.split_once('.') {
+        Some((whole, _)) => fit(&format!("{whole}Z"), 40, "…"),
+        None => fit(at, 40, "…"),
     }
 }
 

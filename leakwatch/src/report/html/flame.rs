@@ -1,25 +1,32 @@
-//! The flame graph by live bytes: drawn by inferno, shown without its own script and styles, which are for a file of its
-//! own. `assets/flame.js` zooms and searches it.
+//! A flame graph: drawn by inferno, shown without its own script and styles, which are for a file of its own.
+//! `assets/flame.js` zooms and searches it.
 
 use std::io;
 
 use maud::{Markup, PreEscaped, html};
 
-use super::titled;
-use crate::report::model::Recording;
-use crate::report::svg;
+/// What the figures of a graph are.
+pub struct Figures {
+    /// Behind a size.
+    unit: &'static str,
+    /// The colours tell what changed, and so do the titles.
+    differences: bool,
+}
 
-pub fn section(recording: &Recording) -> io::Result<Markup> {
-    let mut whole = Vec::new();
-    svg::write(recording, &mut whole)?;
-    let whole = String::from_utf8(whole).map_err(|error| io::Error::other(error.to_string()))?;
-    let content = match frames(&whole) {
-        Some(frames) => graph(&frames),
-        None => html! { p { "No call site keeps memory." } },
-    };
-    let remark =
-        "Wide is what holds much. Outermost below; frames too narrow to be seen count to their callers.";
-    Ok(titled("flame", remark, &content))
+pub const SIZES: Figures = Figures {
+    unit: "",
+    differences: false,
+};
+
+pub const DIFFERENCES: Figures = Figures {
+    unit: "/h",
+    differences: true,
+};
+
+/// What `drawn`, a file of a flame graph, is as a part of a page; `None` where it has no frames.
+pub fn embedded(drawn: Vec<u8>, figures: &Figures) -> io::Result<Option<Markup>> {
+    let drawn = String::from_utf8(drawn).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(frames(&drawn).map(|frames| graph(&frames, figures)))
 }
 
 /// The drawing within the file, and from where to where it reaches.
@@ -62,7 +69,7 @@ fn attribute<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 /// Of one row of frames, as inferno draws it.
 const ROW: u32 = 16;
 
-fn graph(frames: &Frames<'_>) -> Markup {
+fn graph(frames: &Frames<'_>, figures: &Figures) -> Markup {
     let height = (frames.bottom - frames.top).saturating_add(ROW);
     html! {
         div.flame-tools {
@@ -72,9 +79,10 @@ fn graph(frames: &Frames<'_>) -> Markup {
             output id="flame-matched" for="flame-search" {}
         }
         div.flame-frame {
-            svg.flames id="flame-graph" width="100%" height=(height) role="group" aria-roledescription="flame graph"
+            svg.flames.differences[figures.differences] id="flame-graph" width="100%" height=(height) role="group" aria-roledescription="flame graph"
                 aria-label="Flame graph: arrow keys go from frame to frame, Enter zooms, Escape resets" {
-                svg id="frames" x="0" y=(-i64::from(frames.top)) width="100%" overflow="visible" data-total=(frames.total) {
+                svg id="frames" x="0" y=(-i64::from(frames.top)) width="100%" overflow="visible" data-total=(frames.total)
+                    data-unit=(figures.unit) {
                     // Escaped by inferno's writer of XML.
                     (PreEscaped(frames.inside))
                 }

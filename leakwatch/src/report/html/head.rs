@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::SENTENCE;
 use super::cells::{self, bar};
+use crate::report::escape::fit;
 use crate::report::model::{Recording, Verdict};
 use crate::report::text;
 use crate::report::text::layout::{Page, duration, per_second, percent};
@@ -19,13 +20,7 @@ const KINDS: &[(&str, &str)] = &[
 ];
 
 pub fn header(page: &Page, recording: &Recording) -> Markup {
-    // Parts of a second say nothing to a reader.
-    let started = recording.window.started_at.split_once('.');
-    let started = started.map_or_else(
-        || recording.window.started_at.clone(),
-        |(whole, _)| format!("{whole}Z"),
-    );
-    let started = page.fit(&started, 40);
+    let started = cells::moment(&recording.window.started_at);
     html! {
         header {
             p.brand { "leakwatch" }
@@ -40,7 +35,7 @@ pub fn verdict(page: &Page, recording: &Recording) -> Markup {
         section.verdict id="verdict" {
             @match &recording.verdict {
                 Some(verdict) => {
-                    (badge(page, verdict))
+                    (badge(&verdict.kind))
                     h1 { (page.fit(&verdict.summary, SENTENCE)) }
                     p.headline { (headline) }
                 }
@@ -53,12 +48,13 @@ pub fn verdict(page: &Page, recording: &Recording) -> Markup {
     }
 }
 
-fn badge(page: &Page, verdict: &Verdict) -> Markup {
+/// A kind of verdict.
+pub fn badge(kind: &str) -> Markup {
     let class = KINDS
         .iter()
-        .find(|(kind, _)| *kind == verdict.kind)
+        .find(|(known, _)| *known == kind)
         .map_or("unsure", |(_, class)| class);
-    html! { p.badge.(class) { (page.fit(&verdict.kind, 20)) } }
+    html! { p.badge.(class) { (fit(kind, 20, "…")) } }
 }
 
 /// The figures that are asked for first.

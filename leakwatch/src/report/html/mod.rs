@@ -14,11 +14,14 @@ mod births;
 mod cells;
 mod course;
 mod curve;
+pub mod diff;
+mod document;
 mod flame;
 mod head;
 mod heap;
 mod mappings;
 mod policy;
+mod rows;
 mod sites;
 mod stack;
 mod tail;
@@ -28,18 +31,18 @@ mod tests;
 
 use std::io::{self, Write};
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
+use self::document::Sections;
 use super::escape::fit;
 use super::model::Recording;
-use super::text;
-use super::text::layout::Page;
+use super::{svg, text};
 
 /// Columns that a sentence may have: names in it are cut by whoever makes it, and the browser wraps it.
 const SENTENCE: usize = 400;
 
 /// The sections, in the order of the page.
-const SECTIONS: &[(&str, &str)] = &[
+const SECTIONS: Sections = &[
     ("account", "Account"),
     ("course", "Over time"),
     ("sites", "Call sites"),
@@ -54,76 +57,41 @@ const SECTIONS: &[(&str, &str)] = &[
 /// # Errors
 /// Those of `to`.
 pub fn write(recording: &Recording, options: &text::Options, to: &mut dyn Write) -> io::Result<()> {
-    let page = &Page::new(&text::Options {
-        width: SENTENCE,
-        ..text::Options::default()
-    });
+    let page = &document::sentences();
     let mut put = |markup: Markup| to.write_all(markup.into_string().as_bytes());
-    put(html! {
-        (DOCTYPE)
-        (PreEscaped("<html lang=\"en\">\n"))
-        (document_head(recording))
-        (PreEscaped("<body>\n"))
-        (head::header(page, recording))
-        (navigation())
-        (PreEscaped("<main>\n"))
-    })?;
+    let target = &recording.target;
+    let title = format!("{} ({})", fit(&target.comm, 32, "…"), target.pid);
+    put(document::begin(
+        &policy::RECORDING,
+        &title,
+        &head::header(page, recording),
+        SECTIONS,
+    ))?;
     put(head::verdict(page, recording))?;
     put(account::section(page, recording))?;
     put(course::section(page, recording))?;
     sites::section(page, recording, options, &mut put)?;
-    put(flame::section(recording)?)?;
+    put(flame_graph(recording)?)?;
     put(heap::section(page, recording))?;
     put(births::section(page, recording))?;
     put(mappings::section(recording))?;
     put(mappings::processes(page, recording))?;
     put(tail::losses_and_cost(page, recording))?;
     put(tail::notes(page, recording))?;
-    put(html! {
-        (PreEscaped("</main>\n"))
-        (tail::footer(recording))
-        @for script in policy::SCRIPTS { script { (PreEscaped(script)) } }
-        (PreEscaped("\n</body></html>\n"))
-    })
+    put(document::end(&policy::RECORDING, &tail::footer(recording)))
 }
 
-fn document_head(recording: &Recording) -> Markup {
-    let comm = fit(&recording.target.comm, 32, "…");
-    html! {
-        head {
-            meta charset="utf-8";
-            // Before anything that it is to hold for.
-            meta http-equiv="Content-Security-Policy" content=(policy::policy());
-            meta name="viewport" content="width=device-width, initial-scale=1";
-            meta name="color-scheme" content="light dark";
-            meta name="referrer" content="no-referrer";
-            meta name="generator" content="leakwatch";
-            title { "leakwatch: " (comm) " (" (recording.target.pid) ")" }
-            @for style in policy::STYLES { style { (PreEscaped(style)) } }
-        }
-    }
-}
-
-fn navigation() -> Markup {
-    html! {
-        nav aria-label="Sections" {
-            @for (id, title) in SECTIONS { a href={ "#" (id) } { (title) } " " }
-        }
-    }
+fn flame_graph(recording: &Recording) -> io::Result<Markup> {
+    let mut drawn = Vec::new();
+    svg::write(recording, &mut drawn)?;
+    let content = flame::embedded(drawn, &flame::SIZES)?
+        .unwrap_or_else(|| html! { p { "No call site keeps memory." } });
+    let remark =
+        "Wide is what holds much. Outermost below; frames too narrow to be seen count to their callers.";
+    Ok(titled("flame", remark, &content))
 }
 
 /// A section with its heading.
 fn titled(id: &str, remark: &str, content: &Markup) -> Markup {
-    let title = SECTIONS
-        .iter()
-        .find(|(known, _)| *known == id)
-        .map_or(id, |(_, title)| title);
-    html! {
-        section id=(id) aria-labelledby={ (id) "-title" } {
-            h2 id={ (id) "-title" } { (title) }
-            @if !remark.is_empty() { p.remark { (remark) } }
-            (content)
-        }
-        "\n"
-    }
+    document::section(SECTIONS, id, remark, content)
 }

@@ -6,27 +6,46 @@ use maud::{Markup, PreEscaped};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// In the order in which they apply.
-pub const STYLES: [&str; 2] = [
-    include_str!("../../../assets/uplot/uPlot.min.css"),
-    include_str!("../../../assets/report.css"),
-];
+/// What a page brings along.
+pub struct Assets {
+    /// In the order in which they apply.
+    pub styles: &'static [&'static str],
+    /// In the order in which they run.
+    pub scripts: &'static [&'static str],
+}
 
-/// In the order in which they run.
-pub const SCRIPTS: [&str; 4] = [
-    include_str!("../../../assets/uplot/uPlot.iife.min.js"),
-    include_str!("../../../assets/charts.js"),
-    include_str!("../../../assets/sites.js"),
-    include_str!("../../../assets/flame.js"),
-];
+const LOOKS: &str = include_str!("../../../assets/report.css");
+const FIGURES: &str = include_str!("../../../assets/figures.js");
+const SITES: &str = include_str!("../../../assets/sites.js");
+const FLAME: &str = include_str!("../../../assets/flame.js");
 
-/// The content security policy: nothing from anywhere, no frames, no forms, no handlers and styles in attributes.
-pub fn policy() -> String {
-    format!(
-        "default-src 'none'; base-uri 'none'; form-action 'none'; style-src{}; script-src{}",
-        hashes(&STYLES),
-        hashes(&SCRIPTS)
-    )
+/// Of a recording's page.
+pub const RECORDING: Assets = Assets {
+    styles: &[include_str!("../../../assets/uplot/uPlot.min.css"), LOOKS],
+    scripts: &[
+        include_str!("../../../assets/uplot/uPlot.iife.min.js"),
+        FIGURES,
+        include_str!("../../../assets/charts.js"),
+        SITES,
+        FLAME,
+    ],
+};
+
+/// Of a comparison's, which has no charts.
+pub const COMPARISON: Assets = Assets {
+    styles: &[LOOKS],
+    scripts: &[FIGURES, SITES, FLAME],
+};
+
+impl Assets {
+    /// The content security policy: nothing from anywhere, no frames, no forms, no handlers and styles in attributes.
+    pub fn policy(&self) -> String {
+        format!(
+            "default-src 'none'; base-uri 'none'; form-action 'none'; style-src{}; script-src{}",
+            hashes(self.styles),
+            hashes(self.scripts)
+        )
+    }
 }
 
 fn hashes(texts: &[&str]) -> String {
@@ -61,7 +80,8 @@ mod tests {
 
     #[test]
     fn our_own_texts_end_where_their_elements_end() {
-        for text in STYLES.iter().chain(&SCRIPTS) {
+        let assets = [RECORDING, COMPARISON];
+        for text in assets.iter().flat_map(|it| it.styles.iter().chain(it.scripts)) {
             let lower = text.to_lowercase();
             for end in ["</script", "</style", "<!--", "<script", "\r"] {
                 assert!(!lower.contains(end), "{end:?}");
@@ -71,10 +91,15 @@ mod tests {
 
     #[test]
     fn nothing_but_our_own_hashes_is_allowed() {
-        let policy = policy();
-        assert!(policy.starts_with("default-src 'none';"), "{policy}");
-        assert_eq!(policy.matches("'sha256-").count(), STYLES.len() + SCRIPTS.len());
-        assert!(!policy.contains("unsafe"), "{policy}");
+        for assets in [RECORDING, COMPARISON] {
+            let policy = assets.policy();
+            assert!(policy.starts_with("default-src 'none';"), "{policy}");
+            assert_eq!(
+                policy.matches("'sha256-").count(),
+                assets.styles.len() + assets.scripts.len()
+            );
+            assert!(!policy.contains("unsafe"), "{policy}");
+        }
         // The hash of nothing, as everyone knows it.
         assert_eq!(
             hashes(&[""]),

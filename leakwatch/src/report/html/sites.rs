@@ -5,22 +5,17 @@ use std::io;
 use maud::{Markup, PreEscaped, html};
 
 use super::cells::{bar, known, name, size};
+use super::rows::{cell, sorting};
 use super::stack::{Budget, stacks};
-use super::{SECTIONS, curve};
+use super::{SECTIONS, curve, document, rows};
 use crate::report::model::{CallSite, Recording, SiteAllocations};
 use crate::report::text::columns::{is_sampled, space};
 use crate::report::text::layout::{
     Page, UNKNOWN, bytes, count, exact_bytes, per_second, percent, rounded, seconds, whole_percent,
 };
-use crate::report::text::sites::{EVIDENCE, base, history, source, weight};
+use crate::report::text::sites::{EVIDENCE, history, weight};
 use crate::report::text::{Options, births};
 
-/// Rows, whatever `--top` says of a terminal; and the most that a page can have.
-const ROWS_LEAST: usize = 100;
-const ROWS_MOST: usize = 1000;
-/// Frames of all rows.
-const FRAMES: usize = 10_000;
-const NAME: usize = 120;
 const THREADS: usize = 16;
 const CLASSES: usize = 20;
 
@@ -51,7 +46,7 @@ pub fn section(
     options: &Options,
     put: &mut impl FnMut(Markup) -> io::Result<()>,
 ) -> io::Result<()> {
-    let most = options.top.clamp(ROWS_LEAST, ROWS_MOST);
+    let most = rows::most(options.top);
     let (shown, rest): (Vec<_>, Vec<_>) = recording
         .call_sites
         .iter()
@@ -60,20 +55,16 @@ pub fn section(
     let shown: Vec<&CallSite> = shown.into_iter().map(|(_, site)| site).collect();
     let rest: Vec<&CallSite> = rest.into_iter().map(|(_, site)| site).collect();
     let columns = Columns::of(&shown);
-    let title = SECTIONS
-        .iter()
-        .find(|(id, _)| *id == "sites")
-        .map_or("", |(_, title)| title);
     put(html! {
         (PreEscaped("<section id=\"sites\" aria-labelledby=\"sites-title\">\n"))
-        h2 id="sites-title" { (title) }
+        h2 id="sites-title" { (document::title_of(SECTIONS, "sites")) }
         p.remark { "Ranked by the bytes that they added in the window and still keep. A row opens to its stack." }
         (evidence(recording))
         @if shown.is_empty() && rest.is_empty() { p { "none" } }
         @if !shown.is_empty() { (head(columns)) }
         (PreEscaped("<ol class=\"sites\" id=\"ranking\">\n"))
     })?;
-    let mut budget = Budget(FRAMES);
+    let mut budget = Budget(rows::FRAMES);
     let window = recording.window.duration_seconds;
     for (index, site) in shown.iter().enumerate() {
         put(row(page, site, index, columns, window, &mut budget))?;
@@ -101,27 +92,18 @@ fn evidence(recording: &Recording) -> Markup {
 }
 
 fn head(columns: Columns) -> Markup {
-    // By what the rows carry in `data-…`. Sorting needs the script, which shows the buttons.
-    let button = |class: &str, key: &str, title: &str| {
-        html! { span.cell.(class) { button type="button" data-sort=(key) disabled { (title) } } }
-    };
     html! {
         div.sites-head {
             span.rank {}
-            (button("label", "rank", "call site"))
-            (button("live", "live", "live"))
-            @if columns.touched { (button("touched", "touched", "touched")) (button("kept", "kept", "kept")) }
-            @if columns.held { (button("held", "held", "held")) }
-            (button("share", "live", "share"))
-            (button("rate", "rate", "rate"))
+            (sorting("label", "rank", "call site"))
+            (sorting("live", "live", "live"))
+            @if columns.touched { (sorting("touched", "touched", "touched")) (sorting("kept", "kept", "kept")) }
+            @if columns.held { (sorting("held", "held", "held")) }
+            (sorting("share", "live", "share"))
+            (sorting("rate", "rate", "rate"))
             @if columns.curve { span.cell.curve-cell { "growth" } }
         }
     }
-}
-
-/// A figure with its name, which a narrow page shows.
-fn cell(class: &str, key: &str, figure: &Markup) -> Markup {
-    html! { span.cell.(class) { span.key { (key) " " } (figure) } }
 }
 
 fn row(
@@ -139,7 +121,7 @@ fn row(
             details.site id={ "site-" (index + 1) } {
                 summary {
                     span.rank { (site.rank) }
-                    span.cell.label { span.what { (name(&site.label, NAME)) } " " (whereabouts(site)) }
+                    span.cell.label { (rows::label(&site.label, site.culprit.as_ref())) }
                     (cell("live", "live", &html! { (known(site.live_bytes)) (error(site)) }))
                     @if columns.touched {
                         (cell("touched", "touched", &known(site.touched_bytes)))
@@ -179,23 +161,6 @@ fn error(site: &CallSite) -> Markup {
     html! {
         @if let Some(error) = site.standard_error_bytes.filter(|_| is_sampled(site)) {
             " " span.error { "± " (bytes(rounded(error))) }
-        }
-    }
-}
-
-fn whereabouts(site: &CallSite) -> Markup {
-    let Some(culprit) = &site.culprit else {
-        return html! {};
-    };
-    let place = source(culprit.file.as_deref(), culprit.line);
-    let module = culprit.module.as_deref().map(base).unwrap_or_default();
-    html! {
-        span.where {
-            @if !place.is_empty() { (name(&place, 60)) }
-            @if !module.is_empty() && module != &*site.label {
-                @if !place.is_empty() { " · " }
-                (name(module, 40))
-            }
         }
     }
 }

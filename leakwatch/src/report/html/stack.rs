@@ -11,7 +11,7 @@ use crate::report::text::sites::frame_place;
 /// Frames of one stack.
 const FRAMES: usize = 256;
 /// Stacks of one row.
-const STACKS: usize = 10;
+pub const STACKS: usize = 10;
 /// Frames of a stack when the page's budget is spent.
 const FEW: usize = 8;
 const NAME: usize = 160;
@@ -59,7 +59,8 @@ pub fn stacks(site: &CallSite, budget: &mut Budget) -> Markup {
     }
 }
 
-fn frames(frames: &[SharedFrame], culprit: Option<usize>, complete: bool, budget: &mut Budget) -> Markup {
+/// One stack, innermost first; of an incomplete one that is said.
+pub fn frames(frames: &[SharedFrame], culprit: Option<usize>, complete: bool, budget: &mut Budget) -> Markup {
     let shown = budget.take(frames.len());
     html! {
         @if !frames.is_empty() {

@@ -9,7 +9,7 @@ use crate::report::text::layout::Page;
 use crate::report::text::tail as words;
 
 /// Lines of each list: a made-up file may have any number of counters.
-const LINES: usize = 100;
+pub const LINES: usize = 100;
 
 pub fn losses_and_cost(page: &Page, recording: &Recording) -> Markup {
     let losses = &recording.losses;

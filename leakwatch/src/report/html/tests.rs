@@ -310,13 +310,13 @@ fn hostile_names_are_text_and_nothing_else() {
     assert!(page.len() < 1 << 20, "{}", page.len());
     let document = document(&recording);
     let scripts = all(&document, "script");
-    assert_eq!(scripts.len(), policy::SCRIPTS.len() + 1);
+    assert_eq!(scripts.len(), policy::RECORDING.scripts.len() + 1);
     for (script, own) in scripts
         .iter()
         .filter(|it| it.value().attr("type").is_none())
-        .zip(policy::SCRIPTS)
+        .zip(policy::RECORDING.scripts)
     {
-        assert_eq!(text_of(*script), own);
+        assert_eq!(text_of(*script), *own);
     }
     for tag in [
         "img",
@@ -344,9 +344,10 @@ fn hostile_names_are_text_and_nothing_else() {
             );
         }
     }
-    let own: usize = policy::SCRIPTS
+    let own: usize = policy::RECORDING
+        .scripts
         .iter()
-        .chain(&policy::STYLES)
+        .chain(policy::RECORDING.styles)
         .map(|text| text.len())
         .sum();
     assert!(page.len() > own);

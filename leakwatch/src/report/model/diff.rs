@@ -91,8 +91,23 @@ pub struct DiffStack {
     /// Live bytes where they are known of every stack of the process, else held ones; 0 where the stack is not.
     pub before_bytes: u64,
     pub after_bytes: u64,
-    /// Innermost first.
+    /// All that is known of it in each recording; null where the stack is not.
+    pub before: Option<Measures>,
+    pub after: Option<Measures>,
+    /// As they are after, where it is there. Innermost first.
     pub frames: Vec<SharedFrame>,
+}
+
+/// What a stack has in one recording; null is not known. Figures of its call site as a whole (touched bytes, blocks) stand
+/// at the stack that holds most of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Measures {
+    pub live_bytes: Option<u64>,
+    pub touched_bytes: Option<u64>,
+    /// Added in the window, and in use at its end.
+    pub blocks: Option<u64>,
+    pub held_bytes: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,15 +3,27 @@
 use std::io::Read;
 
 use super::super::model::SiteAllocations;
-use super::super::sample;
+use super::super::model::diff::DiffReport;
+use super::super::stacks::frame_name;
+use super::super::{build, folded, sample};
 use super::*;
 
 /// As a reader sees it: out of the file's bytes.
 fn read(recording: &Recording) -> Profile {
     let mut file = Vec::new();
     write(recording, &mut file).unwrap();
+    decoded(&file)
+}
+
+fn read_diff(report: &DiffReport) -> Profile {
+    let mut file = Vec::new();
+    write_diff(report, &mut file).unwrap();
+    decoded(&file)
+}
+
+fn decoded(file: &[u8]) -> Profile {
     let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(&file[..])
+    flate2::read::GzDecoder::new(file)
         .read_to_end(&mut bytes)
         .unwrap();
     Profile::decode(&bytes[..]).unwrap()
@@ -203,4 +215,111 @@ fn hostile_names_are_text_and_figures_stay_figures() {
     assert!(names[0].contains("<script>alert(1)</script>") && names[0].contains("\\x1b[2J"));
     assert_eq!(names[1].chars().count(), 64 << 10);
     assert!(names[2].contains("\\xff\\xfe\\x1b]0;x\\x07"), "{}", names[2]);
+}
+
+#[test]
+fn what_grew_is_above_0_and_what_shrank_below() {
+    let (before, after) = sample::before_and_after();
+    let report = build::diff::diff(&before, &after).unwrap();
+    let profile = read_diff(&report);
+    assert_eq!(
+        profile.types(),
+        [
+            ("space_per_hour", "bytes"),
+            ("live_space", "bytes"),
+            ("touched_space", "bytes"),
+            ("held_space", "bytes")
+        ]
+    );
+    assert_eq!(profile.text(profile.default_sample_type), "space_per_hour");
+    // After less before, as the two profiles have it.
+    let (was, is) = (read(&before), read(&after));
+    for measure in ["live_space", "touched_space", "held_space"] {
+        assert_eq!(
+            profile.sum(measure),
+            is.sum(measure) - was.sum(measure),
+            "{measure}"
+        );
+    }
+    // And as the folded stacks have it.
+    let hourly = folded::render_diff(&report).lines().fold(0, |sum, line| {
+        let mut words = line.rsplit(' ').map(|word| word.parse::<i64>().unwrap());
+        let (after, before) = (words.next().unwrap(), words.next().unwrap());
+        sum + after - before
+    });
+    assert_eq!(profile.sum("space_per_hour"), hourly);
+    let of = |name: &str| {
+        let through = |sample: &&Sample| profile.names(sample).contains(&name);
+        let found: Vec<_> = profile.sample.iter().filter(through).collect();
+        assert_eq!(found.len(), 1, "{name}");
+        found[0]
+    };
+    // 60 MiB in 120 s that were not there; 1 MiB in 60 s that went; half as many bytes in twice the time.
+    assert_eq!(of("Table::grow()").value[..2], [(60 * 30) << 20, 60 << 20]);
+    assert_eq!(of("parse_header").value[..2], [-(60 << 20), -(1 << 20)]);
+    let upload = of("__memmove_avx_unaligned_erms");
+    assert_eq!(upload.value[..2], [(350 * 30 - 700 * 60) << 20, -(350 << 20)]);
+    assert_eq!(
+        profile.labels(upload),
+        [
+            ("process", "server"),
+            ("call_site", "1"),
+            ("change", "shrank"),
+            ("matched_by", "names"),
+            ("evidence", "pages")
+        ]
+    );
+    // Where it is now.
+    let location = &profile.location[usize::try_from(upload.location_id[1]).unwrap() - 1];
+    let mapping = &profile.mapping[usize::try_from(location.mapping_id).unwrap() - 1];
+    assert_eq!(
+        profile.text(mapping.build_id),
+        "0a54f1c8c7dd7b2de4a3a3c53d0b8b2a11b7ba1b"
+    );
+    let comments: Vec<_> = profile.comment.iter().map(|at| profile.text(*at)).collect();
+    for expected in [
+        "before: server (PID 4242), 60 s from 2026-01-02T03:04:05Z: leak",
+        "after: server (PID 5151), 120 s from 2026-01-03T03:04:05Z",
+        "the windows are not of one length: compare by space_per_hour, which is by time",
+        report.notes[0].as_str(),
+    ] {
+        assert!(comments.contains(&expected), "{expected:?} in {comments:#?}");
+    }
+}
+
+#[test]
+fn a_recording_with_itself_has_no_samples() {
+    for recording in [sample::full(), sample::sampled(), sample::survivors()] {
+        let report = build::diff::diff(&recording, &recording).unwrap();
+        assert_eq!(read_diff(&report).sample, []);
+        assert!(!report.sites.is_empty());
+    }
+    let nothing = build::diff::diff(&sample::empty(), &sample::empty()).unwrap();
+    assert_eq!(read_diff(&nothing).types(), [("space_per_hour", "bytes")]);
+}
+
+#[test]
+fn differences_of_hostile_figures_and_names_are_figures_and_text() {
+    let mut before = sample::hostile();
+    before.call_sites[0].live_bytes = Some(u64::MAX);
+    before.call_sites[0].held_bytes = Some(u64::MAX);
+    before.call_sites[0].stacks = None;
+    before.window.duration_seconds = f64::MIN_POSITIVE;
+    let report = build::diff::diff(&before, &sample::full()).unwrap();
+    let profile = read_diff(&report);
+    assert!(
+        profile
+            .sample
+            .iter()
+            .any(|sample| sample.value[..2] == [i64::MIN, i64::MIN]),
+        "{:?}",
+        profile.sample
+    );
+    for text in read_diff(&sample::hostile_diff())
+        .string_table
+        .iter()
+        .chain(&profile.string_table)
+    {
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+    }
 }

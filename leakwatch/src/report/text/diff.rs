@@ -18,6 +18,10 @@ const RATE: usize = 14;
 /// From so many columns on the bytes stand beside the rates.
 const WIDE: usize = 120;
 
+/// What windows of two lengths mean. It follows another sentence.
+pub const WINDOWS_DIFFER: &str = " Rates are compared, since the windows are not of one length; what was gained once, and \
+                                  not steadily, has a lower one in the longer window.";
+
 /// Callers that are shown.
 const OUTWARD: usize = 2;
 
@@ -48,7 +52,8 @@ pub fn report(page: &mut Page, report: &DiffReport, options: &Options) {
     }
 }
 
-fn about(page: &Page, side: &DiffSide) -> String {
+/// Who was watched, when, and what the verdict was.
+pub fn about(page: &Page, side: &DiffSide) -> String {
     let verdict = side
         .verdict
         .as_ref()
@@ -63,7 +68,8 @@ fn about(page: &Page, side: &DiffSide) -> String {
     )
 }
 
-fn headline(report: &DiffReport) -> String {
+/// How memory grew in both, and what call sites keep of it.
+pub fn headline(report: &DiffReport) -> String {
     let grew = |side: &DiffSide| {
         side.anonymous_growth_bytes
             .zip(side.anonymous_rate_bytes_per_second)
@@ -88,7 +94,7 @@ fn headline(report: &DiffReport) -> String {
 }
 
 /// `2 call sites appeared, 1 grew, 3 shrank, 4 went, 5 stayed as they were.`
-fn counts(report: &DiffReport) -> String {
+pub fn counts(report: &DiffReport) -> String {
     if report.sites.is_empty() {
         return "There is no call site in either.".to_owned();
     }
@@ -110,12 +116,7 @@ fn counts(report: &DiffReport) -> String {
     })
     .collect();
     let differ = report.before.duration_seconds != report.after.duration_seconds;
-    let windows = if differ {
-        " Rates are compared, since the windows are not of one length; what was gained once, and not \
-         steadily, has a lower one in the longer window."
-    } else {
-        ""
-    };
+    let windows = if differ { WINDOWS_DIFFER } else { "" };
     format!("{}.{windows}", told.join(", "))
 }
 
@@ -182,7 +183,8 @@ fn one(page: &mut Page, site: &DiffSite, wide: bool, options: &Options) {
     path(page, site, options.verbose);
 }
 
-fn with_sign(rate: f64) -> String {
+/// A change of a rate.
+pub fn with_sign(rate: f64) -> String {
     let shown = per_second(rate);
     if rate > 0.0 && !shown.starts_with("0 ") {
         format!("+{shown}")

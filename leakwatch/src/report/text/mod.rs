@@ -5,7 +5,7 @@
 pub(super) mod account;
 pub(super) mod births;
 pub(super) mod columns;
-mod diff;
+pub(super) mod diff;
 pub(super) mod heap;
 mod history;
 pub(super) mod layout;
