@@ -2,7 +2,7 @@
 //!
 //! A slope beneath a warm-up has to beat every curve that warm-ups are known to go by, and warm-ups go by others too: what
 //! such a curve leaves at its start hides the slope. In the later half the start is over. But by itself that half would
-//! take the end of a slow warm-up for a slope, so it is asked only where the whole window hints at one ([`claim::hints`]).
+//! take the end of a slow warm-up for a slope, so it is asked only where the whole window hints at one ([`super::claim::hints`]).
 
 use super::bins::Piece;
 use super::claim::{Claim, LINE, Look, Scale, claim, looks};
