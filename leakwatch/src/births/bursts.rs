@@ -108,10 +108,6 @@ pub struct Bursts {
     /// The start of the next burst, once it was drawn.
     next: Option<Duration>,
     staying: bool,
-    /// Processors that the target keeps busy, one at least.
-    busy: f64,
-    /// How cold the hits of the latest burst were, 0 to 1: those around it are as cold.
-    cold: f64,
 }
 
 impl Bursts {
@@ -131,8 +127,6 @@ impl Bursts {
             attach_most: 0.0,
             next: None,
             staying: false,
-            busy: 1.0,
-            cold: 1.0,
         }
     }
 
@@ -191,7 +185,6 @@ impl Bursts {
             return Step::Wait { until: look };
         }
         let left = window - now;
-        self.busy = (processor.as_secs_f64() / now.as_secs_f64()).max(1.0);
         let budget = self.budget(now, processor);
         let funds = budget - self.spent();
         if self.bursts == 0 {
@@ -268,8 +261,6 @@ impl Bursts {
             self.disturbed += (spent.attach + spent.length).as_secs_f64();
         }
         self.idle_before = self.idle;
-        let processor = self.busy * spent.length.as_secs_f64();
-        self.cold = self.plan.cost.coldness(&spent.hits, processor);
         self.add(&spent.hits);
     }
 
@@ -279,8 +270,8 @@ impl Bursts {
     }
 
     fn add(&mut self, hits: &Hits) {
-        self.cost += self.plan.cost.of_burst(hits, self.cold);
-        self.idle += self.plan.cost.of_idle(hits, self.cold);
+        self.cost += self.plan.cost.of_burst(hits);
+        self.idle += self.plan.cost.of_idle(hits);
         self.idle_most = self.idle_most.max(self.idle - self.idle_before);
         self.hits = self.hits.saturating_add(hits.burst);
     }

@@ -11,7 +11,6 @@ const COST: HitCost = HitCost {
     plain: Duration::from_nanos(1600),
     stepped: Duration::from_nanos(8000),
     sampled: Duration::from_nanos(900),
-    cold: Duration::ZERO,
 };
 /// What the kernel takes to put the probes in and to take them out, in all.
 const COMING_AND_GOING: f64 = 0.03;
@@ -248,24 +247,4 @@ fn a_rate_that_rises_is_no_longer_watched_all_the_time() {
     assert!(!course.always);
     assert!(course.spent <= 0.3 + 0.05, "{course:?}");
     assert!(course.bursts.iter().any(|(start, _)| *start > 20.0), "{course:?}");
-}
-
-/// Calls amid other work find the caches cold; those of a tight loop do not.
-#[test]
-fn hits_amid_other_work_cost_more() {
-    let cost = HitCost {
-        cold: Duration::from_micros(4),
-        ..COST
-    };
-    let hits = |burst| Hits {
-        burst,
-        ..Hits::default()
-    };
-    // In 10 ms of one processor: a tight loop of 1.6 us a call, one in 3 us that does as much beside it, one in 100 us.
-    let coldness = |calls| cost.coldness(&hits(calls), 0.01);
-    assert!(coldness(6250) == 0.0 && coldness(100) == 1.0);
-    assert!((0.05..0.2).contains(&coldness(3333)), "{}", coldness(3333));
-    assert_eq!(coldness(0), 1.0);
-    let seconds = |cold| cost.of_burst(&hits(1000), cold) * 1e3;
-    assert!((seconds(0.0) - 1.6).abs() < 1e-9 && (seconds(1.0) - 5.6).abs() < 1e-9);
 }

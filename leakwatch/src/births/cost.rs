@@ -14,13 +14,7 @@ pub struct HitCost {
     pub stepped: Duration,
     /// What a block of the sample adds, with a short stack.
     pub sampled: Duration,
-    /// What any hit adds amid other work, which has the caches for itself.
-    pub cold: Duration,
 }
-
-/// Processor time between one hit and the next, seconds, up to which none is cold, and from which all are.
-const HOT: f64 = 1e-6;
-const COLD: f64 = 5e-6;
 
 /// Calls that hit a probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,32 +43,24 @@ impl Hits {
 }
 
 impl HitCost {
-    /// How cold hits are, 0 to 1, where the target has used `processor` (seconds) while it called so often.
+    /// What hits within a burst cost, seconds of the target's processor time.
     #[must_use]
-    pub fn coldness(&self, hits: &Hits, processor: f64) -> f64 {
-        let own = self.of_burst(hits, 0.0);
-        let between = (processor - own) / count(hits.burst.max(1));
-        ((between - HOT) / (COLD - HOT)).clamp(0.0, 1.0)
-    }
-
-    /// What hits within a burst cost, seconds of the target's processor time; `cold` from 0 to 1.
-    #[must_use]
-    pub fn of_burst(&self, hits: &Hits, cold: f64) -> f64 {
-        (self.plain.as_secs_f64() + cold * self.cold.as_secs_f64()) * count(hits.burst)
+    pub fn of_burst(&self, hits: &Hits) -> f64 {
+        self.plain.as_secs_f64() * count(hits.burst)
             + self.stepped.as_secs_f64() * count(hits.stepped)
             + self.sampled.as_secs_f64() * count(hits.sampled)
     }
 
-    /// What hits outside of one cost, seconds; `cold` from 0 to 1.
+    /// What hits outside of one cost, seconds.
     #[must_use]
-    pub fn of_idle(&self, hits: &Hits, cold: f64) -> f64 {
-        (self.idle.as_secs_f64() + cold * self.cold.as_secs_f64()) * count(hits.idle)
+    pub fn of_idle(&self, hits: &Hits) -> f64 {
+        self.idle.as_secs_f64() * count(hits.idle)
     }
 
     /// The most that one hit can cost, seconds.
     #[must_use]
     pub fn most(&self) -> f64 {
-        (self.plain + self.stepped + self.sampled + self.cold).as_secs_f64()
+        (self.plain + self.stepped + self.sampled).as_secs_f64()
     }
 }
 

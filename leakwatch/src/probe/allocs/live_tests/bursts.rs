@@ -270,6 +270,5 @@ fn a_hit_costs_something_and_an_instruction_out_of_line_more() {
     eprintln!("{cost:?}");
     assert!(cost.plain > Duration::from_nanos(50) && cost.plain < Duration::from_millis(1));
     assert!(cost.sampled > Duration::ZERO);
-    assert!(cost.cold > Duration::ZERO && cost.cold < Duration::from_millis(1));
     assert!(cost.stepped > Duration::ZERO);
 }

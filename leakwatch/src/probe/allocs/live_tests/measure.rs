@@ -35,11 +35,11 @@ fn measure() {
         {
             let child = calibrate::Child::fork().unwrap();
             let own = calibrate::own_entry_points().unwrap();
-            let free = child.median(calibrate::EMULATED, || {}).unwrap();
+            let free = child.median(b'e', || {}).unwrap();
             let links = probe.attach_allocs(child.pid, &own).unwrap();
             eprintln!(
                 "free {free:?}, between bursts {:?}",
-                child.median(calibrate::EMULATED, || {}).unwrap()
+                child.median(b'e', || {}).unwrap()
             );
             probe
                 .begin_burst(&BurstLimits {
@@ -47,10 +47,7 @@ fn measure() {
                     ..all(&own)
                 })
                 .unwrap();
-            eprintln!(
-                "unsampled {:?}",
-                child.median(calibrate::EMULATED, || {}).unwrap()
-            );
+            eprintln!("unsampled {:?}", child.median(b'e', || {}).unwrap());
             drop(links);
         }
         let mut maker = Maker::start("storm", &[]);
