@@ -64,12 +64,12 @@ fn a_leak_by_the_connection_one_by_the_request_and_none() {
     std::thread::sleep(Duration::from_secs(55));
     let outcome = one.finish();
     let recording = outcome.recording();
-    // The kernel's tables of sockets are read more rarely: in one minute that may be too few to tell.
-    let found = goes_with(&recording, "fds").unwrap_or_else(|| panic!("not with descriptors\n{outcome}"));
+    let found =
+        goes_with(&recording, "connections").unwrap_or_else(|| panic!("not with connections\n{outcome}"));
     let each = found.bytes_per_unit.expect("they are of many sizes");
     assert!(
         (each - STATE_BYTES).abs() < TOLERANCE * STATE_BYTES,
-        "{each} bytes for each descriptor\n{outcome}"
+        "{each} bytes for each connection\n{outcome}"
     );
     assert!(goes_with(&recording, "threads").is_none(), "{outcome}");
     let words = verdict(&recording, "leak", &outcome).suggestions.join("\n");

@@ -315,18 +315,22 @@ fn three_servers_are_told_apart() {
     assert!(line(steady).contains("flat"), "{watch}");
     let of_keeper = line(keeps);
     assert!(!of_keeper.contains("goes with threads"), "{of_keeper}");
-    if of_keeper.contains("steady growth") {
-        assert!(
-            of_keeper.contains("goes with connections") || of_keeper.contains("goes with fds"),
-            "{of_keeper}"
-        );
-    } else {
-        // Clumps of connections may be steps, or too few to tell.
-        assert!(
-            !of_keeper.contains("flat") && !of_keeper.contains("shrinking"),
-            "{of_keeper}"
-        );
-    }
+    assert!(of_keeper.contains(": leak ("), "{of_keeper}");
+    // "…; goes with connections (24.0 KiB to 24.1 KiB each); …": 24 KiB are the truth.
+    let (_, each) = of_keeper
+        .split_once("goes with connections (")
+        .unwrap_or_else(|| panic!("not with connections: {of_keeper}"));
+    let bounds: Vec<f64> = each
+        .split(" each)")
+        .next()
+        .unwrap_or_default()
+        .split(" to ")
+        .filter_map(|bound| bound.strip_suffix(" KiB")?.parse().ok())
+        .collect();
+    assert!(
+        bounds.len() == 2 && bounds.iter().all(|bound| (bound - 24.0).abs() <= 0.25 * 24.0),
+        "{of_keeper}"
+    );
 }
 
 /// The verdict of a watch is a recording's, from sizes alone: a leak, a cache that is full within a third of the time, and

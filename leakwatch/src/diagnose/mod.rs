@@ -1,6 +1,7 @@
 //! From measured values to judgements: pure.
 
 pub mod allocated;
+pub mod connections;
 pub mod correlate;
 pub mod culprit;
 pub mod difference;

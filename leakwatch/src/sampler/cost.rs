@@ -1,8 +1,9 @@
 //! When what is dear may be read. Pure.
 //!
 //! A read of smaps or its rollup holds the target's mmap lock while it walks the page tables: page faults and mapping
-//! calls of the target wait (4.5 s were seen at 210 GB). Listing descriptors and sockets costs the host time for each of
-//! them. So each such reader may take one hundredth of the time, and no more.
+//! calls of the target wait (4.5 s were seen at 210 GB). Listing descriptors and sockets costs the host processor time for
+//! each of them. So each such reader may take one hundredth of the time, and no more: of the time that passes, or of a
+//! processor's where nobody waits for it.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ impl ReadBudget {
         self.not_before.is_none_or(|moment| now >= moment)
     }
 
-    /// Notes a read that ended at `now` and took `took`.
+    /// Notes a read that ended at `now` and cost `took`.
     pub fn note(&mut self, now: Duration, took: Duration) {
         self.not_before = Some(now.saturating_add(took.saturating_mul(SHARE)));
         self.reads += 1;

@@ -184,7 +184,7 @@ impl Sampler {
         let descriptors = if self.counted_by_kernel {
             descriptors::count(root, pid).map_err(|error| Lack::of(&error))
         } else {
-            paced(&mut subject.descriptors, now, || {
+            paced(&mut subject.descriptors, now, Dear::Work, || {
                 descriptors::count_by_listing(root, pid, Instant::now() + LISTING_MAX)
             })
         };
@@ -218,17 +218,19 @@ impl Sampler {
         let root = &self.root;
         let pid = subject.pid;
         if parts.cgroup {
-            sample.cgroup = paced(&mut subject.cgroup, now, || {
+            sample.cgroup = paced(&mut subject.cgroup, now, Dear::Work, || {
                 self.cgroups.memory(root, pid, &mut self.buffer)
             });
         }
         if parts.sockets {
-            sample.sockets = paced(&mut subject.sockets, now, || {
+            sample.sockets = paced(&mut subject.sockets, now, Dear::Work, || {
                 sockets::read(root, pid, Instant::now() + LISTING_MAX)
             });
         }
         if parts.rollup {
-            sample.rollup = paced(&mut subject.rollup, now, || totals::read_rollup(root, pid));
+            sample.rollup = paced(&mut subject.rollup, now, Dear::Time, || {
+                totals::read_rollup(root, pid)
+            });
         }
     }
 
@@ -237,15 +239,33 @@ impl Sampler {
     }
 }
 
+/// What of a read is dear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dear {
+    /// The process waits for a lock for as long as it takes.
+    Time,
+    /// The host's processor time: on a busy host it takes longer, and costs no more.
+    Work,
+}
+
 /// Reads what the budget allows. A read that failed has cost what it took as well.
-fn paced<T>(budget: &mut ReadBudget, now: Duration, read: impl FnOnce() -> io::Result<T>) -> Part<T> {
+fn paced<T>(
+    budget: &mut ReadBudget,
+    now: Duration,
+    dear: Dear,
+    read: impl FnOnce() -> io::Result<T>,
+) -> Part<T> {
     if !budget.may_read(now) {
         return Err(Lack::PutOff);
     }
-    let started = Instant::now();
+    let (started, before) = (Instant::now(), clock(ClockId::ThreadCPUTime));
     let part = read();
-    let took = started.elapsed();
-    budget.note(now.saturating_add(took), took);
+    let time = started.elapsed();
+    let cost = match dear {
+        Dear::Time => time,
+        Dear::Work => clock(ClockId::ThreadCPUTime).saturating_sub(before),
+    };
+    budget.note(now.saturating_add(time), cost);
     part.map_err(|error| Lack::of(&error))
 }
 

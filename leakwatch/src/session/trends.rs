@@ -1,6 +1,7 @@
 //! What the samples of the window say together: how memory went, and what it went with.
 
 use super::series::{Point, Series};
+use crate::diagnose::connections::{Read, by_descriptors};
 use crate::diagnose::correlate::{Correlation, Paired, correlate};
 use crate::diagnose::trend::series::{Sample, Series as TrendSeries};
 use crate::diagnose::trend::{Trend, judge};
@@ -40,24 +41,42 @@ pub(super) fn of_memory(series: &Series) -> Option<Trend> {
 
 /// What anonymous memory goes with, as far as enough samples have both and either changes.
 pub(super) fn correlations(series: &Series) -> Vec<Goes> {
-    let correlated = |count: Count| -> Option<Correlation> {
-        let paired: Vec<Paired> = series
-            .points()
+    let points = series.points();
+    let correlated = |counts: &[Option<u64>]| -> Option<Correlation> {
+        let paired: Vec<Paired> = points
             .iter()
-            .filter_map(|point| {
+            .zip(counts)
+            .filter_map(|(point, count)| {
                 Some(Paired {
                     at: point.at.as_secs_f64(),
                     bytes: float(point.anonymous()?),
-                    units: float(count(point)?),
+                    units: float((*count)?),
                     run: 0,
                 })
             })
             .collect();
         correlate(&paired)
     };
+    let read: Vec<Read> = points
+        .iter()
+        .map(|point| Read {
+            connections: point.connections,
+            descriptors: point.descriptors,
+            run: 0,
+        })
+        .collect();
+    let connections = by_descriptors(&read);
     let found: Vec<(With, Correlation)> = WITH
         .into_iter()
-        .filter_map(|(with, count)| Some((with, correlated(count)?)))
+        .filter_map(|(with, count)| {
+            let counts = match (with, &connections) {
+                (With::Connections, Some(connections)) => connections.clone(),
+                // Nothing but connections changes among them: to ask of both would be to ask twice.
+                (With::Descriptors, Some(_)) => return None,
+                _ => points.iter().map(count).collect(),
+            };
+            Some((with, correlated(&counts)?))
+        })
         .collect();
     Goes::all(&found)
 }
@@ -70,8 +89,8 @@ mod tests {
     use crate::diagnose::trend::Kind;
     use crate::sampler::totals::Totals;
 
-    /// 5 KiB for each connection, which come in clumps and stay.
-    fn server(seconds: u64) -> Series {
+    /// 5 KiB for each connection, which come in clumps and stay; with `files` beside them, which come and go.
+    fn server(seconds: u64, files: bool) -> Series {
         let mut series = Series::default();
         let (mut connections, mut random) = (10_u64, 1_u64);
         for second in 0..seconds {
@@ -86,7 +105,7 @@ mod tests {
                     threads: Some(8),
                     ..Totals::default()
                 },
-                descriptors: Some(20 + connections),
+                descriptors: Some(20 + connections + if files { second % 3 } else { 0 }),
                 // Not each time.
                 connections: (second % 10 != 3).then_some(connections),
                 rollup: None,
@@ -98,15 +117,21 @@ mod tests {
 
     #[test]
     fn memory_that_goes_with_connections_does_not_go_with_threads() {
-        let series = server(240);
+        let series = server(240, true);
         let found = correlations(&series);
         let with: Vec<With> = found.iter().map(|goes| goes.with).collect();
         // The threads never change.
         assert_eq!(with, [With::Connections, With::Descriptors]);
         for goes in &found {
-            assert!(goes.chance <= 0.02 && goes.is_told(), "{goes:?}");
             // Two were tried.
             assert!(goes.chance > goes.correlation.p_value, "{goes:?}");
+        }
+        // Where nothing else changes among the descriptors, they are no question of their own.
+        let alone = correlations(&server(240, false));
+        let with: Vec<With> = alone.iter().map(|goes| goes.with).collect();
+        assert_eq!(with, [With::Connections]);
+        for goes in found.iter().take(1).chain(&alone) {
+            assert!(goes.chance <= 0.02 && goes.is_told(), "{goes:?}");
             let each = goes.correlation.per_unit.unwrap();
             assert!((each.bytes - 5120.0).abs() < 0.25 * 5120.0, "{goes:?}");
         }
@@ -117,6 +142,6 @@ mod tests {
     fn without_samples_there_is_nothing_to_say() {
         assert!(of_memory(&Series::default()).is_none());
         assert!(correlations(&Series::default()).is_empty());
-        assert_eq!(of_memory(&server(3)).unwrap().kind, Kind::Unknown);
+        assert_eq!(of_memory(&server(3, false)).unwrap().kind, Kind::Unknown);
     }
 }

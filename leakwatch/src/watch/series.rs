@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::heaps::HeapGrowth;
+use crate::diagnose::connections::{Read, by_descriptors};
 use crate::diagnose::correlate::{Correlation, Paired, correlate};
 use crate::diagnose::trend::series::{Sample, Series as TrendSeries};
 use crate::diagnose::trend::{Trend, judge};
@@ -110,22 +111,40 @@ impl Series {
     /// What it goes with, in the order of [`WITH`], as far as there is anything to compare.
     #[must_use]
     pub fn correlations(&self) -> Vec<(With, Correlation)> {
+        let count = |count: u32| (count != NONE).then_some(u64::from(count));
         let counts: [fn(&Point) -> u32; 3] = [
             |point| point.connections,
             |point| point.descriptors,
             |point| point.threads,
         ];
+        let read: Vec<Read> = self
+            .points
+            .iter()
+            .map(|point| Read {
+                connections: count(point.connections),
+                descriptors: count(point.descriptors),
+                run: point.run,
+            })
+            .collect();
+        let connections = by_descriptors(&read);
         WITH.into_iter()
             .zip(counts)
-            .filter_map(|(with, count)| {
+            .filter_map(|(with, of)| {
+                let units: Vec<Option<u64>> = match (with, &connections) {
+                    (With::Connections, Some(connections)) => connections.clone(),
+                    // Nothing but connections changes among them: to ask of both would be to ask twice.
+                    (With::Descriptors, Some(_)) => return None,
+                    _ => self.points.iter().map(|point| count(of(point))).collect(),
+                };
                 let paired: Vec<Paired> = self
                     .points
                     .iter()
-                    .filter_map(|point| {
+                    .zip(units)
+                    .filter_map(|(point, units)| {
                         Some(Paired {
                             at: point.at,
                             bytes: float(point.anonymous_kib)? * 1024.0,
-                            units: float(count(point))?,
+                            units: f64::from(u32::try_from(units?).ok()?),
                             run: point.run,
                         })
                     })
