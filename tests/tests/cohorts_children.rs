@@ -141,7 +141,8 @@ fn more_workers_than_are_watched() {
         return;
     }
     let arguments = ["--workers", "20", "--uploads", "300", "--requests", "2000"];
-    let watched = server(&arguments, 10);
+    // They join within a tenth of each second.
+    let watched = server(&arguments, 20);
     is_sound(&watched);
     let losses = &watched.recording.losses;
     let lost = losses.nonzero();

@@ -188,6 +188,7 @@ impl Watch {
                 self.join_children(options)?;
             }
         }
+        self.count_unasked_children();
         Ok(())
     }
 

@@ -219,6 +219,18 @@ impl Watch {
         Ok(())
     }
 
+    /// At the window's end: those whose turn never came.
+    pub fn count_unasked_children(&mut self) {
+        if !self.births.as_ref().is_some_and(BirthWatch::goes_on) {
+            return;
+        }
+        let unasked = self.state.waiting_children().len() as u64;
+        if unasked > 0 {
+            let why = "the window was over before their turn".to_owned();
+            *self.state.children_not_watched.entry(why).or_default() += unasked;
+        }
+    }
+
     /// The inner error: why it did not join.
     fn join(&mut self, pid: u32, options: &RecordOptions) -> anyhow::Result<Result<(), String>> {
         let read = self.count_heap(pid, options, Vec::new())?;
