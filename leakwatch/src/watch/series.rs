@@ -293,8 +293,8 @@ mod tests {
         assert!(series.span() > 900.0);
     }
 
-    #[test]
-    fn a_leak_by_the_connection_is_growth_and_goes_with_connections() {
+    /// 5 KiB for each connection, which come in clumps and stay; with `files` beside them, which come and go.
+    fn by_the_connection(files: bool) -> Series {
         let mut series = Series::default();
         let (mut connections, mut random) = (10_u64, 7_u64);
         for round in 0..400_u32 {
@@ -302,18 +302,30 @@ mod tests {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
             connections += (random >> 33) % 7 * ((random >> 40) % 3);
-            let figures = figures((50 << 20) + connections * 5120, connections);
+            let mut figures = figures((50 << 20) + connections * 5120, connections);
+            if files {
+                figures.descriptors = Some(20 + connections + u64::from(round % 3));
+            }
             series.push(f64::from(round), &figures, 600.0, 1024);
         }
+        series
+    }
+
+    #[test]
+    fn a_leak_by_the_connection_is_growth_and_goes_with_connections() {
+        let series = by_the_connection(false);
         let trend = series.trend();
         assert_eq!(trend.kind, Kind::SteadyGrowth);
         assert_eq!(series.verdict(None, None).kind, verdict::Kind::Leak);
         assert!(series.gain() > 0.0);
-        let found = series.correlations();
-        let names: Vec<&str> = found.iter().map(|(with, _)| with.name()).collect();
-        assert_eq!(names, ["connections", "fds"], "threads never change");
-        let each = found[0].1.per_unit.unwrap();
-        assert!((each.bytes - 5120.0).abs() < 1280.0, "{each:?}");
+        // Threads never change, and descriptors by connections alone.
+        for (files, expected) in [(false, &["connections"][..]), (true, &["connections", "fds"])] {
+            let found = by_the_connection(files).correlations();
+            let names: Vec<&str> = found.iter().map(|(with, _)| with.name()).collect();
+            assert_eq!(names, expected);
+            let each = found[0].1.per_unit.unwrap();
+            assert!((each.bytes - 5120.0).abs() < 1280.0, "{each:?}");
+        }
     }
 
     #[test]
