@@ -4,22 +4,16 @@
 //! Where a process has as many descriptors beside its connections at all but a few readings, what its descriptors gain in
 //! between are connections. A few, because the two are counted one after the other, and a clump may come in between.
 
+use super::goes_with::Counted;
+
 /// Readings from which on that is believed.
 const READINGS_LEAST: usize = 3;
-
-/// What one sample has, of one run of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Read {
-    pub connections: Option<u64>,
-    pub descriptors: Option<u64>,
-    pub run: u32,
-}
 
 /// The connections at each sample; `None` where the descriptors do not tell: they gained something else too, or
 /// connections were read too rarely. Then what memory goes with has to be asked of both.
 #[must_use]
-pub fn by_descriptors(samples: &[Read]) -> Option<Vec<Option<u64>>> {
-    let others = |sample: &Read| sample.descriptors?.checked_sub(sample.connections?);
+pub fn by_descriptors(samples: &[Counted]) -> Option<Vec<Option<u64>>> {
+    let others = |sample: &Counted| sample.descriptors?.checked_sub(sample.connections?);
     let readings = || samples.iter().filter(|sample| sample.connections.is_some());
     let run = samples.last()?.run;
     let mut all: Vec<u64> = readings().filter_map(others).collect();
@@ -48,12 +42,12 @@ pub fn by_descriptors(samples: &[Read]) -> Option<Vec<Option<u64>>> {
 mod tests {
     use super::*;
 
-    fn samples(of: &[(Option<u64>, u64)]) -> Vec<Read> {
+    fn samples(of: &[(Option<u64>, u64)]) -> Vec<Counted> {
         of.iter()
-            .map(|&(connections, descriptors)| Read {
+            .map(|&(connections, descriptors)| Counted {
                 connections,
                 descriptors: Some(descriptors),
-                run: 0,
+                ..Counted::default()
             })
             .collect()
     }

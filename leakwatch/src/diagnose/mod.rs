@@ -1,11 +1,12 @@
 //! From measured values to judgements: pure.
 
 pub mod allocated;
-pub mod connections;
+mod connections;
 pub mod correlate;
 pub mod culprit;
 pub mod difference;
 pub mod figures;
+pub mod goes_with;
 pub mod holm;
 pub mod rank;
 pub mod reconcile;

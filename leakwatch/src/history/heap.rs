@@ -4,6 +4,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{At, RunId};
+use crate::diagnose::verdict::HeapFacts;
 
 /// The table is made where it is missing: histories of before it have none.
 pub const CREATE: &str = "CREATE TABLE IF NOT EXISTS heap(run INTEGER PRIMARY KEY, since INTEGER NOT NULL, \
@@ -11,27 +12,15 @@ pub const CREATE: &str = "CREATE TABLE IF NOT EXISTS heap(run INTEGER PRIMARY KE
     mapped INTEGER NOT NULL, mapped_count INTEGER NOT NULL, kept INTEGER, free_at_end INTEGER NOT NULL, \
     free_in_thread_arenas INTEGER NOT NULL, trim_at_end INTEGER, thread_arenas INTEGER NOT NULL) STRICT";
 
-/// What a heap and its process grew by between two readings, bytes and numbers of blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a heap and its process grew by between two readings.
+#[derive(Clone, Debug, PartialEq)]
 pub struct HeapRow {
     pub since: At,
     pub at: At,
-    /// Anonymous memory of the process, resident or swapped.
+    /// Anonymous memory of the process, resident or swapped, bytes.
     pub anonymous: i64,
-    /// Chunks of arenas in use.
-    pub in_use: i64,
-    pub in_use_count: i64,
-    /// Chunks with a mapping of their own.
-    pub mapped: i64,
-    pub mapped_count: i64,
-    /// Resident, but not in use. `None` where residence is not known.
-    pub kept: Option<i64>,
-    /// At the end.
-    pub free_at_end: u64,
-    pub free_in_thread_arenas: u64,
-    /// What `malloc_trim(0)` would give back.
-    pub trim_at_end: Option<u64>,
-    pub thread_arenas: u64,
+    /// Which size of blocks grew most is not kept.
+    pub heap: HeapFacts,
 }
 
 fn column(value: u64) -> i64 {
@@ -45,6 +34,7 @@ fn size(value: i64) -> u64 {
 
 /// Takes the place of what was kept of the run before.
 pub(super) fn write(to: &Connection, run: RunId, row: &HeapRow) -> rusqlite::Result<usize> {
+    let heap = &row.heap;
     to.execute(
         "INSERT OR REPLACE INTO heap VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
@@ -52,15 +42,15 @@ pub(super) fn write(to: &Connection, run: RunId, row: &HeapRow) -> rusqlite::Res
             row.since.0,
             row.at.0,
             row.anonymous,
-            row.in_use,
-            row.in_use_count,
-            row.mapped,
-            row.mapped_count,
-            row.kept,
-            column(row.free_at_end),
-            column(row.free_in_thread_arenas),
-            row.trim_at_end.map(column),
-            column(row.thread_arenas),
+            heap.in_use,
+            heap.in_use_count,
+            heap.mapped,
+            heap.mapped_count,
+            heap.kept,
+            column(heap.free_at_end),
+            column(heap.free_in_thread_arenas),
+            heap.trim_at_end.map(column),
+            column(heap.thread_arenas),
         ],
     )
 }
@@ -80,15 +70,18 @@ pub(super) fn read(from: &Connection, run: RunId) -> rusqlite::Result<Option<Hea
                 since: At(row.get(0)?),
                 at: At(row.get(1)?),
                 anonymous: row.get(2)?,
-                in_use: row.get(3)?,
-                in_use_count: row.get(4)?,
-                mapped: row.get(5)?,
-                mapped_count: row.get(6)?,
-                kept: row.get(7)?,
-                free_at_end: size(row.get(8)?),
-                free_in_thread_arenas: size(row.get(9)?),
-                trim_at_end: row.get::<_, Option<i64>>(10)?.map(size),
-                thread_arenas: size(row.get(11)?),
+                heap: HeapFacts {
+                    in_use: row.get(3)?,
+                    in_use_count: row.get(4)?,
+                    mapped: row.get(5)?,
+                    mapped_count: row.get(6)?,
+                    kept: row.get(7)?,
+                    free_at_end: size(row.get(8)?),
+                    free_in_thread_arenas: size(row.get(9)?),
+                    trim_at_end: row.get::<_, Option<i64>>(10)?.map(size),
+                    thread_arenas: size(row.get(11)?),
+                    class: None,
+                },
             })
         },
     )

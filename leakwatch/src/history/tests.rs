@@ -13,6 +13,7 @@ use super::service::Service;
 use super::store::{Note, ProcessKey, Row, Store};
 use super::thinning::{Oldest, Retention, Step, bucket_of, due};
 use super::{At, RunId};
+use crate::diagnose::verdict::HeapFacts;
 
 const HOUR: i64 = 3600 * 1000;
 const DAY: i64 = 24 * HOUR;
@@ -194,15 +195,18 @@ fn what_was_read_of_a_heap_is_kept_last_and_an_older_file_takes_it() {
         since: At(START),
         at: At(at),
         anonymous: -5,
-        in_use: 3,
-        in_use_count: 1,
-        mapped: -7,
-        mapped_count: 0,
-        kept,
-        free_at_end: 11,
-        free_in_thread_arenas: 0,
-        trim_at_end: None,
-        thread_arenas: u64::MAX,
+        heap: HeapFacts {
+            in_use: 3,
+            in_use_count: 1,
+            mapped: -7,
+            mapped_count: 0,
+            kept,
+            free_at_end: 11,
+            free_in_thread_arenas: 0,
+            trim_at_end: None,
+            thread_arenas: u64::MAX,
+            class: None,
+        },
     };
     let mut first = store(&path);
     let run = first.begin(&service("a"), process(1), At(START));
@@ -210,10 +214,8 @@ fn what_was_read_of_a_heap_is_kept_last_and_an_older_file_takes_it() {
     first.note(Note::Heap(run, heap(START + 9, Some(4))));
     assert_eq!(first.write(&[row(run, START, 4096)]), None);
     let read = |run| History::open(&path).unwrap().heap(run).unwrap();
-    let kept = HeapRow {
-        thread_arenas: i64::MAX.cast_unsigned(),
-        ..heap(START + 9, Some(4))
-    };
+    let mut kept = heap(START + 9, Some(4));
+    kept.heap.thread_arenas = i64::MAX.cast_unsigned();
     assert_eq!(read(run), Some(kept));
     assert_eq!(read(RunId(99)), None);
     drop(first);

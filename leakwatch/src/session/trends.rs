@@ -1,21 +1,10 @@
 //! What the samples of the window say together: how memory went, and what it went with.
 
-use super::series::{Point, Series};
-use crate::diagnose::connections::{Read, by_descriptors};
-use crate::diagnose::correlate::{Correlation, Paired, correlate};
+use super::series::Series;
+use crate::diagnose::goes_with::{self, Counted};
 use crate::diagnose::trend::series::{Sample, Series as TrendSeries};
 use crate::diagnose::trend::{Trend, judge};
-use crate::diagnose::verdict::{Goes, With};
-
-/// A count of a sample.
-type Count = fn(&Point) -> Option<u64>;
-
-/// What memory may go with, and where it is in a sample.
-const WITH: [(With, Count); 3] = [
-    (With::Connections, |point| point.connections),
-    (With::Descriptors, |point| point.descriptors),
-    (With::Threads, |point| point.totals.threads),
-];
+use crate::diagnose::verdict::Goes;
 
 /// Bytes and counts are far below 2^53.
 #[expect(clippy::cast_precision_loss, reason = "a size in memory")]
@@ -39,54 +28,31 @@ pub(super) fn of_memory(series: &Series) -> Option<Trend> {
     (!samples.is_empty()).then(|| judge(&TrendSeries::new(&samples)))
 }
 
-/// What anonymous memory goes with, as far as enough samples have both and either changes.
+/// What anonymous memory goes with.
 pub(super) fn correlations(series: &Series) -> Vec<Goes> {
-    let points = series.points();
-    let correlated = |counts: &[Option<u64>]| -> Option<Correlation> {
-        let paired: Vec<Paired> = points
-            .iter()
-            .zip(counts)
-            .filter_map(|(point, count)| {
-                Some(Paired {
-                    at: point.at.as_secs_f64(),
-                    bytes: float(point.anonymous()?),
-                    units: float((*count)?),
-                    run: 0,
-                })
-            })
-            .collect();
-        correlate(&paired)
-    };
-    let read: Vec<Read> = points
+    let samples: Vec<Counted> = series
+        .points()
         .iter()
-        .map(|point| Read {
+        .map(|point| Counted {
+            at: point.at.as_secs_f64(),
+            bytes: point.anonymous(),
             connections: point.connections,
             descriptors: point.descriptors,
+            threads: point.totals.threads,
             run: 0,
         })
         .collect();
-    let connections = by_descriptors(&read);
-    let found: Vec<(With, Correlation)> = WITH
-        .into_iter()
-        .filter_map(|(with, count)| {
-            let counts = match (with, &connections) {
-                (With::Connections, Some(connections)) => connections.clone(),
-                // Nothing but connections changes among them: to ask of both would be to ask twice.
-                (With::Descriptors, Some(_)) => return None,
-                _ => points.iter().map(count).collect(),
-            };
-            Some((with, correlated(&counts)?))
-        })
-        .collect();
-    Goes::all(&found)
+    Goes::all(&goes_with::correlations(&samples))
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use super::super::series::Point;
     use super::*;
     use crate::diagnose::trend::Kind;
+    use crate::diagnose::verdict::With;
     use crate::sampler::totals::Totals;
 
     /// 5 KiB for each connection, which come in clumps and stay; with `files` beside them, which come and go.

@@ -60,20 +60,11 @@ impl HeapGrowth {
     /// As a history keeps it; `now` is the time of the second reading.
     #[must_use]
     pub fn row(&self, now: At) -> HeapRow {
-        let heap = &self.heap;
         HeapRow {
             since: now.before(self.over),
             at: now,
             anonymous: self.anonymous,
-            in_use: heap.in_use,
-            in_use_count: heap.in_use_count,
-            mapped: heap.mapped,
-            mapped_count: heap.mapped_count,
-            kept: heap.kept,
-            free_at_end: heap.free_at_end,
-            free_in_thread_arenas: heap.free_in_thread_arenas,
-            trim_at_end: heap.trim_at_end,
-            thread_arenas: heap.thread_arenas,
+            heap: self.heap.clone(),
         }
     }
 }

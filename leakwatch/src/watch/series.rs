@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use super::heaps::HeapGrowth;
-use crate::diagnose::connections::{Read, by_descriptors};
-use crate::diagnose::correlate::{Correlation, Paired, correlate};
+use crate::diagnose::correlate::Correlation;
+use crate::diagnose::goes_with::{self, Counted};
 use crate::diagnose::trend::series::{Sample, Series as TrendSeries};
 use crate::diagnose::trend::{Trend, judge};
 use crate::diagnose::verdict::{self, Counts, Facts, Goes, Verdict, With};
@@ -34,9 +34,6 @@ fn small(value: Option<u64>) -> u32 {
 fn float(value: u32) -> Option<f64> {
     (value != NONE).then_some(f64::from(value))
 }
-
-/// What memory may go with.
-pub const WITH: [With; 3] = [With::Connections, With::Descriptors, With::Threads];
 
 /// Samples of the last while.
 #[derive(Clone, Debug, Default)]
@@ -108,50 +105,23 @@ impl Series {
         judge(&TrendSeries::new(&samples))
     }
 
-    /// What it goes with, in the order of [`WITH`], as far as there is anything to compare.
+    /// What it goes with, as far as there is anything to compare.
     #[must_use]
     pub fn correlations(&self) -> Vec<(With, Correlation)> {
-        let count = |count: u32| (count != NONE).then_some(u64::from(count));
-        let counts: [fn(&Point) -> u32; 3] = [
-            |point| point.connections,
-            |point| point.descriptors,
-            |point| point.threads,
-        ];
-        let read: Vec<Read> = self
+        let known = |count: u32| (count != NONE).then_some(u64::from(count));
+        let samples: Vec<Counted> = self
             .points
             .iter()
-            .map(|point| Read {
-                connections: count(point.connections),
-                descriptors: count(point.descriptors),
+            .map(|point| Counted {
+                at: point.at,
+                bytes: known(point.anonymous_kib).map(|kib| kib * 1024),
+                connections: known(point.connections),
+                descriptors: known(point.descriptors),
+                threads: known(point.threads),
                 run: point.run,
             })
             .collect();
-        let connections = by_descriptors(&read);
-        WITH.into_iter()
-            .zip(counts)
-            .filter_map(|(with, of)| {
-                let units: Vec<Option<u64>> = match (with, &connections) {
-                    (With::Connections, Some(connections)) => connections.clone(),
-                    // Nothing but connections changes among them: to ask of both would be to ask twice.
-                    (With::Descriptors, Some(_)) => return None,
-                    _ => self.points.iter().map(|point| count(of(point))).collect(),
-                };
-                let paired: Vec<Paired> = self
-                    .points
-                    .iter()
-                    .zip(units)
-                    .filter_map(|(point, units)| {
-                        Some(Paired {
-                            at: point.at,
-                            bytes: float(point.anonymous_kib)? * 1024.0,
-                            units: f64::from(u32::try_from(units?).ok()?),
-                            run: point.run,
-                        })
-                    })
-                    .collect();
-                Some((with, correlate(&paired)?))
-            })
-            .collect()
+        goes_with::correlations(&samples)
     }
 
     /// What the latest run amounts to, by sizes and counts, and by its heap where that was read twice. `age`: for how long

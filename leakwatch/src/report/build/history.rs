@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 
 use super::origin;
-use crate::diagnose::correlate::{Correlation, Paired, correlate};
+use crate::diagnose::goes_with::{self, Counted};
 use crate::diagnose::trend::series::{Sample, Series};
 use crate::diagnose::trend::{Trend, judge};
-use crate::diagnose::verdict::{Counts, Facts, Goes, HeapFacts, With, judge as judge_verdict};
+use crate::diagnose::verdict::{Counts, Facts, Goes, judge as judge_verdict};
 use crate::history::bins::{Bin, Bins};
 use crate::history::figures::{Figures, METRICS};
 use crate::history::file::HistoryError;
@@ -234,7 +234,7 @@ fn verdict(bins: &[Bin], heap: Option<&HeapRow>) -> Option<crate::report::model:
     let series: Vec<(f64, u64)> = own()
         .filter_map(|bin| Some((seconds(bin.at) - began, bin.least.anonymous_and_swap()?)))
         .collect();
-    let ends = |count: Count| {
+    let ends = |count: fn(&Figures) -> Option<u64>| {
         let known = || own().filter_map(|bin| count(&bin.mean()));
         Some((known().next()?, known().next_back()?))
     };
@@ -244,7 +244,7 @@ fn verdict(bins: &[Bin], heap: Option<&HeapRow>) -> Option<crate::report::model:
     Some(super::verdict(&judge_verdict(&Facts {
         window,
         growth: heap.map(|heap| heap.anonymous),
-        heap: heap.map(heap_facts),
+        heap: heap.map(|heap| heap.heap.clone()),
         series: &series,
         trend: trend.as_ref(),
         goes: &goes(bins),
@@ -262,22 +262,6 @@ fn covers(heap: &HeapRow, began: f64, window: f64) -> bool {
     heap.at.seconds_since(heap.since) >= 0.5 * window && seconds(heap.at) >= began + 0.9 * window
 }
 
-fn heap_facts(row: &HeapRow) -> HeapFacts {
-    HeapFacts {
-        in_use: row.in_use,
-        in_use_count: row.in_use_count,
-        mapped: row.mapped,
-        mapped_count: row.mapped_count,
-        kept: row.kept,
-        free_at_end: row.free_at_end,
-        free_in_thread_arenas: row.free_in_thread_arenas,
-        trim_at_end: row.trim_at_end,
-        thread_arenas: row.thread_arenas,
-        // Sizes of blocks are not kept.
-        class: None,
-    }
-}
-
 fn judged(bins: &[Bin]) -> Option<Trend> {
     let samples: Vec<Sample> = bins
         .iter()
@@ -292,38 +276,26 @@ fn judged(bins: &[Bin]) -> Option<Trend> {
     (!samples.is_empty()).then(|| judge(&Series::new(&samples)))
 }
 
-/// A count of a point.
-type Count = fn(&Figures) -> Option<u64>;
-
 fn correlations(bins: &[Bin]) -> Vec<crate::report::model::Correlation> {
     goes(bins).iter().map(super::correlation).collect()
 }
 
 fn goes(bins: &[Bin]) -> Vec<Goes> {
-    let with: [(With, Count); 3] = [
-        (With::Connections, |figures| figures.connections),
-        (With::Descriptors, |figures| figures.descriptors),
-        (With::Threads, |figures| figures.threads),
-    ];
-    let means: Vec<(&Bin, Figures)> = bins.iter().map(|bin| (bin, bin.mean())).collect();
-    let found: Vec<(With, Correlation)> = with
-        .into_iter()
-        .filter_map(|(with, count)| {
-            let paired: Vec<Paired> = means
-                .iter()
-                .filter_map(|(bin, mean)| {
-                    Some(Paired {
-                        at: seconds(bin.at),
-                        bytes: float(mean.anonymous_and_swap()?),
-                        units: float(count(mean)?),
-                        run: bin.run,
-                    })
-                })
-                .collect();
-            Some((with, correlate(&paired)?))
+    let samples: Vec<Counted> = bins
+        .iter()
+        .map(|bin| {
+            let mean = bin.mean();
+            Counted {
+                at: seconds(bin.at),
+                bytes: mean.anonymous_and_swap(),
+                connections: mean.connections,
+                descriptors: mean.descriptors,
+                threads: mean.threads,
+                run: bin.run,
+            }
         })
         .collect();
-    Goes::all(&found)
+    Goes::all(&goes_with::correlations(&samples))
 }
 
 fn points(bins: &[Bin]) -> HistoryPoints {

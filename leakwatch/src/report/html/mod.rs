@@ -27,6 +27,8 @@ mod stack;
 mod tail;
 
 #[cfg(test)]
+mod reader;
+#[cfg(test)]
 mod tests;
 
 use std::io::{self, Write};

@@ -1,10 +1,9 @@
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 use scraper::{ElementRef, Html, Selector};
 
 use super::super::model::{Correlation, MemoryTrend, Recording, Sample, SitePoint, Trend};
 use super::super::{folded, sample};
+use super::reader::{EVIL, all, hidden, read, stays_by_itself, tags, text_of};
 use super::*;
 
 fn page(recording: &Recording) -> String {
@@ -13,21 +12,8 @@ fn page(recording: &Recording) -> String {
     String::from_utf8(page).unwrap()
 }
 
-/// As a browser reads it.
 fn document(recording: &Recording) -> Html {
-    let document = Html::parse_document(&page(recording));
-    // What a browser had to guess would be a fault of ours. SVG has no `<details>`, so this also says that nothing broke
-    // out of the drawings.
-    assert!(document.errors.is_empty(), "{:?}", document.errors);
-    document
-}
-
-fn all<'a>(document: &'a Html, selector: &str) -> Vec<ElementRef<'a>> {
-    document.select(&Selector::parse(selector).unwrap()).collect()
-}
-
-fn text_of(element: ElementRef<'_>) -> String {
-    element.text().collect()
+    read(&page(recording))
 }
 
 fn bytes_of(element: ElementRef<'_>) -> i128 {
@@ -235,8 +221,6 @@ fn the_course_is_data_for_the_script_and_a_table_for_all() {
 
 /// Hostile in every place that holds a name.
 fn hostile() -> Recording {
-    const EVIL: &str =
-        "\u{202e}\x1b[31m</script><script>x()</script><img src=x onerror=x()>\" onclick=\"x()\n'`{{7*7}}]]>";
     let evil = || EVIL.to_owned();
     let mut recording = sampled_over_time(sample::hostile());
     if let Some(verdict) = &mut recording.verdict {
@@ -318,32 +302,7 @@ fn hostile_names_are_text_and_nothing_else() {
     {
         assert_eq!(text_of(*script), *own);
     }
-    for tag in [
-        "img",
-        "iframe",
-        "object",
-        "embed",
-        "link",
-        "base",
-        "form",
-        "foreignObject",
-        "image",
-        "use",
-    ] {
-        assert_eq!(all(&document, tag).len(), 0, "{tag}");
-    }
-    for element in all(&document, "*") {
-        for (name, value) in element.value().attrs() {
-            assert!(
-                !name.starts_with("on") && name != "style" && name != "src",
-                "{name}={value}"
-            );
-            assert!(
-                !name.ends_with("href") || value.starts_with('#'),
-                "{name}={value}"
-            );
-        }
-    }
+    stays_by_itself(&document);
     let own: usize = policy::RECORDING
         .scripts
         .iter()
@@ -352,7 +311,6 @@ fn hostile_names_are_text_and_nothing_else() {
         .sum();
     assert!(page.len() > own);
     // What would act on a terminal or reorder text is not there even as text.
-    let hidden = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
     let inside = page
         .split("<body>")
         .nth(1)
@@ -364,18 +322,6 @@ fn hostile_names_are_text_and_nothing_else() {
     // But it can be read.
     let text = text_of(all(&document, "#ranking")[0]);
     assert!(text.contains("<img src=x onerror=x()>"), "{text}");
-}
-
-/// How many elements there are of each tag that could do something.
-fn tags(document: &Html) -> BTreeMap<String, usize> {
-    let mut tags = BTreeMap::new();
-    for element in all(document, "*") {
-        *tags.entry(element.value().name().to_owned()).or_default() += 1;
-    }
-    // Whether there is a place beside a name.
-    tags.remove("span");
-    tags.remove("bdi");
-    tags
 }
 
 fn named(name: &str) -> Recording {

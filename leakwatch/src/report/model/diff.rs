@@ -68,6 +68,15 @@ pub struct DiffSite {
     pub stacks: Vec<DiffStack>,
 }
 
+impl DiffSite {
+    /// What it keeps in the one of the two in which that is more, bytes.
+    #[must_use]
+    pub fn most_bytes(&self) -> u64 {
+        let sides = [&self.before, &self.after].into_iter().flatten();
+        sides.filter_map(|figures| figures.bytes).max().unwrap_or(0)
+    }
+}
+
 /// A call site in one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -122,17 +122,13 @@ pub fn counts(report: &DiffReport) -> String {
 
 fn sites(page: &mut Page, report: &DiffReport, options: &Options) {
     page.heading("CALL SITES", "by how much their rates changed");
-    let most = |site: &DiffSite| {
-        [&site.before, &site.after]
-            .into_iter()
-            .flatten()
-            .filter_map(|figures| figures.bytes)
-            .max()
-            .unwrap_or(0)
-    };
     // What keeps nothing on either side changed nothing.
     let least = options.min_bytes.max(1);
-    let told: Vec<&DiffSite> = report.sites.iter().filter(|site| most(site) >= least).collect();
+    let told: Vec<&DiffSite> = report
+        .sites
+        .iter()
+        .filter(|site| site.most_bytes() >= least)
+        .collect();
     if told.is_empty() {
         page.paragraph(2, "none that keeps anything", PLAIN);
         return;

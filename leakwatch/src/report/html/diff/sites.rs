@@ -40,7 +40,7 @@ pub fn section(
     let most = rows::most(options.top);
     // What keeps nothing on either side changed nothing.
     let least = options.min_bytes.max(1);
-    let told = || report.sites.iter().filter(|site| kept(site) >= least);
+    let told = || report.sites.iter().filter(|site| site.most_bytes() >= least);
     let shown = told().count().min(most);
     put(html! {
         (PreEscaped("<section id=\"sites\" aria-labelledby=\"sites-title\">\n"))
@@ -72,16 +72,6 @@ pub fn section(
         }
         (PreEscaped("</section>\n"))
     })
-}
-
-/// The more of both, bytes.
-fn kept(site: &DiffSite) -> u64 {
-    [&site.before, &site.after]
-        .into_iter()
-        .flatten()
-        .filter_map(|figures| figures.bytes)
-        .max()
-        .unwrap_or(0)
 }
 
 fn row(site: &DiffSite, index: usize, budget: &mut Budget) -> Markup {
