@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+/// As a distribution would build it: no frame pointers.
+const C_FLAGS: &[&str] = &["-std=gnu11", "-O2", "-g", "-Wall", "-pthread"];
+
 /// A target program, built and ready to be run.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -26,6 +29,12 @@ impl Program {
     #[must_use]
     pub fn c_with(name: &str, flags: &[&str]) -> Self {
         Self::compiled(name, "c", flags)
+    }
+
+    /// `programs/NAME.c` with musl in place of glibc, as on Alpine.
+    #[must_use]
+    pub fn musl(name: &str, flags: &[&str]) -> Self {
+        Self::made(name, "c", "musl-gcc", C_FLAGS, flags)
     }
 
     /// `programs/NAME.cpp`.
@@ -64,29 +73,31 @@ impl Program {
     }
 
     fn compiled(name: &str, ending: &str, flags: &[&str]) -> Self {
-        let source = sources().join(format!("{name}.{ending}"));
-        let (compiler, mut arguments): (String, Vec<&str>) = match ending {
-            "c" => (
-                from_environment("CC", "cc"),
-                vec!["-std=gnu11", "-O2", "-g", "-Wall", "-pthread"],
-            ),
+        let (compiler, usual): (String, &[&str]) = match ending {
+            "c" => (from_environment("CC", "cc"), C_FLAGS),
             "cpp" => (
                 from_environment("CXX", "g++"),
-                vec!["-std=c++17", "-O2", "-g", "-Wall", "-pthread"],
+                &["-std=c++17", "-O2", "-g", "-Wall", "-pthread"],
             ),
             _ => (
                 from_environment("RUSTC", "rustc"),
-                vec!["--edition=2024", "-Copt-level=3", "-Cdebuginfo=1"],
+                &["--edition=2024", "-Copt-level=3", "-Cdebuginfo=1"],
             ),
         };
+        Self::made(name, ending, &compiler, usual, flags)
+    }
+
+    fn made(name: &str, ending: &str, compiler: &str, usual: &[&str], flags: &[&str]) -> Self {
+        let source = sources().join(format!("{name}.{ending}"));
+        let mut arguments = usual.to_vec();
         arguments.extend(flags);
         // The file keeps its plain name, which becomes the process's; what tells builds apart is the folder.
         let folder = profile_directory()
             .join("programs")
-            .join(hash_of(&source, &compiler, &arguments));
+            .join(hash_of(&source, compiler, &arguments));
         let path = folder.join(name);
         if !path.exists() {
-            build(&compiler, &arguments, &source, &path);
+            build(compiler, &arguments, &source, &path);
         }
         Self {
             path,

@@ -31,6 +31,11 @@ const REQUIREMENTS: &[Requirement] = &[
         present: || on_path("g++"),
     },
     Requirement {
+        what: "musl to link against",
+        package: "musl-tools",
+        present: || on_path("musl-gcc"),
+    },
+    Requirement {
         what: "redis-server",
         package: "redis-server",
         present: || on_path("redis-server"),

@@ -3,7 +3,8 @@
 //! framehop follows the stack pointer and the frame pointer, which is enough for nearly all code and fast. Code that
 //! realigns its stack finds its frame through another register or through memory, and the callee saved that register
 //! somewhere: the loader's resolver of lazy calls goes by `rbx`, compilers' AVX code by what `r10` was. The return from
-//! a signal handler restores every register from memory.
+//! a signal handler restores every register from memory. And code without any rules is left by its instructions, which
+//! may keep anything anywhere.
 
 use framehop::FrameAddress;
 use gimli::{
@@ -12,7 +13,9 @@ use gimli::{
     UnwindExpression, UnwindSection, Value,
 };
 
+use super::bare::Bare;
 use super::elf::UnwindSections;
+use super::instructions::{Exit, Held, Place};
 use super::registers::{General, Machine};
 use super::vet::{Slice, bases};
 use super::walk::{Caller, Climb, Point};
@@ -21,6 +24,9 @@ use super::walk::{Caller, Climb, Point};
 const OPERATIONS_MAX: u32 = 1000;
 /// Unwind information that one walk may run through, bytes: 512 honest frames take some 50 KiB.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
+
+/// How far above a frame the entry stub's is looked for, where only that can tell.
+const ENTRY_WORDS: u64 = 32;
 
 /// Reads a word of the stack.
 type Read<'r> = &'r mut dyn FnMut(u64) -> Result<u64, ()>;
@@ -37,6 +43,7 @@ pub(super) struct Dwarf<'a, M, F> {
     /// Of [`ENTRY_BYTES_MAX`].
     bytes_left: usize,
     by_frame_pointer: bool,
+    bare: Option<Bare<'a>>,
     machine: std::marker::PhantomData<M>,
 }
 
@@ -57,8 +64,15 @@ where
             code_end,
             bytes_left: ENTRY_BYTES_MAX,
             by_frame_pointer: false,
+            bare: None,
             machine: std::marker::PhantomData,
         }
+    }
+
+    /// Leaves code that nothing covers by its instructions.
+    pub fn reading(mut self, bare: Bare<'a>) -> Self {
+        self.bare = Some(bare);
+        self
     }
 
     /// By the entry that covers the address; `None` when none does.
@@ -156,6 +170,75 @@ where
         Some(outcome)
     }
 
+    /// Where no entry covers the address, by the instructions from there on; `None` when they do not tell.
+    fn by_instructions(&mut self, at: FrameAddress, read: Read<'_>) -> Option<Outcome> {
+        let bare = self.bare.as_mut()?;
+        let (address, lookup) = (at.address(), at.address_for_lookup());
+        let found = bare.exits(address, lookup)?;
+        if bare.is_entry(lookup) || (found.exits.is_empty() && found.halts) {
+            return Some(Ok(None));
+        }
+        let bare = self.bare.as_ref()?;
+        let mut unread = false;
+        for exit in found.by_likelihood(at.is_return_address()) {
+            let Some(slot) = self.sum(exit.return_address) else {
+                continue;
+            };
+            if slot < self.point().stack {
+                continue;
+            }
+            match read(slot) {
+                Ok(0) => return Some(Ok(None)),
+                Ok(address) if bare.follows_call(address) => {
+                    return Some(Ok(Some(self.left_by(exit, slot, address, read))));
+                }
+                Ok(_) => {}
+                Err(()) => unread = true,
+            }
+        }
+        if unread {
+            return Some(Err(()));
+        }
+        // What the entry stub calls never returns either, and need not have a way out: musl's call of `exit` is its last.
+        let stack = self.point().stack;
+        let mut words = (0..ENTRY_WORDS).map_while(|index| {
+            let slot = stack.checked_add(8 * index)?;
+            Some((slot, read(slot).ok()?))
+        });
+        let (slot, address) = words.find(|(_, it)| {
+            let lookup = it.wrapping_sub(1);
+            bare.is_entry(lookup) && bare.follows_call(*it)
+        })?;
+        let mut caller = General::default();
+        caller.set(M::FOLLOWED.stack_pointer, slot.checked_add(8));
+        caller.set(M::FOLLOWED.return_address, Some(address));
+        let interrupted = false;
+        Some(Ok(Some((caller, Caller { address, interrupted }))))
+    }
+
+    /// The caller, by a way out whose return address lies at `slot`.
+    fn left_by(&self, exit: &Exit, slot: u64, address: u64, read: Read<'_>) -> (General, Caller) {
+        let mut caller = General::default();
+        for (register, held) in (0..).map(Register).zip(exit.registers) {
+            let value = match held {
+                Held::Sum(place) => self.sum(place),
+                Held::Word(place) => self.sum(place).and_then(|it| read(it).ok()),
+                Held::Unknown => None,
+            };
+            caller.set(register, value);
+        }
+        caller.keep(M::survives_calls);
+        let above = slot.checked_add(8 + u64::from(exit.arguments));
+        caller.set(M::FOLLOWED.stack_pointer, above);
+        caller.set(M::FOLLOWED.return_address, Some(address));
+        let interrupted = false;
+        (caller, Caller { address, interrupted })
+    }
+
+    fn sum(&self, place: Place) -> Option<u64> {
+        self.registers.get(place.base)?.checked_add_signed(place.offset)
+    }
+
     /// Where no entry covers the address, as framehop does it: an innermost function has no frame yet, others have
     /// one that the frame pointer tells.
     fn without_rules(&mut self, in_file: bool, innermost: bool, read: Read<'_>) -> Outcome {
@@ -218,7 +301,7 @@ where
         let covering = (self.sections)(at.address_for_lookup());
         let by_rules =
             covering.and_then(|(sections, address)| self.by_rules(sections, address, innermost, read));
-        let outcome = match by_rules {
+        let outcome = match by_rules.or_else(|| self.by_instructions(at, read)) {
             Some(outcome) => outcome,
             None => self.without_rules(covering.is_some(), innermost, read),
         };

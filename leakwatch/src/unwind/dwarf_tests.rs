@@ -204,7 +204,7 @@ fn sections<M: Machine>(common: &[u8], entries: &[(u64, &[u8])]) -> UnwindSectio
         }),
         ..UnwindSections::default()
     };
-    sections.vetted = vet(&sections, M::FOLLOWED).unwrap();
+    sections.vetted = vet(&sections, M::FOLLOWED, &mut Vec::new()).unwrap();
     sections
 }
 
@@ -243,7 +243,15 @@ fn walked<M: Machine>(
         general,
         1 << 20,
     );
-    let Walked { ending, .. } = walk(way, &snapshot, pc, code, |_| false, |it| frames.push(it));
+    let Walked { ending, .. } = walk(
+        way,
+        &snapshot,
+        pc,
+        code,
+        |_| false,
+        |_| false,
+        |it| frames.push(it),
+    );
     (frames, ending)
 }
 

@@ -24,6 +24,8 @@ pub const SECTION_BYTES_MAX: u64 = 256 << 20;
 const NOTE_BYTES_MAX: u64 = 1 << 20;
 /// Build IDs have 8 to 32 bytes.
 const BUILD_ID_BYTES_MAX: usize = 64;
+/// What lies between two functions is shorter: they begin at multiples of 16.
+const PADDING_END: u64 = 16;
 const SEGMENTS_MAX: usize = 4096;
 const SECTIONS_MAX: usize = 1 << 18;
 /// Addresses from here on belong to no user space; sums of two such addresses still fit in 64 bits.
@@ -100,6 +102,13 @@ pub struct Image {
     pub debug_link: Option<Vec<u8>>,
     /// The file names another file by path to hold part of its debug information (`.gnu_debugaltlink`, `.debug_sup`).
     pub names_other_file: bool,
+    /// Where execution begins; 0 for a library.
+    pub entry: u64,
+    /// Code of a compiler that keeps frame pointers everywhere: Go's.
+    pub keeps_frame_pointers: bool,
+    /// Code that the unwind information does not cover and that keeps no frame pointers: addresses, sorted. Only where
+    /// instructions can be read instead ([`super::instructions`]).
+    pub bare: Arc<[Range<u64>]>,
     /// The content to unwind by, or why there is none.
     pub unwind: Result<UnwindSections, ElfError>,
 }
@@ -129,6 +138,34 @@ impl Image {
                 .wrapping_add(segment.offset)
                 .wrapping_sub(segment.address),
         )
+    }
+
+    /// Bytes held in memory.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        let unwind = self.unwind.as_ref().map_or(0, UnwindSections::bytes);
+        unwind.saturating_add(size_of_val(&*self.bare) as u64)
+    }
+
+    /// Whether code at this address is [`Self::bare`].
+    #[must_use]
+    pub fn is_bare(&self, address: u64) -> bool {
+        let after = self.bare.partition_point(|it| it.start <= address);
+        let candidate = after.checked_sub(1).and_then(|it| self.bare.get(it));
+        candidate.is_some_and(|it| it.contains(&address))
+    }
+
+    /// Where the file holds the code at this address, and how many bytes from there on.
+    #[must_use]
+    pub fn code_at(&self, address: u64) -> Option<(u64, u64)> {
+        self.segments
+            .iter()
+            .filter(|it| it.executable)
+            .find_map(|segment| {
+                let skipped = address.checked_sub(segment.address)?;
+                let length = segment.file_bytes.checked_sub(skipped).filter(|it| *it > 0)?;
+                Some((segment.offset.checked_add(skipped)?, length))
+            })
     }
 
     /// The least address of the file, page-aligned: what framehop counts its 32-bit relative addresses from.
@@ -164,6 +201,9 @@ pub fn read<'data, R: ReadRef<'data>>(data: R, machine: elf::Machine) -> Result<
         build_id: None,
         debug_link: None,
         names_other_file: false,
+        entry: header.e_entry(endian),
+        keeps_frame_pointers: false,
+        bare: Arc::default(),
         unwind: Ok(UnwindSections::default()),
     };
     let mut hdr_segment = None;
@@ -205,18 +245,55 @@ pub fn read<'data, R: ReadRef<'data>>(data: R, machine: elf::Machine) -> Result<
         // framehop trusts a header's table blindly; without the header it indexes .eh_frame itself.
         sections.eh_frame_hdr = None;
     }
+    let mut covered = Vec::new();
     image.unwind = if sections.eh_frame.is_some() || sections.debug_frame.is_some() {
         // gimli subtracts hostile pointers; built with overflow checks, that panics.
-        catch_unwind(AssertUnwindSafe(|| vet(&sections, followed(machine))))
-            .unwrap_or(Err(ElfError::Damaged))
-            .map(|vetted| UnwindSections { vetted, ..sections })
+        catch_unwind(AssertUnwindSafe(|| {
+            vet(&sections, followed(machine), &mut covered)
+        }))
+        .unwrap_or(Err(ElfError::Damaged))
+        .map(|vetted| UnwindSections { vetted, ..sections })
     } else {
         Err(by_headers
             .and(by_segment)
             .err()
             .unwrap_or(ElfError::NoUnwindSections))
     };
+    let readable = matches!(image.unwind, Ok(_) | Err(ElfError::NoUnwindSections));
+    if readable && machine == elf::EM_X86_64 && !image.keeps_frame_pointers {
+        image.bare = uncovered(&image.segments, covered).into();
+    }
     Ok(image)
+}
+
+/// What the segments hold of code beside what is covered.
+fn uncovered(segments: &[Segment], mut covered: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    covered.sort_unstable_by_key(|range| range.start);
+    let mut bare = Vec::new();
+    let mut keep = |range: Range<u64>| {
+        if range.end.saturating_sub(range.start) >= PADDING_END {
+            bare.push(range);
+        }
+    };
+    let mut executable: Vec<&Segment> = segments.iter().filter(|it| it.executable).collect();
+    executable.sort_unstable_by_key(|it| it.address);
+    let mut from = 0;
+    for segment in executable {
+        let end = segment.address.saturating_add(segment.file_bytes);
+        from = segment.address.max(from);
+        let first = covered.partition_point(|range| range.start < from);
+        // The one before may reach into the segment.
+        for range in covered.iter().skip(first.saturating_sub(1)) {
+            if range.start >= end {
+                break;
+            }
+            keep(from..range.start);
+            from = from.max(range.end);
+        }
+        keep(from..end);
+        from = from.max(end);
+    }
+    bare
 }
 
 fn build_id<'data>(
@@ -302,6 +379,7 @@ fn read_sections<'data, R: ReadRef<'data>>(
                 image.debug_link = content().and_then(|section| debug_link(&section.bytes));
             }
             b".gnu_debugaltlink" | b".debug_sup" => image.names_other_file = true,
+            b".gopclntab" | b".data.rel.ro.gopclntab" => image.keeps_frame_pointers = true,
             b".note.gnu.build-id"
                 if image.build_id.is_none() && section.sh_size(endian) <= NOTE_BYTES_MAX =>
             {
@@ -433,6 +511,9 @@ mod tests {
             build_id: None,
             debug_link: None,
             names_other_file: false,
+            entry: 0,
+            keeps_frame_pointers: false,
+            bare: Arc::default(),
             unwind: Err(ElfError::NoUnwindSections),
         };
         // Page 0 of the file holds both the first and the second segment; the code is at file 0x800 = address 0x1800,

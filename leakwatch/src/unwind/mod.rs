@@ -5,13 +5,16 @@
 //! - [`vet`]: unwind information that would not end, or that framehop cannot follow.
 //! - [`walk`]: one stack, and what its end means. Pure: the snapshot is all the memory there is.
 //! - `dwarf`: the slow way from frame to frame, by all the rules there are.
+//! - `instructions`: the way out of code without rules; `bare`: that code, and what was found.
 //! - [`functions`]: where functions begin, names or none.
 //! - [`table`]: distinct stacks, each kept once.
 //! - [`unwinder`]: all of it, for the processes of a session.
 
+mod bare;
 mod dwarf;
 pub mod elf;
 pub mod functions;
+mod instructions;
 pub mod modules;
 pub mod registers;
 pub mod table;
@@ -23,6 +26,8 @@ pub mod walk;
 mod damage_tests;
 #[cfg(test)]
 mod dwarf_tests;
+#[cfg(test)]
+mod instructions_tests;
 #[cfg(test)]
 pub(crate) mod live_tests;
 

@@ -11,7 +11,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt as _, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,6 +95,40 @@ impl Module {
             .ok()
             .and_then(|image| image.bias(start, mapping.offset))
             .unwrap_or_else(|| start.wrapping_sub(mapping.offset))
+    }
+
+    /// Whether code at this address of the file has to be left by its instructions: nothing covers it.
+    pub(super) fn is_bare(&self, address: u64) -> bool {
+        self.image.as_ref().is_ok_and(|image| image.is_bare(address))
+    }
+
+    /// Where the program is entered, as the file states it; 0 for a library.
+    pub(super) fn entry(&self) -> u64 {
+        self.image.as_ref().map_or(0, |image| image.entry)
+    }
+
+    /// Copies code from this address of the file on, and says how many bytes there were.
+    pub(super) fn read_code(&self, address: u64, into: &mut [u8]) -> usize {
+        let Some((offset, length)) = self.image.as_ref().ok().and_then(|image| image.code_at(address)) else {
+            return 0;
+        };
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(into.len());
+        let Some(into) = into.get_mut(..length) else {
+            return 0;
+        };
+        match &self.content {
+            Content::File { file, .. } => file.read_at(into, offset).unwrap_or(0),
+            Content::Memory(bytes) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let rest = bytes.get(start..).unwrap_or(&[]);
+                let length = rest.len().min(into.len());
+                if let (Some(target), Some(source)) = (into.get_mut(..length), rest.get(..length)) {
+                    target.copy_from_slice(source);
+                }
+                length
+            }
+            Content::None => 0,
+        }
     }
 
     /// The content to unwind by.
@@ -228,12 +262,7 @@ impl ModuleTable {
         } else {
             self.read_file(pid, mapping, path)
         };
-        if let Ok(Image {
-            unwind: Ok(sections), ..
-        }) = &module.image
-        {
-            self.held_bytes += sections.bytes();
-        }
+        self.held_bytes += module.image.as_ref().map_or(0, Image::held_bytes);
         self.modules.0.push(Arc::new(module));
         self.known.insert(identity, id);
         Some(id)
@@ -282,8 +311,7 @@ impl ModuleTable {
             Ok((file, _)) => {
                 let image = super::elf::read(&ReadCache::new(file), self.machine);
                 image.map_err(ModuleError::from).and_then(|image| {
-                    let bytes = image.unwind.as_ref().map_or(0, UnwindSections::bytes);
-                    if self.held_bytes.saturating_add(bytes) > HELD_BYTES_MAX {
+                    if self.held_bytes.saturating_add(image.held_bytes()) > HELD_BYTES_MAX {
                         Err(ModuleError::OverBudget)
                     } else {
                         Ok(image)

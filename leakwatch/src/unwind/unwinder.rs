@@ -8,6 +8,7 @@ use framehop::Unwinder as _;
 
 use gimli::UnwindContext;
 
+use super::bare::{Bare, Known};
 use super::dwarf::Dwarf;
 use super::elf::UnwindSections;
 use super::modules::{ModuleError, ModuleTable, Modules};
@@ -36,11 +37,12 @@ pub struct UnwindLosses {
 
 /// An executable mapping of a process.
 #[derive(Clone, Debug)]
-struct Loaded {
+pub(super) struct Loaded {
     mapping: Mapping,
     /// `None` for code outside every file.
-    module: Option<ModuleId>,
-    bias: u64,
+    pub(super) module: Option<ModuleId>,
+    /// Address in memory less address in the file.
+    pub(super) bias: u64,
     readable: bool,
 }
 
@@ -68,7 +70,7 @@ impl<M: Machine> Process<M> {
     }
 }
 
-fn find(loaded: &[Loaded], address: u64) -> Option<&Loaded> {
+pub(super) fn find(loaded: &[Loaded], address: u64) -> Option<&Loaded> {
     let after = loaded.partition_point(|it| it.mapping.range.start <= address);
     let candidate = loaded.get(after.checked_sub(1)?)?;
     candidate.mapping.range.contains(&address).then_some(candidate)
@@ -107,6 +109,14 @@ fn sections<'a>(
     Some((sections, address.wrapping_sub(found.bias)))
 }
 
+/// Whether code has no unwind information, and instructions to go by instead.
+fn is_bare(loaded: &[Loaded], modules: &ModuleTable, address: u64) -> bool {
+    let module = |it: &Loaded| Some((modules.get(it.module?)?, address.wrapping_sub(it.bias)));
+    find(loaded, address)
+        .and_then(module)
+        .is_some_and(|(module, address)| module.is_bare(address))
+}
+
 /// Whether the second walk tells more than the first.
 fn is_better(second: (Ending, usize), first: (Ending, usize)) -> bool {
     second.0 == Ending::Root || (first.0 != Ending::Root && second.1 >= first.1)
@@ -122,6 +132,7 @@ pub struct UnwinderOf<M: Machine> {
     frames: Vec<Frame>,
     again: Vec<Frame>,
     context: UnwindContext<usize>,
+    exits: Known,
 }
 
 /// The unwinder for targets of this machine.
@@ -144,6 +155,7 @@ impl<M: Machine> UnwinderOf<M> {
             frames: Vec::with_capacity(FRAMES_MAX),
             again: Vec::new(),
             context: UnwindContext::new(),
+            exits: Known::default(),
         }
     }
 
@@ -224,6 +236,7 @@ impl<M: Machine> UnwinderOf<M> {
         let intricate = |address| {
             sections(loaded, modules, address).is_some_and(|(it, address)| it.vetted.is_intricate(address))
         };
+        let bare = |address| is_bare(loaded, modules, address);
         let frames = &mut self.frames;
         // Sums over hostile unwind information can overflow in framehop. What it leaves behind on a panic is a cache
         // entry at most.
@@ -233,7 +246,7 @@ impl<M: Machine> UnwinderOf<M> {
                 cache,
                 registers,
             };
-            walk(way, snapshot, pc, code, intricate, |it| {
+            walk(way, snapshot, pc, code, intricate, bare, |it| {
                 frames.push(frame(loaded, it))
             })
         }));
@@ -246,16 +259,18 @@ impl<M: Machine> UnwinderOf<M> {
             }
         });
         if doubtful && let Some(general) = M::general(snapshot.registers, code_end) {
-            let (again, context) = (&mut self.again, &mut self.context);
+            let (again, context, exits) = (&mut self.again, &mut self.context, &mut self.exits);
             again.clear();
             let walked = catch_unwind(AssertUnwindSafe(|| {
                 let sections = |address| sections(loaded, modules, address);
-                let way = Dwarf::<M, _>::new(context, sections, general, code_end);
+                let way = Dwarf::<M, _>::new(context, sections, general, code_end)
+                    .reading(Bare::new(loaded, modules, exits));
                 walk(
                     way,
                     snapshot,
                     pc,
                     code,
+                    |_| false,
                     |_| false,
                     |it| again.push(frame(loaded, it)),
                 )

@@ -73,10 +73,16 @@ pub(super) fn bases(sections: &UnwindSections) -> BaseAddresses {
         .set_got(start(sections.got.as_ref()))
 }
 
-/// Looks at every entry that framehop can come to use: those of the search table where there is one, else all.
-pub fn vet(sections: &UnwindSections, followed: Followed) -> Result<Vetted, ElfError> {
+/// Looks at every entry that framehop can come to use: those of the search table where there is one, else all. The code
+/// that they are for goes to `covered`.
+pub fn vet(
+    sections: &UnwindSections,
+    followed: Followed,
+    covered: &mut Vec<Range<u64>>,
+) -> Result<Vetted, ElfError> {
     let mut vetting = Vetting {
         followed,
+        covered,
         intricate: Vec::new(),
         index: Vec::new(),
     };
@@ -101,13 +107,14 @@ pub fn vet(sections: &UnwindSections, followed: Followed) -> Result<Vetted, ElfE
     })
 }
 
-struct Vetting {
+struct Vetting<'c> {
     followed: Followed,
+    covered: &'c mut Vec<Range<u64>>,
     intricate: Vec<Range<u64>>,
     index: Vec<(u64, usize)>,
 }
 
-impl Vetting {
+impl Vetting<'_> {
     /// An entry that cannot be parsed ends nothing here: framehop cannot use it either.
     fn table(
         &mut self,
@@ -186,9 +193,11 @@ impl Vetting {
                 intricate = intricate || self.is_intricate(section, cie.encoding(), &instruction);
             }
         }
+        let code = entry.initial_address()..entry.end_address();
         if intricate {
-            self.intricate.push(entry.initial_address()..entry.end_address());
+            self.intricate.push(code.clone());
         }
+        self.covered.push(code);
         Ok(())
     }
 
@@ -303,7 +312,7 @@ mod tests {
     };
 
     fn vetted(expression: &[u8]) -> Result<Vetted, ElfError> {
-        vet(&with_expression(expression), X86_64)
+        vet(&with_expression(expression), X86_64, &mut Vec::new())
     }
 
     /// The PLT's: breg7 8, breg16 0, lit15, and, lit11, ge, lit3, shl, plus

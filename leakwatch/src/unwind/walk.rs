@@ -147,20 +147,22 @@ impl<M: Machine> Climb for Framehop<'_, M> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Walked {
     pub ending: Ending,
-    /// A frame with intricate rules was left by its frame pointer, or could not be left. framehop falls back to the
-    /// frame pointer where it cannot follow a rule, and does not say so: frames may be missing, or wrong.
+    /// A frame with intricate rules was left by its frame pointer, or could not be left, or one has no rules at all.
+    /// framehop falls back to the frame pointer where it cannot follow a rule, and does not say so: frames may be missing,
+    /// or wrong.
     pub doubtful: bool,
 }
 
 /// Walks a stack from `pc`, by one way. `frame` is called with each code address, innermost first, ready for lookup:
 /// lowered by one where it is behind a call, so that it lies inside the call. `code` says what an address is,
-/// `intricate` whether its rules are beyond this way.
+/// `intricate` whether its rules are beyond this way, and `bare` whether it has none and this way would guess.
 pub(super) fn walk(
     mut way: impl Climb,
     snapshot: &Snapshot<'_>,
     pc: u64,
     code: impl Fn(u64) -> Code,
     intricate: impl Fn(u64) -> bool,
+    bare: impl Fn(u64) -> bool,
     mut frame: impl FnMut(u64),
 ) -> Walked {
     let mut address = FrameAddress::from_instruction_pointer(pc);
@@ -174,6 +176,10 @@ pub(super) fn walk(
         depth += 1;
         if depth >= FRAMES_MAX {
             break Ending::Truncated(Truncation::TooDeep);
+        }
+        if bare(lookup) {
+            doubtful = true;
+            break Ending::Truncated(Truncation::NoUnwindInformation);
         }
         let before = way.point();
         let mut reads = Reads::default();
@@ -314,6 +320,7 @@ mod tests {
             ip,
             code,
             |_| false,
+            |_| false,
             |address| frames.push(address),
         );
         (frames, walked.ending)
@@ -421,7 +428,15 @@ mod tests {
             cache: &mut Aarch64::cache(),
             registers: UnwindRegsAarch64::new(0x10_0180, BASE, BASE),
         };
-        let walked = walk(way, &snapshot, 0x10_0100, code, |_| false, |it| frames.push(it));
+        let walked = walk(
+            way,
+            &snapshot,
+            0x10_0100,
+            code,
+            |_| false,
+            |_| false,
+            |it| frames.push(it),
+        );
         assert_eq!(frames, [0x10_0100, 0x10_01ff]);
         assert_eq!(walked.ending, Ending::Root);
     }
