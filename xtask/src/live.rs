@@ -36,12 +36,6 @@ impl Suites {
     ///
     /// Which tests failed, after all of them ran.
     pub fn run(&self, files: &[String], name: Option<&str>) -> Result<Vec<String>> {
-        run::run(&mut run::cargo(&[
-            "test",
-            "--no-run",
-            "--package",
-            "leakwatch-tests",
-        ]))?;
         let mut failed = Vec::new();
         let (mut again, mut broken) = (Vec::new(), Vec::new());
         for file in files {
@@ -52,21 +46,15 @@ impl Suites {
             };
             let mut arguments = vec!["--test-threads", at_once];
             arguments.extend(name);
-            let outcome = self.suite(&["--test", file], &arguments, true)?;
+            let outcome = self.suite(file, &arguments, true)?;
             if !outcome.passed && outcome.failed.is_empty() {
                 broken.push(format!("{file} ended before its tests did"));
             }
             failed.extend(outcome.failed.into_iter().map(|test| (file, test)));
         }
-        // What the tests share has tests too.
-        for part in ["--lib", "--doc"] {
-            if name.is_none() && files.len() > 1 && !self.suite(&[part], &[], true)?.passed {
-                broken.push(format!("what the live tests share ({part})"));
-            }
-        }
         for (file, test) in failed {
             run::heading(&format!("{test} of {file} failed: once more, alone"));
-            if self.suite(&["--test", file], &["--exact", &test], false)?.passed {
+            if self.suite(file, &["--exact", &test], false)?.passed {
                 again.push(format!("{file}::{test}"));
             } else {
                 broken.push(format!("{file}::{test}"));
@@ -78,9 +66,9 @@ impl Suites {
         Ok(again)
     }
 
-    fn suite(&self, target: &[&str], arguments: &[&str], noted: bool) -> Result<Outcome> {
-        let mut command = run::cargo(&["test", "--package", "leakwatch-tests"]);
-        command.args(target).arg("--").args(arguments);
+    fn suite(&self, file: &str, arguments: &[&str], noted: bool) -> Result<Outcome> {
+        let mut command = run::cargo(&["test", "--workspace", "--test", file, "--"]);
+        command.args(arguments);
         command
             .env("LEAKWATCH_GLIBCS", &self.glibcs)
             .env("LEAKWATCH_BIN", &self.program)

@@ -67,7 +67,8 @@ impl Choice {
     }
 }
 
-/// Runs the steps and stops at the first that fails.
+/// Runs the steps and stops at the first that fails. Each step selects the whole workspace: the selection decides on the
+/// features of what all depend on, and with every other one it would be built again.
 ///
 /// # Errors
 /// What failed.
@@ -98,15 +99,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             }
             Step::Unit => {
                 run::heading("Unit tests");
-                let packages = [
-                    "--package",
-                    "leakwatch",
-                    "--package",
-                    "leakwatch-ebpf",
-                    "--package",
-                    "xtask",
-                ];
-                run::run(run::cargo(&["test"]).args(packages))?;
+                run::run(&mut run::cargo(&["test", "--workspace", "--lib", "--bins"]))?;
+                run::run(&mut run::cargo(&["test", "--workspace", "--doc"]))?;
             }
             Step::Live => live = Some(live_tests(arguments, &choice)?),
             Step::Doc => {
@@ -171,7 +165,7 @@ fn live_tests(arguments: &Arguments, choice: &Choice) -> Result<Tally> {
         glibcs::ensure(&glibcs)?;
     }
     run::heading("Live tests");
-    run::run(&mut run::cargo(&["build", "--package", "leakwatch"]))?;
+    run::run(&mut run::cargo(&["build", "--workspace", "--bins", "--tests"]))?;
 
     let log = target.join("live-tests.log");
     if log.exists() {
