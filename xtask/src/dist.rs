@@ -1,25 +1,22 @@
 //! `cargo xtask dist`: a static binary that runs on any Linux of this architecture, and a Debian package of it; with `--try`
 //! both are used in roots that have nothing else.
-//!
-//! glibc is what it is linked with. musl was tried: its static library carries no unwind information, so that the stacks of
-//! leakwatch's own self-test and of its demo end in the first frame.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::run;
 
-/// Named, so that what is built for the host itself, macros and build scripts, is not linked statically too.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What is linked statically, its C library included.
+const TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// Arguments of `cargo xtask dist`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Install what is missing: a C compiler, and glibc's static library.
+    /// Install what is missing (Debian: musl-tools, and where rustup has no musl target a compiler with its sources).
     #[arg(long)]
     install: bool,
 
@@ -42,14 +39,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     fs::create_dir_all(&dist).with_context(|| format!("cannot make {}", dist.display()))?;
 
     run::heading("The static binary");
-    let built = build(&target.join("static"))?;
+    let built = build(&target.join("musl"))?;
     let version = text(Command::new(&built).arg("--version"))?;
     let version = version
         .trim()
         .strip_prefix("leakwatch ")
         .context("leakwatch does not say its version")?
         .to_owned();
-    let binary = dist.join(format!("leakwatch-{version}-x86_64-linux-static"));
+    let binary = dist.join(format!("leakwatch-{version}-x86_64-linux-musl"));
     fs::copy(&built, &binary).with_context(|| format!("cannot write {}", binary.display()))?;
     ensure!(is_static(&binary)?, "{} needs a loader", binary.display());
 
@@ -72,20 +69,81 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn install() -> Result<()> {
+    let mut packages = vec!["musl-tools", "gcc"];
+    if !rustup_has_target()? {
+        packages.extend(["rustc-web", "cargo-web", "rust-web-src"]);
+    }
     run::run(Command::new("apt-get").arg("update"))?;
     let mut command = Command::new("apt-get");
-    command.args(["install", "--yes", "--no-install-recommends", "gcc", "libc6-dev"]);
+    command
+        .args(["install", "--yes", "--no-install-recommends"])
+        .args(packages);
     run::run(command.env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+fn rustup_has_target() -> Result<bool> {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir", "--target", TARGET]);
+    let folder = PathBuf::from(text(&mut rustc)?.trim());
+    Ok(folder.is_dir() && fs::read_dir(&folder)?.next().is_some())
 }
 
 /// The finished program, in `folder`.
 fn build(folder: &Path) -> Result<PathBuf> {
-    let mut command = run::cargo(&["build", "--release", "--locked"]);
+    let sources = Path::new("/usr/lib/rustlib/src/rust/library/std");
+    let mut command;
+    if rustup_has_target()? {
+        command = run::cargo(&["rustc"]);
+    } else if sources.is_dir() && Path::new("/usr/bin/cargo").is_file() {
+        // Debian's compiler has no such target, but its standard library's sources: they are built with it.
+        command = Command::new("/usr/bin/cargo");
+        command
+            .current_dir(run::workspace())
+            .args(["rustc", "-Z", "build-std=std,panic_abort"])
+            .env("RUSTC", "/usr/bin/rustc")
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env_remove("RUSTUP_TOOLCHAIN");
+        // With musl's own start files and gcc's unwinder in place of those that rustup would bring.
+        let libraries = folder.join("lib");
+        fs::create_dir_all(&libraries)?;
+        let unwinder = text(Command::new("gcc").arg("-print-file-name=libgcc_eh.a"))?;
+        let archive = libraries.join("libunwind.a");
+        fs::copy(unwinder.trim(), &archive).context("gcc has no unwinder to link")?;
+        let object = libraries.join("find_object.o");
+        let source = run::workspace().join("xtask/src/find_object.c");
+        let mut compile = Command::new("musl-gcc");
+        compile
+            .args(["-O2", "-Wall", "-Werror", "-c"])
+            .arg(source)
+            .arg("-o");
+        run::run(compile.arg(&object))?;
+        run::run(Command::new("ar").arg("r").args([&archive, &object]))?;
+        let flags = [
+            format!("-Lnative={}", libraries.display()),
+            "-Clink-self-contained=no".to_owned(),
+            "-Ctarget-feature=+crt-static".to_owned(),
+        ];
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    } else {
+        bail!(
+            "no standard library for {TARGET}: `rustup target add {TARGET}`, or on Debian `cargo xtask dist --install`"
+        );
+    }
     command
-        .args(["--package", "leakwatch", "--bin", "leakwatch"])
+        .args([
+            "--release",
+            "--locked",
+            "--package",
+            "leakwatch",
+            "--bin",
+            "leakwatch",
+        ])
         .args(["--target", TARGET, "--target-dir"])
         .arg(folder)
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        // musl-gcc knows static programs, and none that are position-independent as well.
+        .args(["--", "-Crelocation-model=static"])
+        .env("CC_x86_64_unknown_linux_musl", "musl-gcc")
+        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER", "musl-gcc")
         .env_remove("RUSTFLAGS");
     run::run(&mut command)?;
     Ok(folder.join(TARGET).join("release/leakwatch"))
