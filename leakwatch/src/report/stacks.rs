@@ -126,15 +126,19 @@ pub fn frame_name(frame: &Frame) -> String {
 pub const NO_STACK: &str = "(no stack)";
 
 /// A name as readers of folded stacks take it for one: `;` separates frames there, a number after the last blank is a
-/// count, and a line that begins with `# ` is a remark.
+/// count, blanks before it are nothing, and a line that begins with `# ` is a remark.
 #[must_use]
 pub fn folded_name(text: &str) -> String {
     let mut name = escape(text).replace(';', ":");
-    let counted = name.trim_end();
-    if let Some((at, blank)) = counted.char_indices().rev().find(|(_, c)| c.is_whitespace()) {
+    // Before the count blanks are no part of the name: it would be another one where a stack ends.
+    name.truncate(name.trim_end().len());
+    if name.is_empty() {
+        name.push('_');
+    }
+    if let Some((at, blank)) = name.char_indices().rev().find(|(_, c)| c.is_whitespace()) {
         let after = at + blank.len_utf8();
         let digits = |text: &str| text.chars().all(|c| c.is_ascii_digit() || c == '.');
-        if counted.get(after..).is_some_and(digits) {
+        if name.get(after..).is_some_and(digits) {
             name.replace_range(at..after, "_");
         }
     }
@@ -178,14 +182,15 @@ mod tests {
         for (name, folded) in [
             ("a;b", "a:b"),
             ("operator() 12", "operator()_12"),
-            ("x 1 2.5 ", "x 1_2.5 "),
+            ("x 1 2.5 ", "x 1_2.5"),
+            ("x \u{3000} ", "x"),
             ("x\u{a0}7", "x_7"),
             ("x y", "x y"),
             ("12", "12"),
             ("# x", "#_x"),
             ("#x", "#x"),
-            ("", ""),
-            (" ", " "),
+            ("", "_"),
+            (" ", "_"),
         ] {
             assert_eq!(folded_name(name), folded, "{name}");
         }
