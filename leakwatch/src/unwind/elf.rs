@@ -107,7 +107,7 @@ pub struct Image {
     /// Code of a compiler that keeps frame pointers everywhere: Go's.
     pub keeps_frame_pointers: bool,
     /// Code that the unwind information does not cover and that keeps no frame pointers: addresses, sorted. Only where
-    /// instructions can be read instead ([`super::instructions`]).
+    /// instructions can be read instead (`instructions`).
     pub bare: Arc<[Range<u64>]>,
     /// The content to unwind by, or why there is none.
     pub unwind: Result<UnwindSections, ElfError>,
