@@ -55,6 +55,12 @@ impl<'a> Bare<'a> {
         })
     }
 
+    /// Whether a call that returns here was made where a program or a thread begins.
+    pub fn is_beginning(&mut self, address: u64) -> bool {
+        let lookup = address.wrapping_sub(1);
+        self.is_entry(lookup) || self.exits(address, lookup).is_some_and(|it| it.never_returns())
+    }
+
     /// The ways out from `address`, where the frame will go on. `lookup` is the address lowered into its call, which says
     /// what covers it. `None` where unwind information covers it, or the instructions cannot be read.
     pub fn exits(&mut self, address: u64, lookup: u64) -> Option<Arc<Exits>> {

@@ -25,8 +25,8 @@ const OPERATIONS_MAX: u32 = 1000;
 /// Unwind information that one walk may run through, bytes: 512 honest frames take some 50 KiB.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
 
-/// How far above a frame the entry stub's is looked for, where only that can tell.
-const ENTRY_WORDS: u64 = 32;
+/// How far above a frame that of the stub where all begins is looked for, where only that can tell.
+const BEGINNING_WORDS: u64 = 32;
 
 /// Reads a word of the stack.
 type Read<'r> = &'r mut dyn FnMut(u64) -> Result<u64, ()>;
@@ -175,7 +175,7 @@ where
         let bare = self.bare.as_mut()?;
         let (address, lookup) = (at.address(), at.address_for_lookup());
         let found = bare.exits(address, lookup)?;
-        if bare.is_entry(lookup) || (found.exits.is_empty() && found.halts) {
+        if bare.is_entry(lookup) || found.never_returns() {
             return Some(Ok(None));
         }
         let bare = self.bare.as_ref()?;
@@ -188,7 +188,6 @@ where
                 continue;
             }
             match read(slot) {
-                Ok(0) => return Some(Ok(None)),
                 Ok(address) if bare.follows_call(address) => {
                     return Some(Ok(Some(self.left_by(exit, slot, address, read))));
                 }
@@ -199,21 +198,22 @@ where
         if unread {
             return Some(Err(()));
         }
-        // What the entry stub calls never returns either, and need not have a way out: musl's call of `exit` is its last.
+        // What a stub calls where a program or a thread begins never returns either, and need not have a way out: in musl
+        // its last call is of `exit`.
         let stack = self.point().stack;
-        let mut words = (0..ENTRY_WORDS).map_while(|index| {
+        let bare = self.bare.as_mut()?;
+        for index in 0..BEGINNING_WORDS {
             let slot = stack.checked_add(8 * index)?;
-            Some((slot, read(slot).ok()?))
-        });
-        let (slot, address) = words.find(|(_, it)| {
-            let lookup = it.wrapping_sub(1);
-            bare.is_entry(lookup) && bare.follows_call(*it)
-        })?;
-        let mut caller = General::default();
-        caller.set(M::FOLLOWED.stack_pointer, slot.checked_add(8));
-        caller.set(M::FOLLOWED.return_address, Some(address));
-        let interrupted = false;
-        Some(Ok(Some((caller, Caller { address, interrupted }))))
+            let address = read(slot).ok()?;
+            if bare.follows_call(address) && bare.is_beginning(address) {
+                let mut caller = General::default();
+                caller.set(M::FOLLOWED.stack_pointer, slot.checked_add(8));
+                caller.set(M::FOLLOWED.return_address, Some(address));
+                let interrupted = false;
+                return Some(Ok(Some((caller, Caller { address, interrupted }))));
+            }
+        }
+        None
     }
 
     /// The caller, by a way out whose return address lies at `slot`.

@@ -74,6 +74,11 @@ pub(super) struct Exits {
 }
 
 impl Exits {
+    /// There is no caller: the code ends the thread, and halts should that fail.
+    pub fn never_returns(&self) -> bool {
+        self.exits.is_empty() && self.halts
+    }
+
     /// The likelier first. At a call the stack pointer is a multiple of 16 (System V ABI, 3.2.2), at the entry of what is
     /// called it is 8 off; a way that breaks this has gone on behind a call that never returns.
     pub fn by_likelihood(&self, after_call: bool) -> impl Iterator<Item = &Exit> {
