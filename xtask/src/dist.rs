@@ -122,6 +122,8 @@ fn build(folder: &Path) -> Result<PathBuf> {
             format!("-Lnative={}", libraries.display()),
             "-Clink-self-contained=no".to_owned(),
             "-Ctarget-feature=+crt-static".to_owned(),
+            // What C code has the compiler's own library do. A standard library that rustup brings has that in it.
+            "-Clink-arg=-lgcc".to_owned(),
         ];
         command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     } else {

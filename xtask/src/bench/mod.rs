@@ -3,7 +3,7 @@
 //! One process of each workload runs through all of its rounds. A traced window stands between two untraced ones and
 //! is compared with their mean: machines drift, and a ratio of neighbours drifts little. Attaching is not in a window.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -55,8 +55,12 @@ pub struct Arguments {
     #[arg(long)]
     no_peers: bool,
 
+    /// In place of the release build this program, for instance the static one of `cargo xtask dist`.
+    #[arg(long, value_name = "PATH")]
+    leakwatch: Option<PathBuf>,
+
     /// Instead: what the fault event costs that lets no page through, on the fault storm.
-    #[arg(long, conflicts_with_all = ["only", "no_peers"])]
+    #[arg(long, conflicts_with_all = ["only", "no_peers", "leakwatch"])]
     filter: bool,
 }
 
@@ -116,8 +120,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return filter::run(&example, &plan, &load);
     }
 
-    run::run(&mut run::cargo(&["build", "--release", "--package", "leakwatch"]))?;
-    let leakwatch = run::target_directory()?.join("release/leakwatch");
+    let leakwatch = if let Some(program) = &arguments.leakwatch {
+        program.clone()
+    } else {
+        run::run(&mut run::cargo(&["build", "--release", "--package", "leakwatch"]))?;
+        run::target_directory()?.join("release/leakwatch")
+    };
     let chosen = |workload: Workload| arguments.only.is_none_or(|only| only == workload);
     let of_pages = Workload::value_variants().iter().filter(|workload| {
         !matches!(workload, Workload::Births | Workload::Watch | Workload::Html) && chosen(**workload)
