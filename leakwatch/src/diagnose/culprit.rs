@@ -32,6 +32,7 @@ use Pattern::{Any, Begins, Is, Routine};
 
 const C_LIBRARY: &str = "C library";
 const LOADER: &str = "loader";
+const RUST: &str = "Rust";
 
 #[rustfmt::skip]
 static TABLE: &[Family] = &[
@@ -83,7 +84,7 @@ static TABLE: &[Family] = &[
     Family { name: "mimalloc", modules: &[], functions: &[Begins("mi_"), Begins("_mi_")] },
 
     // Rust; the forms `<T as alloc::…>::f` are unfolded by `candidates`.
-    Family { name: "Rust", modules: &[], functions: &[
+    Family { name: RUST, modules: &[], functions: &[
         Begins("alloc::"), Begins("core::"), Begins("std::"), Begins("hashbrown::"), Begins("allocator_api2::"), Begins("__rust_alloc"), Begins("__rust_realloc"), Begins("__rdl_"), Begins("__rg_"), Begins("__rustc::"), Begins("__rust_begin_short_backtrace"),
     ] },
     // A package of somebody's own is `example.com/x/runtime.f`.
@@ -149,6 +150,13 @@ pub fn culprit(frames: &[SymbolizedFrame]) -> Option<usize> {
             *family = family.or(of_caller);
         }
     }
+    // What the global allocator of a Rust program calls is its inside, whatever it is named: that of a crate is a plain
+    // `alloc` where a compiler inlined it.
+    if let Some(allocator) = frames.iter().rposition(is_global_allocator) {
+        for family in families.iter_mut().take(allocator + 1) {
+            family.get_or_insert(RUST);
+        }
+    }
     let own = families.iter().position(Option::is_none);
     let outside = || {
         families
@@ -156,6 +164,17 @@ pub fn culprit(frames: &[SymbolizedFrame]) -> Option<usize> {
             .position(|name| !matches!(name, Some(C_LIBRARY | LOADER)))
     };
     own.or_else(outside).or_else(|| (!frames.is_empty()).then_some(0))
+}
+
+/// Whether Rust code comes into its global allocator here, its own default one or that of a crate.
+fn is_global_allocator(frame: &SymbolizedFrame) -> bool {
+    frame.function.as_deref().is_some_and(|function| {
+        let function = function.strip_prefix("__rustc::").unwrap_or(function);
+        ["__rust_alloc", "__rust_realloc", "__rg_alloc", "__rg_realloc"]
+            .iter()
+            .any(|begins| function.starts_with(begins))
+            || function.starts_with('<') && function.contains(" as core::alloc::global::GlobalAlloc>::")
+    })
 }
 
 /// What to call a frame: its function, else its module's file name and the function's start (else the offset), else its
@@ -179,10 +198,10 @@ fn file_name(path: &str) -> &str {
 /// Libraries by where their sources lie. What a compiler inlined of them has a file, but often not its full name:
 /// release builds say `alloc` or `with_capacity_in` for what is `alloc::alloc::alloc` in the symbol table.
 const SOURCES: &[(&str, &str)] = &[
-    ("Rust", "/library/alloc/src/"),
-    ("Rust", "/library/core/src/"),
-    ("Rust", "/library/std/src/"),
-    ("Rust", "/hashbrown-"),
+    (RUST, "/library/alloc/src/"),
+    (RUST, "/library/core/src/"),
+    (RUST, "/library/std/src/"),
+    (RUST, "/hashbrown-"),
     ("C++ library", "/include/c++/"),
     ("C++ library", "/libstdc++-v3/"),
 ];

@@ -163,6 +163,37 @@ fn rust() {
 }
 
 #[test]
+fn the_allocator_that_a_rust_program_brings_is_an_allocator() {
+    // As a release build has it, whose compiler inlined most of it.
+    let inlined = [
+        "/srv/app!mi_page_free_list_extend",
+        "/srv/app!_mi_malloc_generic",
+        "/srv/app!alloc",
+        "/srv/app!__rust_alloc",
+        "/srv/app!alloc::raw_vec::RawVecInner::with_capacity_in",
+        "/srv/app!app::handle_upload",
+        "/srv/app!app::main",
+    ];
+    blames(&inlined, "app::handle_upload");
+    // One of somebody's own that counts, by its trait or by the symbol that the compiler makes.
+    let counting = |entry| {
+        let stack = [
+            &libc("__brk"),
+            &libc("malloc"),
+            "/srv/app!app::counting::tally",
+            entry,
+            "/srv/app!app::handle_upload",
+            "/srv/app!app::main",
+        ];
+        blames(&stack, "app::handle_upload");
+    };
+    counting("/srv/app!<app::counting::Counting as core::alloc::global::GlobalAlloc>::realloc");
+    counting("/srv/app!__rustc::__rust_alloc_zeroed");
+    // What is named alike is not.
+    blames(&["/srv/app!alloc", "/srv/app!app::main"], "alloc");
+}
+
+#[test]
 fn other_allocators() {
     blames(
         &[
