@@ -346,7 +346,11 @@ pub enum Counter {
     AllocOffStack = 23,
     /// Calls that hit a probe before a burst began, after it ended or after it was cut: cheaper ones.
     AllocIdle = 24,
+    /// Entries that took the program its whole way: the time of each was taken.
+    AllocTimed = 25,
+    /// Nanoseconds that the program took for those, of each no more than [`alloc::TIMED_MOST`].
+    AllocNanoseconds = 26,
 }
 
 /// How many [`Counter`]s there are.
-pub const COUNTERS: u32 = 25;
+pub const COUNTERS: u32 = 27;

@@ -9,6 +9,9 @@
 //! The allocator calls itself (`realloc` without a block is `malloc`, `reallocarray` ends in `realloc`), so only a
 //! thread's outermost call is a birth.
 //!
+//! How long an entry took its program tells whether it found the caches warm: the kernel's own part of a hit takes longer
+//! likewise, and nobody can time that.
+//!
 //! Programs of uprobes are preempted, not moved to another CPU: nothing of a CPU may be written without asking.
 
 use aya_ebpf::{
@@ -21,7 +24,7 @@ use aya_ebpf::{
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use leakwatch_ebpf::wire::alloc::{Burst, Call, Cookie, HITS_STEP, SLOTS_SPARE, cut};
+use leakwatch_ebpf::wire::alloc::{Burst, Call, Cookie, HITS_STEP, SLOTS_SPARE, TIMED_MOST, cut};
 use leakwatch_ebpf::wire::{
     Counter, FUNCTION_ARGUMENTS, HEADER_BYTES, Header, Kind, RECORD_BYTES_MAX, RETURN_ON_STACK,
     STACK_BYTES_MAX, block_in_sample, flags,
@@ -129,6 +132,8 @@ fn entered<C: aya_ebpf::EbpfContext>(context: &C, registers: u64, entry: u64) ->
         counters::add(Counter::AllocIdle, 1);
         return false;
     };
+    // SAFETY: no precondition.
+    let began = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the context is the program's own.
     let bits = unsafe { bpf_get_attach_cookie(context.as_ptr()) };
     let cookie = Cookie::from_bits(bits);
@@ -176,12 +181,7 @@ fn entered<C: aya_ebpf::EbpfContext>(context: &C, registers: u64, entry: u64) ->
             },
         ),
         cookie: bits,
-        began: if cookie.old.is_some() {
-            // SAFETY: no precondition.
-            unsafe { bpf_ktime_get_ns() }
-        } else {
-            0
-        },
+        began: if cookie.old.is_some() { began } else { 0 },
         return_address: if setting!(link_register_offset) == RETURN_ON_STACK {
             // SAFETY: the helper checks the address.
             unsafe { bpf_probe_read_user(stack_pointer as *const u64) }.unwrap_or(0)
@@ -198,6 +198,10 @@ fn entered<C: aya_ebpf::EbpfContext>(context: &C, registers: u64, entry: u64) ->
         }
         None => {}
     }
+    // SAFETY: no precondition.
+    let took = unsafe { bpf_ktime_get_ns() } - began;
+    counters::add(Counter::AllocNanoseconds, took.min(TIMED_MOST));
+    counters::add(Counter::AllocTimed, 1);
     true
 }
 

@@ -13,6 +13,9 @@ pub const SLOTS_SPARE: u32 = 8;
 /// How often a CPU adds its hits to the burst's: adding each would make the CPUs wait for one another.
 pub const HITS_STEP: u64 = 64;
 
+/// The most that counts as the time of one entry, nanoseconds: beyond it the thread was interrupted or lost its CPU.
+pub const TIMED_MOST: u64 = 20_000;
+
 /// A burst, as userspace sets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

@@ -35,6 +35,8 @@ const APART: Duration = Duration::from_millis(200);
 const HITS_LEAST: f64 = 1000.0;
 /// There are so many bursts even where it has not, as far as they can be paid for.
 const BURSTS_LEAST: f64 = 6.0;
+/// Of fewer entries their time says little.
+const TIMED_LEAST: u64 = 16;
 /// A burst that makes the target slower by this factor, and takes so much of a processor, is felt by its requests: they
 /// wait for one another. Of a target that is idle most of the time its own processor time says little.
 const FELT: f64 = 1.5;
@@ -105,6 +107,12 @@ pub struct Bursts {
     disturbed: f64,
     /// The longest that the probes took to come, seconds.
     attach_most: f64,
+    /// The times of entries so far.
+    timed: Hits,
+    /// How cold the hits of the latest burst were: those around it are as cold.
+    coldness: f64,
+    /// The most that a hit cost in one of the bursts, seconds.
+    dearest: f64,
     /// The start of the next burst, once it was drawn.
     next: Option<Duration>,
     staying: bool,
@@ -125,6 +133,9 @@ impl Bursts {
             hits: 0,
             disturbed: 0.0,
             attach_most: 0.0,
+            timed: Hits::default(),
+            coldness: 1.0,
+            dearest: 0.0,
             next: None,
             staying: false,
         }
@@ -189,7 +200,7 @@ impl Bursts {
         let funds = budget - self.spent();
         if self.bursts == 0 {
             let length = SHORTEST.min(left);
-            return self.watch(length, (FIRST_PART * budget).min(funds));
+            return self.watch(length, FIRST_PART * budget, funds);
         }
         // What one second of it costs; a burst without a hit is no proof that there will be none.
         let price = self.price();
@@ -199,7 +210,7 @@ impl Bursts {
             let share = funds * (length.as_secs_f64() / left.as_secs_f64());
             self.staying = true;
             self.next = None;
-            return self.watch(length, (LEEWAY * share).min(funds));
+            return self.watch(length, LEEWAY * share, funds);
         }
         self.staying = false;
         // By the dearest so far: how long it takes to come and go differs much on a busy machine.
@@ -247,7 +258,8 @@ impl Bursts {
         }
         self.watch(
             Duration::from_secs_f64(length),
-            (LEEWAY * (share - fixed)).min(funds - fixed),
+            LEEWAY * (share - fixed),
+            funds - fixed,
         )
     }
 
@@ -261,7 +273,22 @@ impl Bursts {
             self.disturbed += (spent.attach + spent.length).as_secs_f64();
         }
         self.idle_before = self.idle;
+        self.timed.timed += spent.hits.timed;
+        self.timed.nanoseconds += spent.hits.nanoseconds;
+        let enough = spent.hits.timed >= TIMED_LEAST;
+        let entry = if enough {
+            spent.hits.entry()
+        } else {
+            self.timed.entry()
+        };
+        if let Some(entry) = entry {
+            self.coldness = self.plan.cost.coldness(entry);
+        }
         self.add(&spent.hits);
+        if enough {
+            let each = self.plan.cost.of_burst(&spent.hits, self.coldness) / count(spent.hits.burst);
+            self.dearest = self.dearest.max(each);
+        }
     }
 
     /// What taking the probes out came to, once they are: hits since the last time that something was told.
@@ -270,8 +297,8 @@ impl Bursts {
     }
 
     fn add(&mut self, hits: &Hits) {
-        self.cost += self.plan.cost.of_burst(hits);
-        self.idle += self.plan.cost.of_idle(hits);
+        self.cost += self.plan.cost.of_burst(hits, self.coldness);
+        self.idle += self.plan.cost.of_idle(hits, self.coldness);
         self.idle_most = self.idle_most.max(self.idle - self.idle_before);
         self.hits = self.hits.saturating_add(hits.burst);
     }
@@ -282,10 +309,17 @@ impl Bursts {
         (self.cost + one_more) / self.watched.max(SHORTEST.as_secs_f64())
     }
 
-    fn watch(&mut self, length: Duration, funds: f64) -> Step {
+    /// For so long, and for a share of what there is at what hits have cost so far; but for no more than there is, cost
+    /// they what they cost in the dearest burst.
+    fn watch(&self, length: Duration, share: f64, funds: f64) -> Step {
+        let dearest = if self.dearest > 0.0 {
+            self.dearest.max(self.hit_price())
+        } else {
+            self.plan.cost.most()
+        };
         Step::Watch {
             length,
-            hits_max: whole(funds / self.hit_price()),
+            hits_max: whole((share / self.hit_price()).min(funds / dearest.max(1e-9))),
         }
     }
 

@@ -11,6 +11,9 @@ const COST: HitCost = HitCost {
     plain: Duration::from_nanos(1600),
     stepped: Duration::from_nanos(8000),
     sampled: Duration::from_nanos(900),
+    cold: Duration::from_nanos(4000),
+    entry: Duration::from_nanos(150),
+    cold_entry: Duration::from_nanos(600),
 };
 /// What the kernel takes to put the probes in and to take them out, in all.
 const COMING_AND_GOING: f64 = 0.03;
@@ -22,6 +25,8 @@ struct Target {
     threads: f64,
     /// From this second on it calls so many times as often.
     change: (f64, f64),
+    /// How cold its calls find the caches, and from the change on.
+    coldness: (f64, f64),
 }
 
 impl Target {
@@ -31,6 +36,46 @@ impl Target {
         } else {
             self.calls * self.change.1
         }
+    }
+
+    fn coldness_at(&self, time: f64) -> f64 {
+        if time < self.change.0 {
+            self.coldness.0
+        } else {
+            self.coldness.1
+        }
+    }
+
+    /// What `hits` calls that are watched come to, all of them of the sample.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "of the size of a test"
+    )]
+    fn watched(&self, time: f64, hits: f64, idle: f64) -> Hits {
+        let entry =
+            COST.entry.as_secs_f64() + self.coldness_at(time) * (COST.cold_entry - COST.entry).as_secs_f64();
+        Hits {
+            idle: idle as u64,
+            burst: hits as u64,
+            stepped: 0,
+            sampled: hits as u64,
+            timed: hits as u64,
+            nanoseconds: (hits * entry * 1e9) as u64,
+        }
+    }
+
+    /// Seconds that a hit takes.
+    fn each(&self, time: f64) -> f64 {
+        (COST.plain + COST.sampled).as_secs_f64() + self.coldness_at(time) * COST.cold.as_secs_f64()
+    }
+
+    fn idle_each(&self, time: f64) -> f64 {
+        let one = Hits {
+            idle: 1,
+            ..Hits::default()
+        };
+        COST.of_idle(&one, self.coldness_at(time))
     }
 
     /// Hits in a stretch of time: each takes so much longer.
@@ -57,11 +102,6 @@ fn run(target: &Target, window: f64, fraction: f64, seed: u64) -> Course {
 }
 
 /// Ends at `end`, planned or not.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "of the size of a test"
-)]
 fn run_plan(target: &Target, window: Option<f64>, end: f64, fraction: f64, seed: u64) -> Course {
     let mut bursts = Bursts::new(Plan {
         window: window.map(Duration::from_secs_f64),
@@ -71,7 +111,6 @@ fn run_plan(target: &Target, window: Option<f64>, end: f64, fraction: f64, seed:
     });
     let mut course = Course::default();
     let (mut now, mut attached) = (0.0, false);
-    let each = (COST.plain + COST.sampled).as_secs_f64();
     for _ in 0..100_000 {
         let processor = Duration::from_secs_f64(target.threads * now);
         let step = bursts.next(Duration::from_secs_f64(now), processor);
@@ -91,7 +130,7 @@ fn run_plan(target: &Target, window: Option<f64>, end: f64, fraction: f64, seed:
             }
             Step::Watch { length, hits_max } => {
                 let mut length = length.as_secs_f64();
-                let mut hits = target.hits(now, length, each);
+                let mut hits = target.hits(now, length, target.each(now));
                 let most = hits_max as f64;
                 if hits > most {
                     length *= most / hits;
@@ -100,17 +139,12 @@ fn run_plan(target: &Target, window: Option<f64>, end: f64, fraction: f64, seed:
                 let idle = if attached {
                     0.0
                 } else {
-                    target.hits(now, COMING_AND_GOING, COST.idle.as_secs_f64())
+                    target.hits(now, COMING_AND_GOING, target.idle_each(now))
                 };
                 let spent = Spent {
                     length: Duration::from_secs_f64(length),
                     attach: Duration::from_secs_f64(if attached { 0.0 } else { COMING_AND_GOING / 4.0 }),
-                    hits: Hits {
-                        idle: idle as u64,
-                        burst: hits as u64,
-                        stepped: 0,
-                        sampled: hits as u64,
-                    },
+                    hits: target.watched(now, hits, idle),
                 };
                 let before = bursts.spent();
                 bursts.ended(&spent);
@@ -134,14 +168,15 @@ proptest! {
         change in (0.0f64..30.0, -2.0f64..2.0),
         window in 2.0f64..60.0,
         fraction in 0.002f64..0.05,
+        coldness in 0.0f64..2.0,
         seed: u64,
     ) {
-        let target = Target { calls, threads, change: (change.0, 10f64.powf(change.1)) };
+        let target = Target { calls, threads, change: (change.0, 10f64.powf(change.1)), coldness: (coldness, coldness) };
         let course = run(&target, window, fraction, seed);
         let budget = (fraction * course.processor).max(0.001 * window);
         // Coming and going is not known before it was done once.
-        let idle = target.hits(0.0, COMING_AND_GOING, COST.idle.as_secs_f64())
-            .max(target.hits(window, COMING_AND_GOING, COST.idle.as_secs_f64())) * COST.idle.as_secs_f64();
+        let idle = [0.0, window].map(|time| target.hits(time, COMING_AND_GOING, target.idle_each(time)) * target.idle_each(time));
+        let idle = idle[0].max(idle[1]);
         prop_assert!(course.spent <= budget + 1.05 * idle + 1e-4, "{target:?} {} of {budget}, idle {idle}", course.spent);
     }
 
@@ -151,9 +186,10 @@ proptest! {
     fn the_budget_is_used(
         calls in (1.0f64..7.5).prop_map(|power| 10f64.powf(power)),
         threads in 0.2f64..16.0,
+        coldness in 0.0f64..2.0,
         seed: u64,
     ) {
-        let target = Target { calls, threads, change: (0.0, 1.0) };
+        let target = Target { calls, threads, change: (0.0, 1.0), coldness: (coldness, coldness) };
         let course = run(&target, 30.0, 0.01, seed);
         let budget = 0.01 * course.processor;
         prop_assert!(
@@ -170,12 +206,13 @@ proptest! {
         calls in (1.0f64..7.5).prop_map(|power| 10f64.powf(power)),
         threads in 0.2f64..16.0,
         end in 5.0f64..400.0,
+        coldness in 0.0f64..2.0,
         seed: u64,
     ) {
-        let target = Target { calls, threads, change: (0.0, 1.0) };
+        let target = Target { calls, threads, change: (0.0, 1.0), coldness: (coldness, coldness) };
         let course = run_plan(&target, None, end, 0.01, seed);
         let budget = 0.01 * threads * (end + 30.0);
-        let idle = target.hits(0.0, COMING_AND_GOING, COST.idle.as_secs_f64()) * COST.idle.as_secs_f64();
+        let idle = target.hits(0.0, COMING_AND_GOING, target.idle_each(0.0)) * target.idle_each(0.0);
         prop_assert!(course.spent <= budget + 1.05 * idle + 1e-4, "{target:?} {} of {budget}, idle {idle}", course.spent);
         prop_assert!(
             end < 60.0 || course.watched > 0.9 * end || course.spent > 0.4 * 0.01 * threads * end
@@ -192,9 +229,10 @@ proptest! {
         calls in 6e5f64..3e7,
         threads in 0.5f64..16.0,
         window in 5.0f64..120.0,
+        coldness in 0.0f64..2.0,
         seed: u64,
     ) {
-        let target = Target { calls, threads, change: (0.0, 1.0) };
+        let target = Target { calls, threads, change: (0.0, 1.0), coldness: (coldness, coldness) };
         let course = run(&target, window, 0.01, seed);
         // Six are allowed in any case.
         let least = 6.0 * (COMING_AND_GOING / 4.0 + 0.010);
@@ -211,6 +249,7 @@ fn a_low_rate_is_watched_all_the_time() {
         calls: 500.0,
         threads: 1.0,
         change: (0.0, 1.0),
+        coldness: (0.1, 0.1),
     };
     let course = run(&target, 30.0, 0.01, 1);
     assert!(course.always && course.watched > 29.5, "{course:?}");
@@ -222,6 +261,7 @@ fn a_storm_is_watched_in_bursts_over_all_of_the_window() {
         calls: 1e6,
         threads: 4.0,
         change: (0.0, 1.0),
+        coldness: (0.1, 0.1),
     };
     let course = run(&target, 60.0, 0.01, 1);
     assert!(course.bursts.len() >= 6, "{course:?}");
@@ -242,6 +282,7 @@ fn a_rate_that_rises_is_no_longer_watched_all_the_time() {
         calls: 500.0,
         threads: 1.0,
         change: (10.0, 2000.0),
+        coldness: (1.0, 0.1),
     };
     let course = run(&target, 30.0, 0.01, 1);
     assert!(!course.always);

@@ -19,6 +19,9 @@ use crate::target::entry_points::{self, EntryPoint, EntryPoints};
 
 /// Calls in one measurement: fit half of the smallest ring when each is sampled, and outlast the clock's steps.
 const CALLS: u64 = 256;
+/// Calls between each of which the caches are filled with something else, in one measurement, and with how many bytes.
+const COLD_CALLS: u64 = 4;
+const OTHER_BYTES: usize = 4 << 20;
 /// Measurements of each kind. The median counts.
 const ROUNDS: usize = 9;
 
@@ -82,60 +85,86 @@ pub(super) fn own_entry_points() -> Result<EntryPoints, ProbeError> {
 }
 
 impl Probe {
-    /// Measures what a hit costs on this machine, in some tens of milliseconds. Before anything is watched: what waits in
-    /// the ring is dropped.
+    /// Measures what a hit costs on this machine, in some tenths of a second. Before anything is watched: what waits in the
+    /// ring is dropped.
     ///
     /// # Errors
     ///
     /// When the programs cannot be loaded or attached, or there is no child to be had.
     pub fn calibrate_allocs(&mut self) -> Result<HitCost, ProbeError> {
         self.load_allocs()?;
-        let failed =
-            |error: io::Error| ProbeError::SelfTest(format!("cannot measure what a hit costs: {error}"));
         // From a thread of its own: its stack is short, however deep the caller's is.
         let child = std::thread::scope(|scope| scope.spawn(Child::fork).join())
             .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
-            .map_err(failed)?;
-        let free = [b'e', b's'].map(|function| child.median(function, || {}));
+            .map_err(not_measured)?;
         let points = own_entry_points()?;
-        let mut watched = |threshold: u64| -> Result<[io::Result<Duration>; 3], ProbeError> {
-            self.begin_burst(&BurstLimits {
-                threshold,
-                hits_max: u64::MAX,
-                stack_bytes_max: points.stack_bytes_max,
-            })?;
-            let links: AllocLinks = self.attach_allocs(child.pid, &points)?;
-            let [emulated, stepped] = [b'e', b's'].map(|function| {
-                child.median(function, || {
-                    self.drain(usize::MAX, |_| {});
-                })
-            });
-            self.end_burst()?;
-            let idle = child.median(b'e', || {});
-            drop(links);
-            Ok([emulated, stepped, idle])
-        };
-        let ([plain, stepped, idle], [sampled, ..], [free, free_stepped]) =
-            (watched(0)?, watched(SAMPLE_ALL)?, free);
-        let free = free.map_err(failed)?;
-        let (plain, stepped, sampled) = (
-            plain.map_err(failed)?.saturating_sub(free),
-            stepped
-                .map_err(failed)?
-                .saturating_sub(free_stepped.map_err(failed)?),
-            sampled.map_err(failed)?.saturating_sub(free),
-        );
+        let free = |order| child.median(order, || {}).map_err(not_measured);
+        let (free, free_stepped, free_cold) = (free(EMULATED)?, free(STEPPED)?, free(COLD)?);
+
+        let links = self.watch_child(&child, &points, 0)?;
+        let (plain, _) = self.timed(&child, EMULATED)?;
+        let (stepped, _) = self.timed(&child, STEPPED)?;
+        self.end_burst()?;
+        let (idle, _) = self.timed(&child, EMULATED)?;
+        drop(links);
+
+        let links = self.watch_child(&child, &points, SAMPLE_ALL)?;
+        let (sampled, entry) = self.timed(&child, EMULATED)?;
+        let (cold, cold_entry) = self.timed(&child, COLD)?;
+        self.end_burst()?;
+        drop(links);
+
+        let plain = plain.saturating_sub(free);
+        let sampled = sampled.saturating_sub(free);
         Ok(HitCost {
-            idle: idle.map_err(failed)?.saturating_sub(free),
+            idle: idle.saturating_sub(free),
             plain,
-            stepped: stepped.saturating_sub(plain),
+            stepped: stepped.saturating_sub(free_stepped).saturating_sub(plain),
             sampled: sampled.saturating_sub(plain),
+            cold: cold.saturating_sub(free_cold).saturating_sub(sampled),
+            entry,
+            cold_entry,
         })
+    }
+
+    /// Begins a burst on the child.
+    fn watch_child(
+        &mut self,
+        child: &Child,
+        points: &EntryPoints,
+        threshold: u64,
+    ) -> Result<AllocLinks, ProbeError> {
+        self.begin_burst(&BurstLimits {
+            threshold,
+            hits_max: u64::MAX,
+            stack_bytes_max: points.stack_bytes_max,
+        })?;
+        self.attach_allocs(child.pid, points)
+    }
+
+    /// How long a call took the child, and how long the entry's program took of it; zero where none ran.
+    fn timed(&mut self, child: &Child, order: u8) -> Result<(Duration, Duration), ProbeError> {
+        let before = self.counts()?.hits();
+        let call = child
+            .median(order, || {
+                self.drain(usize::MAX, |_| {});
+            })
+            .map_err(not_measured)?;
+        let entry = self.counts()?.hits().since(&before).entry();
+        Ok((call, entry.unwrap_or_default()))
     }
 }
 
-/// A forked child that calls one of the functions [`CALLS`] times for each byte that it is sent, and tells how long that
-/// took it.
+fn not_measured(error: io::Error) -> ProbeError {
+    ProbeError::SelfTest(format!("cannot measure what a hit costs: {error}"))
+}
+
+/// What the child may be told to do: call the one function or the other many times, or the first with other work between.
+pub(super) const EMULATED: u8 = b'e';
+pub(super) const STEPPED: u8 = b's';
+pub(super) const COLD: u8 = b'c';
+
+/// A forked child that calls one of the functions many times for each byte that it is sent, and tells how long a call took.
 pub(super) struct Child {
     pub pid: u32,
     orders: PipeWriter,
@@ -170,10 +199,10 @@ impl Child {
     }
 
     /// Of one call.
-    pub fn median(&self, function: u8, mut between: impl FnMut()) -> io::Result<Duration> {
+    pub fn median(&self, order: u8, mut between: impl FnMut()) -> io::Result<Duration> {
         let mut rounds = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
-            (&self.orders).write_all(&[function])?;
+            (&self.orders).write_all(&[order])?;
             let mut answer = [0u8; 8];
             (&self.answers).read_exact(&mut answer)?;
             rounds.push(u64::from_ne_bytes(answer));
@@ -181,7 +210,7 @@ impl Child {
         }
         rounds.sort_unstable();
         let median = rounds.get(ROUNDS / 2).copied().unwrap_or(0);
-        Ok(Duration::from_nanos(median / CALLS))
+        Ok(Duration::from_nanos(median))
     }
 }
 
@@ -189,25 +218,75 @@ impl Child {
 ///
 /// For a forked child: nothing but async-signal-safe functions are called.
 unsafe fn serve(orders: RawFd, answers: RawFd) {
-    let mut function = 0u8;
+    let mut order = 0u8;
     // SAFETY: the buffers are this function's own; the functions take any number.
     unsafe {
-        while libc::read(orders, (&raw mut function).cast(), 1) == 1 {
-            let function: Function = if function == b's' {
-                functions::stepped
-            } else {
-                functions::emulated
+        while libc::read(orders, (&raw mut order).cast(), 1) == 1 {
+            let took = match order {
+                COLD => cold(functions::emulated),
+                STEPPED => hot(functions::stepped),
+                _ => hot(functions::emulated),
             };
-            let before = thread_nanoseconds();
-            for call in 1..=CALLS {
-                std::hint::black_box(function(std::hint::black_box(call * 16)));
-            }
-            let took = thread_nanoseconds().saturating_sub(before).to_ne_bytes();
+            let took = took.to_ne_bytes();
             if libc::write(answers, took.as_ptr().cast(), took.len()) != 8 {
                 return;
             }
         }
     }
+}
+
+/// Nanoseconds of a call that comes right after another.
+///
+/// # Safety
+///
+/// As the function's.
+unsafe fn hot(function: Function) -> u64 {
+    let before = thread_nanoseconds();
+    for call in 1..=CALLS {
+        // SAFETY: the caller's to uphold.
+        std::hint::black_box(unsafe { function(std::hint::black_box(call * 16)) });
+    }
+    thread_nanoseconds().saturating_sub(before) / CALLS
+}
+
+/// Nanoseconds of a call after other work, with those that it takes to ask for the time; zero where there is no memory to
+/// be had.
+///
+/// # Safety
+///
+/// As the function's.
+unsafe fn cold(function: Function) -> u64 {
+    // SAFETY: a mapping of its own, given back below.
+    let other = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            OTHER_BYTES,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if other == libc::MAP_FAILED {
+        return 0;
+    }
+    let mut took = 0;
+    for call in 1..=COLD_CALLS {
+        for line in (0..OTHER_BYTES).step_by(64) {
+            // SAFETY: inside the mapping; bytes of any value.
+            unsafe {
+                let byte = other.cast::<u8>().add(line);
+                byte.write_volatile(byte.read_volatile().wrapping_add(1));
+            }
+        }
+        let before = thread_nanoseconds();
+        // SAFETY: the caller's to uphold.
+        std::hint::black_box(unsafe { function(std::hint::black_box(call * 16)) });
+        took += thread_nanoseconds().saturating_sub(before);
+    }
+    // SAFETY: mapped above, and used no more.
+    unsafe { libc::munmap(other, OTHER_BYTES) };
+    took / COLD_CALLS
 }
 
 fn thread_nanoseconds() -> u64 {

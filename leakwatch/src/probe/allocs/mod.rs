@@ -272,6 +272,8 @@ impl Counts {
             burst: self.get(Counter::AllocHits),
             stepped: self.get(Counter::AllocStepped),
             sampled: self.get(Counter::AllocSampled),
+            timed: self.get(Counter::AllocTimed),
+            nanoseconds: self.get(Counter::AllocNanoseconds),
         }
     }
 }
