@@ -81,6 +81,8 @@ enum Workload {
     Bystander,
     /// Whole recordings with births, beside tools that watch every malloc and free. Has tables of its own.
     Births,
+    /// Whether their budget holds over rates of malloc. Has a table of its own.
+    BirthsBudget,
     /// `leakwatch watch` with ten thousand processes. Has a table of its own.
     Watch,
     /// The HTML report of a hundred thousand stacks. Has a table of its own.
@@ -128,7 +130,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let chosen = |workload: Workload| arguments.only.is_none_or(|only| only == workload);
     let of_pages = Workload::value_variants().iter().filter(|workload| {
-        !matches!(workload, Workload::Births | Workload::Watch | Workload::Html) && chosen(**workload)
+        !matches!(
+            workload,
+            Workload::Births | Workload::BirthsBudget | Workload::Watch | Workload::Html
+        ) && chosen(**workload)
     });
     let of_pages: Vec<Workload> = of_pages.copied().collect();
     let peers = |peers: &[Peer]| tracers(if arguments.no_peers { &[] } else { peers });
@@ -141,6 +146,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if chosen(Workload::Births) {
         let peers = peers(&Peer::OF_BIRTHS);
         births::run(&leakwatch, &peers, arguments.quick, arguments.rounds, &load)?;
+    }
+    if chosen(Workload::BirthsBudget) {
+        births::budget(&leakwatch, arguments.quick, arguments.rounds)?;
     }
     if chosen(Workload::Watch) {
         watch::run(&leakwatch, arguments.quick, &load)?;
@@ -205,6 +213,6 @@ fn lines_of(workload: Workload, leakwatch: &Path, tracers: &[Tracer], plan: &Pla
         Workload::Census => census::lines(leakwatch, tracers.len(), plan),
         Workload::Bystander => measure(&workloads::bystander()),
         // They have tables of their own.
-        Workload::Births | Workload::Watch | Workload::Html => Ok(Vec::new()),
+        Workload::Births | Workload::BirthsBudget | Workload::Watch | Workload::Html => Ok(Vec::new()),
     }
 }

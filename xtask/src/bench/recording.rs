@@ -32,7 +32,8 @@ pub struct Births {
     pub followed: f64,
     /// Processor time of the target, by leakwatch's own count.
     pub spent_seconds: f64,
-    pub budget_seconds: f64,
+    /// `None`: they were watched all the time, cost it what it may.
+    pub budget_seconds: Option<f64>,
 }
 
 /// What a recording says of births.
@@ -61,7 +62,7 @@ impl OfBirths {
             watched_seconds: number("watched_seconds")?,
             followed: number("followed")?,
             spent_seconds: number("cost_seconds")?,
-            budget_seconds: number("budget_seconds")?,
+            budget_seconds: births.get("budget_seconds").and_then(Value::as_f64),
         }))
     }
 
@@ -99,7 +100,7 @@ mod tests {
         );
         let births = watched.unwrap().watched().unwrap();
         assert_eq!((births.bursts, births.followed), (12.0, 340.0));
-        assert_eq!((births.spent_seconds, births.budget_seconds), (0.011, 0.02));
+        assert_eq!((births.spent_seconds, births.budget_seconds), (0.011, Some(0.02)));
         let not = OfBirths::of(r#"{"allocations": null, "allocations_not_watched": "jemalloc"}"#);
         assert_eq!(not.unwrap(), OfBirths::NotWatched("jemalloc".to_owned()));
         assert_eq!(OfBirths::of("{}").unwrap().watched(), None);

@@ -21,9 +21,9 @@ impl Accounts {
     }
 
     /// Of the recordings that watched births.
-    fn median(&self, read: impl Fn(&Births) -> f64) -> Option<f64> {
+    fn median(&self, read: impl Fn(&Births) -> Option<f64>) -> Option<f64> {
         let births = self.told.iter().filter_map(OfBirths::watched);
-        median(&births.map(|births| read(&births)).collect::<Vec<_>>())
+        median(&births.filter_map(|births| read(&births)).collect::<Vec<_>>())
     }
 
     fn row(&self) -> Vec<String> {
@@ -33,11 +33,11 @@ impl Accounts {
         let counted = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), count);
         vec![
             self.name.to_owned(),
-            counted(self.median(|births| births.bursts)),
-            shown(self.median(|births| births.watched_seconds * 1e3), " ms"),
-            counted(self.median(|births| births.followed)),
-            shown(self.median(|births| births.spent_seconds * 1e3), " ms"),
-            shown(self.median(|births| births.budget_seconds * 1e3), " ms"),
+            counted(self.median(|births| Some(births.bursts))),
+            shown(self.median(|births| Some(births.watched_seconds * 1e3)), " ms"),
+            counted(self.median(|births| Some(births.followed))),
+            shown(self.median(|births| Some(births.spent_seconds * 1e3)), " ms"),
+            shown(self.median(|births| Some(births.budget_seconds? * 1e3)), " ms"),
             shown(median(&self.cpu).map(|part| part * 100.0), " %"),
         ]
     }
@@ -80,7 +80,7 @@ mod tests {
                 watched_seconds: 0.0125,
                 followed: 3000.0,
                 spent_seconds,
-                budget_seconds: 0.3,
+                budget_seconds: Some(0.3),
             })
         };
         let some = Accounts {

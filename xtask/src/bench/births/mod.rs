@@ -49,11 +49,12 @@ impl Plans {
             Self {
                 whole: plan(2, 30, 250),
                 short: plan(1, 5, 250),
-                rate: plan(1, 10, 250),
+                rate: plan(3, 10, 250),
             }
         };
         if let Some(rounds) = rounds {
             plans.whole.rounds = rounds;
+            plans.rate.rounds = rounds;
         }
         plans
     }
@@ -114,7 +115,15 @@ pub fn run(leakwatch: &Path, peers: &[Tracer], quick: bool, rounds: Option<u32>,
         "\nOf births in these recordings: medians. *Spent* is leakwatch's own count of the target's time.",
         &accounts::markdown(&accounts),
     );
-    rates::run(leakwatch, &plans.rate)
+    Ok(())
+}
+
+/// Measures whether the budget holds, and prints. `rounds` is how often at each rate, where that was asked for.
+///
+/// # Errors
+/// When a program or leakwatch fails.
+pub fn budget(leakwatch: &Path, quick: bool, rounds: Option<u32>) -> Result<()> {
+    rates::run(leakwatch, &Plans::new(quick, rounds).rate)
 }
 
 fn head(plans: &Plans, peers: &[Tracer], load: &str) -> String {

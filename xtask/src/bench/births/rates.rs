@@ -52,14 +52,33 @@ impl Stretch {
     }
 }
 
-/// A recording with births between two without.
-struct Trial {
-    name: &'static str,
-    flat_out: bool,
+/// A recording with births, and those without before and after it.
+#[derive(Clone, Copy, Debug)]
+struct Between {
     before: Stretch,
     during: Stretch,
     after: Stretch,
     births: Births,
+}
+
+impl Between {
+    /// By both neighbours: their mean, and how far they differ. The mean may be as wrong as that, since the window
+    /// between them varies as they do.
+    fn lost_seconds(&self, flat_out: bool) -> (f64, f64) {
+        let [one, other] =
+            [&self.before, &self.after].map(|neighbour| self.during.lost_seconds(neighbour, flat_out));
+        (f64::midpoint(one, other), (one - other).abs())
+    }
+}
+
+/// Recordings at one rate.
+struct Trial {
+    name: &'static str,
+    flat_out: bool,
+    /// With the default budget.
+    budgeted: Vec<Between>,
+    /// With births watched all the time: what was lost is much then, and leakwatch's count of it can be held against it.
+    always: Option<Between>,
 }
 
 /// Whether what was lost is within the budget.
@@ -72,18 +91,30 @@ enum Held {
 }
 
 impl Trial {
-    /// What was lost, seconds of processor time: from and to. The neighbours' mean may be as wrong as they differ, since
-    /// the window between them varies as they do.
+    fn mean(&self, read: impl Fn(&Between) -> f64) -> f64 {
+        self.budgeted.iter().map(read).sum::<f64>() / self.budgeted.len() as f64
+    }
+
+    /// What was lost in a recording with the budget, seconds of processor time: from and to.
     fn lost_seconds(&self) -> (f64, f64) {
-        let [one, other] =
-            [&self.before, &self.after].map(|neighbour| self.during.lost_seconds(neighbour, self.flat_out));
-        let (mean, doubt) = (f64::midpoint(one, other), (one - other).abs());
+        let mean = self.mean(|it| it.lost_seconds(self.flat_out).0);
+        // Of several the doubts cancel in part.
+        let doubt = self.mean(|it| it.lost_seconds(self.flat_out).1) / (self.budgeted.len() as f64).sqrt();
         (mean - doubt, mean + doubt)
     }
 
+    fn budget(&self) -> f64 {
+        self.mean(|it| it.births.budget_seconds.unwrap_or(f64::INFINITY))
+    }
+
     fn held(&self) -> Held {
-        let (budget, (lower, higher)) = (self.births.budget_seconds, self.lost_seconds());
-        if self.births.spent_seconds > budget || lower > budget {
+        let (budget, (lower, higher)) = (self.budget(), self.lost_seconds());
+        let overspent = |it: &Between| {
+            it.births
+                .budget_seconds
+                .is_some_and(|budget| it.births.spent_seconds > budget)
+        };
+        if self.budgeted.iter().any(overspent) || lower > budget {
             Held::No
         } else if higher <= budget {
             Held::Yes
@@ -94,30 +125,43 @@ impl Trial {
 
     fn row(&self) -> Vec<String> {
         let milliseconds = |seconds: f64| format!("{:.1}", seconds * 1e3);
-        let (lower, higher) = self.lost_seconds();
+        let range =
+            |(lower, higher): (f64, f64)| format!("{} to {} ms", milliseconds(lower), milliseconds(higher));
+        let slower = |it: &Between| {
+            slowdown(
+                Direction::Falls,
+                it.before.rate(),
+                it.during.rate(),
+                it.after.rate(),
+            )
+        };
+        let (counted, lost) = match &self.always {
+            Some(always) => {
+                let (mean, doubt) = always.lost_seconds(self.flat_out);
+                (
+                    format!("{} ms", milliseconds(always.births.spent_seconds)),
+                    range((mean - doubt, mean + doubt)),
+                )
+            }
+            None => ("-".to_owned(), "-".to_owned()),
+        };
         vec![
             self.name.to_owned(),
-            format!("{}/s", figure(self.before.rate())),
-            count(self.births.bursts),
-            format!("{} ms", figure(self.births.watched_seconds * 1e3)),
-            format!("{} ms", milliseconds(self.births.budget_seconds)),
-            format!("{} ms", milliseconds(self.births.spent_seconds)),
-            format!("{} to {} ms", milliseconds(lower), milliseconds(higher)),
-            format!(
-                "{:.3}",
-                slowdown(
-                    Direction::Falls,
-                    self.before.rate(),
-                    self.during.rate(),
-                    self.after.rate()
-                )
-            ),
+            format!("{}/s", figure(self.mean(|it| it.before.rate()))),
+            count(self.mean(|it| it.births.bursts)),
+            format!("{} ms", figure(self.mean(|it| it.births.watched_seconds) * 1e3)),
+            format!("{} ms", milliseconds(self.budget())),
+            format!("{} ms", milliseconds(self.mean(|it| it.births.spent_seconds))),
+            range(self.lost_seconds()),
+            format!("{:.3}", self.mean(slower)),
             match self.held() {
                 Held::Yes => "yes",
                 Held::No => "no",
                 Held::Unclear => "within noise",
             }
             .to_owned(),
+            counted,
+            lost,
         ]
     }
 }
@@ -140,9 +184,11 @@ pub fn run(leakwatch: &Path, plan: &Plan) -> Result<()> {
         }
     }
     let head = format!(
-        "\nThe budget of births over rates of malloc, in recordings of {:.0} s. *Lost* is the target's processor time by \
-         its own work, beside recordings with `--allocs never` before and after; it holds where that and what leakwatch \
-         counts as *spent* are within the budget.",
+        "\nThe budget of births over rates of malloc: means of {} recordings of {:.0} s. *Lost* is the target's processor \
+         time by its own work, beside recordings with `--allocs never` before and after; the budget holds where that and \
+         what leakwatch counts as *spent* are within it. In one more recording births are watched all the time \
+         (`--allocs always`): what leakwatch counts then can be held against what is lost.",
+        plan.rounds,
         plan.window.as_secs_f64()
     );
     table::print(&head, &table::with_notes(markdown(&trials), &notes));
@@ -158,38 +204,47 @@ pub fn run(leakwatch: &Path, plan: &Plan) -> Result<()> {
 fn measured(name: &'static str, rate: u32, leakwatch: &Path, plan: &Plan) -> Result<Result<Trial, String>> {
     let mut subject = workloads::mallocs_at_rate(name, rate).start()?;
     std::thread::sleep(plan.settle);
-    let (before, _) = stretch(&mut subject, leakwatch, plan, &["--allocs", "never"])?;
-    let (during, of_births) = stretch(&mut subject, leakwatch, plan, &[])?;
-    let (after, _) = stretch(&mut subject, leakwatch, plan, &["--allocs", "never"])?;
-    Ok(match of_births {
-        OfBirths::Watched(births) => Ok(Trial {
-            name,
-            flat_out: rate == 0,
+    let mut trial = Trial {
+        name,
+        flat_out: rate == 0,
+        budgeted: Vec::new(),
+        always: None,
+    };
+    let (mut before, _) = stretch(&mut subject, leakwatch, plan, "never")?;
+    let autos = (0..plan.rounds).map(|_| "auto");
+    for mode in autos.chain(["always"]) {
+        let (during, of_births) = stretch(&mut subject, leakwatch, plan, mode)?;
+        let (after, _) = stretch(&mut subject, leakwatch, plan, "never")?;
+        let births = match of_births {
+            OfBirths::Watched(births) => births,
+            OfBirths::NotWatched(why) => return Ok(Err(why)),
+        };
+        let between = Between {
             before,
             during,
             after,
             births,
-        }),
-        OfBirths::NotWatched(why) => Err(why),
-    })
+        };
+        if mode == "always" {
+            trial.always = Some(between);
+        } else {
+            trial.budgeted.push(between);
+        }
+        before = after;
+    }
+    Ok(Ok(trial))
 }
 
-fn stretch(
-    subject: &mut Subject,
-    leakwatch: &Path,
-    plan: &Plan,
-    options: &[&str],
-) -> Result<(Stretch, OfBirths)> {
+fn stretch(subject: &mut Subject, leakwatch: &Path, plan: &Plan, mode: &str) -> Result<(Stretch, OfBirths)> {
     let cpu_before = processor_time::of_threads(subject.target())?;
-    let recorded = whole::record(subject, leakwatch, plan.window, options)?;
+    let recorded = whole::record(subject, leakwatch, plan.window, &["--allocs", mode])?;
     let stretch = Stretch {
         mallocs: recorded.window.units().context("the program has not worked")?,
         seconds: recorded.window.seconds(),
         cpu_seconds: processor_time::of_threads(subject.target())? - cpu_before,
     };
     eprintln!(
-        "  {}: {} mallocs in {:.2} s, {:.4} s of processor time",
-        if options.is_empty() { "births" } else { "no births" },
+        "  births {mode}: {} mallocs in {:.2} s, {:.4} s of processor time",
         count(stretch.mallocs),
         stretch.seconds,
         stretch.cpu_seconds
@@ -199,7 +254,17 @@ fn stretch(
 
 fn markdown(trials: &[Trial]) -> String {
     let heads = [
-        "mallocs", "measured", "bursts", "watched", "budget", "spent", "lost", "slowdown", "held",
+        "mallocs",
+        "measured",
+        "bursts",
+        "watched",
+        "budget",
+        "spent",
+        "lost",
+        "slowdown",
+        "held",
+        "always: counted",
+        "always: lost",
     ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     rows.extend(trials.iter().map(Trial::row));
@@ -218,10 +283,8 @@ mod tests {
         }
     }
 
-    fn trial(flat_out: bool, before: Stretch, during: Stretch, after: Stretch) -> Trial {
-        Trial {
-            name: "x",
-            flat_out,
+    fn between(before: Stretch, during: Stretch, after: Stretch) -> Between {
+        Between {
             before,
             during,
             after,
@@ -230,8 +293,17 @@ mod tests {
                 watched_seconds: 0.01,
                 followed: 7.0,
                 spent_seconds: 0.15,
-                budget_seconds: 0.2,
+                budget_seconds: Some(0.2),
             },
+        }
+    }
+
+    fn trial(flat_out: bool, budgeted: &[Between]) -> Trial {
+        Trial {
+            name: "x",
+            flat_out,
+            budgeted: budgeted.to_vec(),
+            always: None,
         }
     }
 
@@ -241,53 +313,58 @@ mod tests {
 
     #[test]
     fn at_a_given_rate_more_time_for_the_same_is_lost() {
-        let trial = trial(false, stretch(1e6, 2.0), stretch(1e6, 2.1), stretch(1e6, 1.9));
+        let one = between(stretch(1e6, 2.0), stretch(1e6, 2.1), stretch(1e6, 1.9));
         // 0.1 s by the one, 0.2 s by the other.
-        assert!(
-            near(trial.lost_seconds(), (0.05, 0.25)),
-            "{:?}",
-            trial.lost_seconds()
-        );
-        assert_eq!(trial.held(), Held::Unclear);
+        let lost = trial(false, &[one]).lost_seconds();
+        assert!(near(lost, (0.05, 0.25)), "{lost:?}");
+        assert_eq!(trial(false, &[one]).held(), Held::Unclear);
+        // Four of them say it twice as well.
+        let lost = trial(false, &[one; 4]).lost_seconds();
+        assert!(near(lost, (0.1, 0.2)), "{lost:?}");
+        assert_eq!(trial(false, &[one; 9]).held(), Held::Yes);
     }
 
     #[test]
     fn flat_out_fewer_mallocs_are_lost() {
         // 1 % fewer than before and 2 % fewer than after, of 20 s on two CPUs.
-        let trial = trial(
-            true,
+        let one = between(
             stretch(1e9, 20.0),
             stretch(0.99e9, 20.0),
             stretch(0.99e9 / 0.98, 20.0),
         );
-        assert!(
-            near(trial.lost_seconds(), (0.1, 0.5)),
-            "{:?}",
-            trial.lost_seconds()
-        );
+        let lost = trial(true, &[one]).lost_seconds();
+        assert!(near(lost, (0.1, 0.5)), "{lost:?}");
     }
 
     #[test]
     fn it_holds_by_both_counts_or_not_at_all() {
         let same = || stretch(1e6, 2.0);
-        let mut trial = trial(false, same(), same(), same());
-        assert_eq!(trial.held(), Held::Yes);
-        trial.births.spent_seconds = 0.201;
-        assert_eq!(trial.held(), Held::No);
-        trial.births.spent_seconds = 0.1;
-        trial.during.cpu_seconds = 2.5;
-        assert_eq!(trial.held(), Held::No);
+        let within = between(same(), same(), same());
+        assert_eq!(trial(false, &[within]).held(), Held::Yes);
+        let mut overspent = within;
+        overspent.births.spent_seconds = 0.201;
+        assert_eq!(trial(false, &[within, overspent]).held(), Held::No);
+        let mut lost = within;
+        lost.during.cpu_seconds = 2.5;
+        assert_eq!(trial(false, &[lost]).held(), Held::No);
     }
 
     #[test]
     fn the_table_says_what_was_lost() {
-        let trial = trial(false, stretch(1e6, 2.0), stretch(1e6, 2.1), stretch(1e6, 1.98));
+        let one = between(stretch(1e6, 2.0), stretch(1e6, 2.1), stretch(1e6, 1.98));
+        let mut always = between(stretch(1e6, 2.0), stretch(1e6, 3.0), stretch(1e6, 2.0));
+        always.births.spent_seconds = 0.98;
+        always.births.budget_seconds = None;
+        let trial = Trial {
+            always: Some(always),
+            ..trial(false, &[one])
+        };
         assert_eq!(
             markdown(&[trial]),
             "\
-| mallocs |  measured | bursts | watched |   budget |    spent |             lost | slowdown | held |
-|---------|----------:|-------:|--------:|---------:|---------:|-----------------:|---------:|-----:|
-| x       | 100,000/s |      3 | 10.0 ms | 200.0 ms | 150.0 ms | 90.0 to 130.0 ms |    1.000 |  yes |
+| mallocs |  measured | bursts | watched |   budget |    spent |             lost | slowdown | held | always: counted |        always: lost |
+|---------|----------:|-------:|--------:|---------:|---------:|-----------------:|---------:|-----:|----------------:|--------------------:|
+| x       | 100,000/s |      3 | 10.0 ms | 200.0 ms | 150.0 ms | 90.0 to 130.0 ms |    1.000 |  yes |        980.0 ms | 1000.0 to 1000.0 ms |
 "
         );
     }
