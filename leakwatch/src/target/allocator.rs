@@ -86,10 +86,7 @@ const NAMES: [(&str, Allocator); 12] = [
 pub fn identify(proc: &Proc, pid: u32) -> io::Result<Allocator> {
     let maps = proc.read(pid, "maps", MAPS_BYTES_MAX)?;
     let files = mapped_files(&maps);
-    let by_library = LIBRARIES.iter().find_map(|(prefix, allocator)| {
-        let file = files.iter().find(|file| file.name.starts_with(prefix))?;
-        Some((file, allocator.clone()))
-    });
+    let by_library = by_library(&files);
     // A replacement in the executable wins over the C library that is mapped beside it.
     if let Some((_, allocator)) = &by_library
         && !matches!(allocator, Allocator::Musl | Allocator::Glibc { .. })
@@ -107,6 +104,20 @@ pub fn identify(proc: &Proc, pid: u32) -> io::Result<Allocator> {
         (None, Some(own)) => own,
         (None, None) if names.dynamic => Allocator::Unknown,
         (None, None) => Allocator::UnknownStatic,
+    })
+}
+
+fn by_library(files: &[MappedFile]) -> Option<(&MappedFile, Allocator)> {
+    let by_prefix = LIBRARIES.iter().find_map(|(prefix, allocator)| {
+        let file = files.iter().find(|file| file.name.starts_with(prefix))?;
+        Some((file, allocator.clone()))
+    });
+    by_prefix.or_else(|| {
+        // musl's loader is a link to it but on Alpine. Android's C library has the same name.
+        let file = files.iter().find(|file| {
+            file.name == "libc.so" && !file.path.starts_with("/system/") && !file.path.starts_with("/apex/")
+        })?;
+        Some((file, Allocator::Musl))
     })
 }
 
@@ -241,6 +252,33 @@ mod tests {
         assert_eq!(names, ["a b", "libc.so.6", ""]);
         assert_eq!(range_name(&files[0].range).unwrap(), "400000-401000");
         assert_eq!(range_name(&files[2].range), None);
+    }
+
+    #[test]
+    fn libraries_tell_by_their_names() {
+        let told = |paths: &[&str]| {
+            let maps: String = paths
+                .iter()
+                .map(|path| format!("7f0000000000-7f0000001000 r-xp 00000000 08:01 13 {path}\n"))
+                .collect();
+            by_library(&mapped_files(maps.as_bytes())).map(|(_, allocator)| allocator)
+        };
+        let glibc = || Some(Allocator::Glibc { version: None });
+        assert_eq!(
+            told(&["/usr/bin/a", "/usr/lib/x86_64-linux-gnu/libc.so.6"]),
+            glibc()
+        );
+        assert_eq!(
+            told(&["/lib/libc-2.31.so", "/usr/lib/libjemalloc.so.2"]),
+            Some(Allocator::Jemalloc)
+        );
+        // Alpine's, Debian's, and none.
+        assert_eq!(told(&["/lib/ld-musl-x86_64.so.1"]), Some(Allocator::Musl));
+        assert_eq!(
+            told(&["/usr/lib/x86_64-linux-musl/libc.so"]),
+            Some(Allocator::Musl)
+        );
+        assert_eq!(told(&["/apex/com.android.runtime/lib64/bionic/libc.so"]), None);
     }
 
     #[test]
