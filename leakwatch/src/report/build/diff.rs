@@ -340,6 +340,13 @@ fn notes(before: &Recording, after: &Recording, sites: &[DiffSite], rebuilt: &[D
                 "{events} events were lost {which}: what they told of is missing there."
             ));
         }
+        let cut = recording.losses.truncated_stacks.values();
+        let cut = cut.fold(0, |sum: u64, count| sum.saturating_add(*count));
+        if cut > 0 {
+            notes.push(format!(
+                "{cut} stacks were cut short {which}: a call site of theirs is matched by its culprit alone, or not at all."
+            ));
+        }
     }
     notes
 }
@@ -436,6 +443,11 @@ mod tests {
         let mut other = sample::full();
         other.target.exe = Some("/usr/bin/other".to_owned());
         other.losses.events = Some(7);
+        other.losses.truncated_stacks = [
+            ("snapshot_capped".to_owned(), 2),
+            ("no_unwind_info".to_owned(), 3),
+        ]
+        .into();
         other.call_sites[0].evidence = "survivors".to_owned();
         other.call_sites[2].live_bytes = None;
         let notes = diff(&sample::full(), &other).unwrap().notes.join("\n");
@@ -444,6 +456,8 @@ mod tests {
             "Of 1 call sites the evidence",
             "Of 1 call sites the address space",
             "7 events were lost after",
+            "9 stacks were cut short before",
+            "5 stacks were cut short after",
         ] {
             assert!(notes.contains(part), "{part}: {notes}");
         }
