@@ -59,9 +59,22 @@ fn has_zero_byte(word: u64) -> bool {
     word.wrapping_sub(ONES) & !word & TOPS != 0
 }
 
-fn is_text(body: &[u8]) -> bool {
+/// Where the first control character of ASCII stands that a text has not. Many bytes at a time: nearly all of the time that
+/// a body takes is spent here.
+fn first_control(body: &[u8]) -> Option<usize> {
+    const AT_ONCE: usize = 64;
     let control = |byte: &u8| (*byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r')) || *byte == 0x7f;
-    let end = body.iter().position(control).unwrap_or(body.len());
+    // No way out of a piece before its end, so that a compiler makes few instructions of it.
+    let piece = body
+        .chunks(AT_ONCE)
+        .position(|piece| piece.iter().fold(false, |any, byte| any | control(byte)))?;
+    let before = piece * AT_ONCE;
+    let within = body.get(before..)?.iter().position(control)?;
+    Some(before + within)
+}
+
+fn is_text(body: &[u8]) -> bool {
+    let end = first_control(body).unwrap_or(body.len());
     // A control character other than the final NUL.
     if body.get(end).is_some_and(|byte| *byte != 0) {
         return false;
@@ -124,6 +137,26 @@ mod tests {
         assert_eq!(content("Grüße an alle, 你好, und 🦀".as_bytes()), Content::Text);
         // Cut inside of a character, as the start of a longer body can be.
         assert_eq!(content(&"Grüße an die Gä".as_bytes()[..16]), Content::Text);
+    }
+
+    #[test]
+    fn a_control_character_is_found_wherever_it_stands() {
+        for length in [8, 63, 64, 65, 128, 1000] {
+            let mut body = vec![b'a'; length];
+            assert_eq!(first_control(&body), None, "{length}");
+            for at in [0, length / 2, length - 1] {
+                body[at] = 0x1b;
+                assert_eq!(first_control(&body), Some(at), "{at} of {length}");
+                body[length - 1] = 0;
+                assert_eq!(
+                    first_control(&body),
+                    Some(at),
+                    "{at} of {length}, the first of two"
+                );
+                body[at] = b'\t';
+                body[length - 1] = b'\n';
+            }
+        }
     }
 
     #[test]

@@ -19,9 +19,9 @@ use crate::probe::{Counts, Probe};
 use crate::report::model::EndedBy;
 use crate::sampler::maps;
 
-/// The ring is looked at this often. A wake-up for each event would cost the target more than the event; if the ring
-/// fills faster the kernel side calls.
-const DRAIN_EVERY: Duration = Duration::from_millis(5);
+/// The ring is looked at this often. A wake-up for each event would cost the target more than the event, and where all
+/// CPUs are busy each look takes one from it; if the ring fills faster the kernel side calls.
+const DRAIN_EVERY: Duration = Duration::from_millis(20);
 /// Events taken before the clock and the signals get their turn.
 pub(super) const DRAIN_MAX: usize = 16 * 1024;
 /// While a burst is on, before it is seen whether it is to end: a page fault's event takes as long as hundreds of hits.
