@@ -20,21 +20,23 @@ use super::cost::{HitCost, Hits, count};
 /// A first burst, and the shortest: the kernel takes about as long to put the probes in, and on a machine that is busy
 /// nobody comes to take them out much sooner.
 const SHORTEST: Duration = Duration::from_millis(10);
-/// The budget is at least this part of the window, whatever the target uses: a thousandth of one processor.
-const LEAST: f64 = 0.001;
+/// The budget is at least this part of the window, whatever the target uses: two thousandths of one processor.
+const LEAST: f64 = 0.002;
 /// Little is known of the target's processor time before this much of the window, which is in steps of a hundredth of a
 /// second.
 const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(400));
 /// The first burst spends no more than this part of the budget.
 const FIRST_PART: f64 = 0.25;
 /// A burst may spend so many times what it is expected to: what it was cut at is worth nothing.
-pub const LEEWAY: f64 = 3.0;
+const LEEWAY: f64 = 3.0;
 /// There is no more than one burst in this time.
 const APART: Duration = Duration::from_millis(200);
 /// A burst is to see so many hits where the budget has them: of a handful none may be old enough to be followed.
 const HITS_LEAST: f64 = 1000.0;
 /// There are so many bursts even where it has not, as far as they can be paid for.
 const BURSTS_LEAST: f64 = 6.0;
+/// A burst may see so many times the hits, and cost in idle hits so many times as much, as is expected of it.
+const SPARE: f64 = 1.25;
 /// Of fewer entries their time says little.
 const TIMED_LEAST: u64 = 16;
 /// A burst that makes the target slower by this factor, and takes so much of a processor, is felt by its requests: they
@@ -69,8 +71,13 @@ pub struct Plan {
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Step {
-    /// Watch for this long, from now. Probes that are there already stay. `hits_max` more hits are the most.
-    Watch { length: Duration, hits_max: u64 },
+    /// Watch for this long, from now, in which so many hits are `expected`. Probes that are there already stay. `hits_max`
+    /// more hits are the most.
+    Watch {
+        length: Duration,
+        expected: u64,
+        hits_max: u64,
+    },
     /// Have no probes, and ask again at this time of the window.
     Wait { until: Duration },
     /// The window is over.
@@ -200,7 +207,8 @@ impl Bursts {
         let funds = budget - self.spent();
         if self.bursts == 0 {
             let length = SHORTEST.min(left);
-            return self.watch(length, FIRST_PART * budget, funds);
+            let most = (FIRST_PART * budget).min(funds) / self.hit_price();
+            return Self::watch(length, most / LEEWAY, most);
         }
         // What one second of it costs; a burst without a hit is no proof that there will be none.
         let price = self.price();
@@ -210,7 +218,8 @@ impl Bursts {
             let share = funds * (length.as_secs_f64() / left.as_secs_f64());
             self.staying = true;
             self.next = None;
-            return self.watch(length, LEEWAY * share, funds);
+            let each = self.hit_price();
+            return Self::watch(length, share / each, (LEEWAY * share).min(funds) / each);
         }
         self.staying = false;
         // By the dearest so far: how long it takes to come and go differs much on a busy machine.
@@ -246,7 +255,11 @@ impl Bursts {
         let piece = left.as_secs_f64() / bursts;
         let share = funds / bursts;
         let longest = piece.min(time / bursts - self.attach_most);
-        let length = ((share - fixed) / price).min(longest).max(0.0);
+        // No more than there is, cost hits what they cost in the dearest burst. So the last burst is planned to cost less:
+        // one that is cut is worth nothing.
+        let most = (funds - SPARE * fixed) / self.dearest();
+        let expected = ((share - fixed) / self.hit_price()).min(most / SPARE);
+        let length = (expected * self.hit_price() / price).min(longest).max(0.0);
         let start = match self.next {
             Some(start) => start,
             None => now + Duration::from_secs_f64((piece - length).max(0.0) * self.draw()),
@@ -256,10 +269,10 @@ impl Bursts {
         if start > now {
             return Step::Wait { until: start };
         }
-        self.watch(
+        Self::watch(
             Duration::from_secs_f64(length),
-            LEEWAY * (share - fixed),
-            funds - fixed,
+            expected,
+            (LEEWAY * expected).min(most),
         )
     }
 
@@ -309,18 +322,22 @@ impl Bursts {
         (self.cost + one_more) / self.watched.max(SHORTEST.as_secs_f64())
     }
 
-    /// For so long, and for a share of what there is at what hits have cost so far; but for no more than there is, cost
-    /// they what they cost in the dearest burst.
-    fn watch(&self, length: Duration, share: f64, funds: f64) -> Step {
-        let dearest = if self.dearest > 0.0 {
-            self.dearest.max(self.hit_price())
+    fn watch(length: Duration, expected: f64, most: f64) -> Step {
+        Step::Watch {
+            length,
+            expected: whole(expected),
+            hits_max: whole(most),
+        }
+    }
+
+    /// Seconds: what a hit has cost in the dearest burst, and before there was one the most that one can.
+    fn dearest(&self) -> f64 {
+        let each = if self.dearest > 0.0 {
+            self.dearest
         } else {
             self.plan.cost.most()
         };
-        Step::Watch {
-            length,
-            hits_max: whole((share / self.hit_price()).min(funds / dearest.max(1e-9))),
-        }
+        each.max(self.hit_price())
     }
 
     /// Seconds: what a hit has cost so far, and at first the most that one can.

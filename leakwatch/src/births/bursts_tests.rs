@@ -128,7 +128,7 @@ fn run_plan(target: &Target, window: Option<f64>, end: f64, fraction: f64, seed:
                 now = until.as_secs_f64();
                 attached = false;
             }
-            Step::Watch { length, hits_max } => {
+            Step::Watch { length, hits_max, .. } => {
                 let mut length = length.as_secs_f64();
                 let mut hits = target.hits(now, length, target.each(now));
                 let most = hits_max as f64;
@@ -173,7 +173,7 @@ proptest! {
     ) {
         let target = Target { calls, threads, change: (change.0, 10f64.powf(change.1)), coldness: (coldness, coldness) };
         let course = run(&target, window, fraction, seed);
-        let budget = (fraction * course.processor).max(0.001 * window);
+        let budget = (fraction * course.processor).max(0.002 * window);
         // Coming and going is not known before it was done once.
         let idle = [0.0, window].map(|time| target.hits(time, COMING_AND_GOING, target.idle_each(time)) * target.idle_each(time));
         let idle = idle[0].max(idle[1]);

@@ -143,9 +143,14 @@ impl BirthWatch {
     pub fn wakes(&self, now: Duration) -> Option<Duration> {
         /// The probes are not to stay longer than it takes to look.
         const SOON: Duration = Duration::from_millis(1);
+        /// In a burst more hits may come than were expected: then the look is due earlier.
+        const GLANCE: Duration = Duration::from_millis(3);
         let phase = match &self.phase {
             Phase::Waiting { until } => Some(*until),
-            Phase::Watching(stretch) if stretch.looking.is_none() => Some(stretch.until),
+            Phase::Watching(stretch) if stretch.looking.is_none() => {
+                let glance = stretch.urgent.is_some().then_some(now + GLANCE);
+                Some(glance.map_or(stretch.until, |glance| glance.min(stretch.until)))
+            }
             Phase::Watching(_) => Some(now + SOON),
             Phase::Over => None,
         };

@@ -10,7 +10,7 @@ use super::look::Looking;
 use super::members::{Member, look_at_clocks};
 use super::{BirthWatch, Phase};
 use crate::births::cohorts::Look;
-use crate::births::{Extent, LEEWAY, Spent, Step};
+use crate::births::{Extent, Spent, Step};
 use crate::probe::ProbeError;
 use crate::probe::allocs::{AllocHolders, AllocLinks, BurstLimits};
 use crate::session::priority::Priority;
@@ -182,7 +182,11 @@ impl Watch {
         }
         births.look_at_clock(&self.state.root);
         match births.bursts.next(now, births.processor()) {
-            Step::Watch { length, hits_max } => self.watch_births(births, length, hits_max),
+            Step::Watch {
+                length,
+                expected,
+                hits_max,
+            } => self.watch_births(births, length, expected, hits_max),
             Step::Wait { until } => {
                 self.end_stretch(births);
                 births.phase = Phase::Waiting { until };
@@ -200,6 +204,7 @@ impl Watch {
         &mut self,
         births: &mut BirthWatch,
         length: Duration,
+        expected: u64,
         hits_max: u64,
     ) -> Result<(), ProbeError> {
         let threshold = self.state.births_threshold();
@@ -215,7 +220,7 @@ impl Watch {
             limits.hits_max = hits_max.saturating_add(before);
             self.probe.set_burst_limits(&limits)?;
             stretch.until = self.state.began.elapsed() + length;
-            stretch.hits = before.saturating_add(part(hits_max));
+            stretch.hits = before.saturating_add(part(expected));
             return self.attach_joined(births);
         }
         // On a machine that is busy nothing else would end the burst in time.
@@ -238,7 +243,7 @@ impl Watch {
             unlooked: at,
             look_at: at,
             until: began + length.mul_f64(LOOK_AT),
-            hits: part(hits_max),
+            hits: part(expected),
             looking: None,
         });
         Ok(())
@@ -302,13 +307,13 @@ impl Watch {
     }
 }
 
-/// Of the most hits, those at which a look is due.
+/// Of the hits that are expected, those at which a look is due.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
     reason = "a cast from float saturates, and a few hits more or less do not matter"
 )]
-fn part(hits_max: u64) -> u64 {
-    (hits_max as f64 / LEEWAY * LOOK_AT) as u64
+fn part(expected: u64) -> u64 {
+    (expected as f64 * LOOK_AT) as u64
 }
