@@ -71,8 +71,8 @@ impl HitCost {
     pub fn coldness(&self, entry: Duration) -> f64 {
         let (hot, cold) = (self.entry.as_secs_f64(), self.cold_entry.as_secs_f64());
         if cold <= hot {
-            // No measurement to go by.
-            return 0.0;
+            // No measurement to go by: rather too dear than too cheap.
+            return 1.0;
         }
         ((entry.as_secs_f64() - hot) / (cold - hot)).clamp(0.0, COLDEST)
     }
@@ -128,7 +128,7 @@ mod tests {
             cold_entry: COST.entry,
             ..COST
         };
-        assert_eq!(unmeasured.coldness(Duration::from_micros(9)), 0.0);
+        assert_eq!(unmeasured.coldness(Duration::from_nanos(9)), 1.0);
     }
 
     #[test]

@@ -270,5 +270,8 @@ fn a_hit_costs_something_and_an_instruction_out_of_line_more() {
     eprintln!("{cost:?}");
     assert!(cost.plain > Duration::from_nanos(50) && cost.plain < Duration::from_millis(1));
     assert!(cost.sampled > Duration::ZERO);
+    // Without these three the time of an entry would tell nothing, and every hit be counted as one of a tight loop.
+    assert!(cost.cold > Duration::ZERO && cost.cold < Duration::from_millis(1));
+    assert!(cost.entry > Duration::ZERO && cost.entry < cost.cold_entry);
     assert!(cost.stepped > Duration::ZERO);
 }
