@@ -29,6 +29,12 @@ use memory::Memory;
 /// How many of the largest free chunks are kept.
 pub const LARGEST: usize = 8;
 
+/// So many times a torn place amid a heap is read again without a pause between.
+const AT_ONCE: u32 = 5;
+/// The first pause before something is read again; each is twice the one before, up to the longest.
+const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(64);
+
 /// What a census may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -36,6 +42,10 @@ pub struct Limits {
     pub time: Duration,
     /// How often one place is read again without getting beyond it.
     pub tries: u32,
+    /// So long, in pauses, a place is waited for that stays torn, and as long a heap that cannot be taken at all: a
+    /// thread that lost its processor amid a change leaves it so until it runs on. Often that is no chance: where a
+    /// new top chunk's header is the first word of a new page, its fault wakes the one who reads.
+    pub patience: Duration,
 }
 
 impl Default for Limits {
@@ -43,6 +53,8 @@ impl Default for Limits {
         Self {
             time: Duration::from_secs(10),
             tries: 24,
+            // Some rounds of a scheduler on a crowded machine.
+            patience: Duration::from_millis(500),
         }
     }
 }
@@ -260,6 +272,31 @@ pub fn take(
     limits: Limits,
     watched: &[u64],
 ) -> Result<Census, NotTaken> {
+    let began = Instant::now();
+    let mut pauses = Pauses::default();
+    let mut anew = 0;
+    let mut left = limits;
+    loop {
+        let mut taken = take_once(memory, allocator, mappings, left, watched);
+        if let Ok(census) = &mut taken {
+            census.torn_retries = census.torn_retries.saturating_add(anew);
+        }
+        left.time = limits.time.saturating_sub(began.elapsed());
+        let torn = matches!(taken, Err(NotTaken::Inconsistent { .. }));
+        if !torn || left.time.is_zero() || !pauses.wait(limits.patience) {
+            return taken;
+        }
+        anew += 1;
+    }
+}
+
+fn take_once(
+    memory: &impl Memory,
+    allocator: &Allocator,
+    mappings: &[Mapping],
+    limits: Limits,
+    watched: &[u64],
+) -> Result<Census, NotTaken> {
     match allocator {
         Allocator::Glibc { version: Some(text) } => {
             let layout = glibc::layout::version(text)
@@ -279,11 +316,34 @@ pub fn take(
     }
 }
 
+/// Pauses, each twice as long as the one before.
+#[derive(Debug, Default)]
+struct Pauses {
+    count: u32,
+    taken: Duration,
+}
+
+impl Pauses {
+    /// Waits, unless there was as much of it as `most`.
+    fn wait(&mut self, most: Duration) -> bool {
+        let next = (PAUSE * (1 << self.count.min(16))).min(PAUSE_MAX);
+        let next = next.min(most.saturating_sub(self.taken));
+        if next.is_zero() {
+            return false;
+        }
+        std::thread::sleep(next);
+        self.count += 1;
+        self.taken += next;
+        true
+    }
+}
+
 /// What is left of the limits while a census is taken.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limits: Limits,
     started: Instant,
+    pauses: Pauses,
     pub torn: u64,
     pub broken_lists: u64,
 }
@@ -293,6 +353,7 @@ impl Budget {
         Self {
             limits,
             started: Instant::now(),
+            pauses: Pauses::default(),
             torn: 0,
             broken_lists: 0,
         }
@@ -304,6 +365,14 @@ impl Budget {
 
     pub fn tries(&self) -> u32 {
         self.limits.tries
+    }
+
+    /// Before a place is read again that was torn so many times in a row, where all before it was sound: most such
+    /// moments are over in nanoseconds; the others last until a thread has its processor again.
+    pub fn pause(&mut self, tries: u32) {
+        if tries > AT_ONCE {
+            self.pauses.wait(self.limits.patience);
+        }
     }
 
     pub fn check(&self) -> Result<(), NotTaken> {

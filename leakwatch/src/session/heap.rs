@@ -18,9 +18,9 @@ use crate::sampler::totals;
 use crate::sampler::{ProcRoot, maps};
 
 /// A census may take so much longer than the processor time that was predicted: a heap under load is read again in parts,
-/// and on a busy machine the reader waits for its turn like everybody.
+/// and on a busy machine the reader waits for its turn like everybody, as does a thread that it met amid a change.
 const PATIENCE: u32 = 20;
-const PATIENCE_LEAST: Duration = Duration::from_millis(500);
+const PATIENCE_LEAST: Duration = Duration::from_secs(1);
 /// Of a census that was asked for.
 const LONGEST: Duration = Duration::from_secs(60);
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -163,6 +163,7 @@ pub(super) fn limits() -> Limits {
     Limits {
         time: Duration::from_secs(20),
         tries: 5,
+        patience: Duration::ZERO,
     }
 }
 
@@ -344,6 +345,57 @@ fn a_torn_window_is_read_again() {
     let quiet = census(&flickering.pieces, "2.36").unwrap();
     assert_eq!(torn.torn_retries, 3);
     assert_eq!((torn.classes, torn.free), (quiet.classes, quiet.free));
+}
+
+/// A word that is zero until a moment: of a page that its thread waits for.
+struct Waiting {
+    pieces: Pieces,
+    address: u64,
+    until: Instant,
+}
+
+impl Memory for Waiting {
+    fn read(&self, address: u64, into: &mut [u8]) -> io::Result<usize> {
+        let got = self.pieces.read(address, into)?;
+        let inside = self
+            .address
+            .checked_sub(address)
+            .and_then(|it| usize::try_from(it).ok());
+        if let Some(offset) = inside.filter(|offset| offset + 8 <= got)
+            && Instant::now() < self.until
+        {
+            into[offset..offset + 8].fill(0);
+        }
+        Ok(got)
+    }
+}
+
+/// The top chunk's header, and one amid the heap.
+#[test]
+fn a_place_that_stays_torn_is_waited_for() {
+    let quiet = census(&process("2.36"), "2.36").unwrap();
+    let top = process("2.36")
+        .word(STATE + Layout::of((2, 36)).unwrap().top)
+        .unwrap();
+    for address in [top + 8, HEAP + 0x290 + 8] {
+        let take = |patience| {
+            let waiting = Waiting {
+                pieces: process("2.36"),
+                address,
+                until: Instant::now() + Duration::from_millis(50),
+            };
+            let limits = Limits { patience, ..limits() };
+            take(&waiting, &glibc("2.36"), &mappings(), limits, &[])
+        };
+        let waited = take(Duration::from_secs(5)).unwrap();
+        assert!(waited.torn_retries > 0, "{address:#x}");
+        assert_eq!((waited.classes, waited.free), (quiet.classes.clone(), quiet.free));
+        let at_once = take(Duration::ZERO);
+        assert!(
+            matches!(at_once, Err(NotTaken::Inconsistent { .. })),
+            "{at_once:?}"
+        );
+    }
 }
 
 #[test]

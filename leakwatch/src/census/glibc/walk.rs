@@ -187,6 +187,9 @@ impl<'a, M: Memory> Walker<'a, M> {
                             tries,
                         });
                     }
+                    if furthest > start {
+                        budget.pause(tries);
+                    }
                     // The first try again is at the same place: the header there is likely good.
                     if tries > 1
                         && let Some((from, _)) = recent.pop_back()
