@@ -13,6 +13,9 @@ const SAMPLES: u32 = 60;
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// Of so many samples one has `smaps_rollup`: the target's page faults wait while it is read, and no verdict needs it.
+const ROLLUP_EACH: u64 = 6;
+
 /// From one sample to the next in a window.
 fn interval(window: Duration) -> Duration {
     (window / SAMPLES).clamp(SHORTEST, LONGEST)
@@ -65,7 +68,11 @@ impl Samples {
 
     /// A sample of now; `None` when the process is gone.
     pub fn take(&mut self) -> Option<Sample> {
-        let sample = match self.sampler.sample(self.subject.as_mut()?, Parts::ALL) {
+        let parts = Parts {
+            rollup: self.taken.is_multiple_of(ROLLUP_EACH),
+            ..Parts::ALL
+        };
+        let sample = match self.sampler.sample(self.subject.as_mut()?, parts) {
             Ok(sample) => sample,
             Err(why) => {
                 self.failed += u64::from(matches!(why, NoSample::Unreadable(_) | NoSample::LeaderExited));

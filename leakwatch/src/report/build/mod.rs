@@ -315,6 +315,7 @@ pub fn correlation(goes: &verdict::Goes) -> Correlation {
 }
 
 /// One point of the series; `t` in seconds from the start of the window. The counts are of descriptors and of connections.
+/// Few points have a rollup, and its count of anonymous memory may differ a little: all have that of `totals`.
 #[must_use]
 pub fn sample(
     t: f64,
@@ -325,9 +326,9 @@ pub fn sample(
     Sample {
         t,
         rss_bytes: totals.rss,
-        anonymous_bytes: rollup
-            .and_then(|rollup| rollup.anonymous)
-            .or(totals.rss_anonymous),
+        anonymous_bytes: totals
+            .rss_anonymous
+            .or_else(|| rollup.and_then(|rollup| rollup.anonymous)),
         private_dirty_bytes: rollup.and_then(|rollup| rollup.private_dirty),
         pss_bytes: rollup.and_then(|rollup| rollup.pss),
         swap_bytes: totals.swap,
