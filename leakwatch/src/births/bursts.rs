@@ -11,10 +11,15 @@
 //! time there is a budget of time: such bursts take so small a part of the window that
 //! they are meant to stay below its slowest hundredth, but for the six that there are in any case.
 //!
+//! A process that has no processor time to spare also loses what it cannot work while probes come and go: its threads
+//! wait for the kernel that changes their text, and leakwatch works where they would. How much less of a processor it
+//! had then is measured, and paid for out of the same budget.
+//!
 //! Where all that is left can be paid for, the probes stay.
 
 use std::time::Duration;
 
+use super::Extent;
 use super::cost::{HitCost, Hits, count};
 
 /// A first burst, and the shortest: the kernel takes about as long to put the probes in, and on a machine that is busy
@@ -37,6 +42,15 @@ const HITS_LEAST: f64 = 1000.0;
 const BURSTS_LEAST: f64 = 6.0;
 /// A burst may see so many times the hits, and cost in idle hits so many times as much, as is expected of it.
 const SPARE: f64 = 1.25;
+/// Of a burst's time, or of its hits, so much is spent when its blocks are looked at, which is a part of it too.
+pub const LOOK_AT: f64 = 0.6;
+/// How long such a look takes until there was one, and how much longer the next may take. Before it somebody has to see
+/// that it is due.
+const LOOKING: Duration = Duration::from_millis(4);
+const LOOKING_SPARE: f64 = 1.5;
+pub const GLANCE: Duration = Duration::from_millis(3);
+/// A burst that can expect less than it is to, and than this, lest it be cut, is not worth its coming and going.
+const HITS_FEWEST: f64 = 100.0;
 /// Of fewer entries their time says little.
 const TIMED_LEAST: u64 = 16;
 /// A burst that makes the target slower by this factor, and takes so much of a processor, is felt by its requests: they
@@ -50,6 +64,9 @@ const TIME_PART: f64 = 0.6;
 const FELT_LEAST: f64 = 6.0;
 /// A part that nothing exceeds.
 pub const NO_BUDGET: f64 = 1e6;
+/// A process that uses less than this of a processor makes up for what it waited, and when it works is its own affair: what
+/// less it used in some moments tells nothing.
+const BUSY: f64 = 0.5;
 /// With the probes staying, the budget is looked at so often in a window.
 const LOOKS: u32 = 20;
 /// Of a window that somebody is to end so much is always still to come. What may be spent in it is shared out over it: so
@@ -91,6 +108,8 @@ pub struct Spent {
     pub length: Duration,
     /// How long it took to put the probes in, if they were not there.
     pub attach: Duration,
+    /// How long its blocks were looked at; `None` where it was cut before that came to an end.
+    pub look: Option<Duration>,
     /// Since the last time that this was told.
     pub hits: Hits,
 }
@@ -112,6 +131,8 @@ pub struct Bursts {
     hits: u64,
     /// Seconds in which probes came and went, or were there for a burst.
     disturbed: f64,
+    /// From before probes came to after they were gone.
+    around: Extent,
     /// The longest that the probes took to come, seconds.
     attach_most: f64,
     /// The times of entries so far.
@@ -120,6 +141,11 @@ pub struct Bursts {
     coldness: f64,
     /// The most that a hit cost in one of the bursts, seconds.
     dearest: f64,
+    /// Looks that came to an end, and how long they took, seconds.
+    looks: u32,
+    looking: f64,
+    /// What was left of the budget when the latest burst was planned, seconds.
+    funds: f64,
     /// The start of the next burst, once it was drawn.
     next: Option<Duration>,
     staying: bool,
@@ -139,10 +165,14 @@ impl Bursts {
             bursts: 0,
             hits: 0,
             disturbed: 0.0,
+            around: Extent::default(),
             attach_most: 0.0,
             timed: Hits::default(),
             coldness: 1.0,
             dearest: 0.0,
+            looks: 0,
+            looking: 0.0,
+            funds: 0.0,
             next: None,
             staying: false,
         }
@@ -170,6 +200,19 @@ impl Bursts {
     #[must_use]
     pub fn disturbed(&self) -> f64 {
         self.disturbed
+    }
+
+    /// How much more the target would have worked in the bursts so far had there been none, seconds of processor time:
+    /// `processor` is what it has used until `now`.
+    #[must_use]
+    pub fn withheld(&self, now: Duration, processor: Duration) -> f64 {
+        let all = Extent { time: now, processor };
+        let between = all.since(self.around);
+        let usage = between.processor.as_secs_f64() / between.time.as_secs_f64().max(LOOK.0.as_secs_f64());
+        if usage < BUSY {
+            return 0.0;
+        }
+        (usage * self.around.time.as_secs_f64() - self.around.processor.as_secs_f64()).max(0.0)
     }
 
     /// What may be spent over the whole window, seconds; `None` without a budget.
@@ -204,7 +247,9 @@ impl Bursts {
         }
         let left = window - now;
         let budget = self.budget(now, processor);
-        let funds = budget - self.spent();
+        let withheld = self.withheld(now, processor);
+        let funds = budget - self.spent() - withheld;
+        self.funds = funds;
         if self.bursts == 0 {
             let length = SHORTEST.min(left);
             let most = (FIRST_PART * budget).min(funds) / self.hit_price();
@@ -223,7 +268,7 @@ impl Bursts {
         }
         self.staying = false;
         // By the dearest so far: how long it takes to come and go differs much on a busy machine.
-        let fixed = self.idle_most;
+        let fixed = self.idle_most + withheld / f64::from(self.bursts);
         // So that coming and going takes two thirds at most, and half where there is enough for several.
         let least = price * SHORTEST.as_secs_f64();
         let each = if funds > 4.0 * fixed {
@@ -245,20 +290,21 @@ impl Bursts {
             (f64::INFINITY, f64::INFINITY)
         };
         let bursts = affordable.min(most).min(worthwhile).min(room).floor().max(0.0);
-        if bursts < 1.0 {
+        // No more than there is, cost hits what they cost in the dearest burst. So the last burst is planned to cost less:
+        // one that is cut is worth nothing.
+        let most = (funds - SPARE * fixed) / self.dearest();
+        let share = funds / bursts.max(1.0);
+        let (expected, uncut) = ((share - fixed) / self.hit_price(), self.expected_of(most));
+        if bursts < 1.0 || uncut < expected.min(HITS_FEWEST) {
             // The target may still come to use more, and be owed more.
             self.next = None;
             return Step::Wait {
                 until: window.min(now + planned / LOOKS),
             };
         }
+        let expected = expected.min(uncut);
         let piece = left.as_secs_f64() / bursts;
-        let share = funds / bursts;
         let longest = piece.min(time / bursts - self.attach_most);
-        // No more than there is, cost hits what they cost in the dearest burst. So the last burst is planned to cost less:
-        // one that is cut is worth nothing.
-        let most = (funds - SPARE * fixed) / self.dearest();
-        let expected = ((share - fixed) / self.hit_price()).min(most / SPARE);
         let length = (expected * self.hit_price() / price).min(longest).max(0.0);
         let start = match self.next {
             Some(start) => start,
@@ -276,16 +322,36 @@ impl Bursts {
         )
     }
 
+    /// What putting the probes in came to, hits since the last time that something was told. Returns what is `expected` of
+    /// the burst, and its `hits_max`, now: on a busy machine the probes may take much longer to come than before, and what
+    /// that has cost the burst must not spend once more.
+    pub fn attached(&mut self, hits: &Hits, expected: u64, hits_max: u64) -> (u64, u64) {
+        self.idle_before = self.idle;
+        let known = self.idle_most;
+        self.add(hits);
+        let coming = self.idle - self.idle_before;
+        // They are still to go.
+        let going = (SPARE * known - coming).max(known / 2.0);
+        let most = ((self.funds - coming - going) / self.dearest()).max(0.0);
+        (
+            expected.min(whole(self.expected_of(most).max(0.0))),
+            hits_max.min(whole(most)),
+        )
+    }
+
     /// What a [`Step::Watch`] came to.
     pub fn ended(&mut self, spent: &Spent) {
         self.bursts += 1;
         self.next = None;
         self.watched += spent.length.as_secs_f64();
         self.attach_most = self.attach_most.max(spent.attach.as_secs_f64());
+        if let Some(look) = spent.look {
+            self.looks += 1;
+            self.looking += look.as_secs_f64();
+        }
         if !self.staying {
             self.disturbed += (spent.attach + spent.length).as_secs_f64();
         }
-        self.idle_before = self.idle;
         self.timed.timed += spent.hits.timed;
         self.timed.nanoseconds += spent.hits.nanoseconds;
         let enough = spent.hits.timed >= TIMED_LEAST;
@@ -304,9 +370,11 @@ impl Bursts {
         }
     }
 
-    /// What taking the probes out came to, once they are: hits since the last time that something was told.
-    pub fn detached(&mut self, hits: &Hits) {
+    /// What taking the probes out came to, once they are: hits since the last time that something was told. `around` is
+    /// from before they came, of a burst.
+    pub fn detached(&mut self, hits: &Hits, around: Option<Extent>) {
         self.add(hits);
+        self.around = self.around.plus(around.unwrap_or_default());
     }
 
     fn add(&mut self, hits: &Hits) {
@@ -328,6 +396,19 @@ impl Bursts {
             expected: whole(expected),
             hits_max: whole(most),
         }
+    }
+
+    /// How many hits to plan a burst with that is cut at `most`: while its blocks are looked at more come.
+    fn expected_of(&self, most: f64) -> f64 {
+        let look = if self.looks == 0 {
+            LOOKING.as_secs_f64()
+        } else {
+            self.looking / f64::from(self.looks)
+        };
+        let rate = count(self.hits) / self.watched.max(SHORTEST.as_secs_f64());
+        let meanwhile = rate * (GLANCE.as_secs_f64() + LOOKING_SPARE * look);
+        let room = most / SPARE;
+        room.min((room - meanwhile) / LOOK_AT)
     }
 
     /// Seconds: what a hit has cost in the dearest burst, and before there was one the most that one can.

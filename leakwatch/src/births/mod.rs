@@ -15,7 +15,7 @@ mod bursts_tests;
 #[cfg(test)]
 mod cohorts_tests;
 
-pub use bursts::{Bursts, NO_BUDGET, Plan, Spent, Step};
+pub use bursts::{Bursts, GLANCE, LOOK_AT, NO_BUDGET, Plan, Spent, Step};
 pub use checks::Checks;
 pub use cohorts::{Cohorts, Fate, Look, Seen};
 pub use cost::{HitCost, Hits};

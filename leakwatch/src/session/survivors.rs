@@ -317,6 +317,7 @@ impl State {
             followed: told().map(|(_, outcome, _)| followed(outcome)).sum(),
             checks: u32::try_from(checks.unwrap_or(0)).unwrap_or(u32::MAX),
             cost_seconds: births.bursts.spent(),
+            withheld_seconds: Some(births.bursts.withheld(self.began_to_end(), births.processor())),
             budget_seconds: births.bursts.allowance(self.began_to_end(), births.processor()),
             target_cpu_seconds: Some(births.processor().as_secs_f64()),
             tell,

@@ -24,7 +24,10 @@ pub struct Allocations {
     pub checks: u32,
     /// Processor time of the target that the hits have cost, estimated by a measured cost per hit.
     pub cost_seconds: f64,
-    /// What they might have cost; `None` where they might cost anything (`--allocs always`).
+    /// How much more it would have worked while probes came and went, had they not; `None` in recordings of before.
+    #[serde(default)]
+    pub withheld_seconds: Option<f64>,
+    /// What both might have come to; `None` where they might cost anything (`--allocs always`).
     pub budget_seconds: Option<f64>,
     /// What the target has used in the window.
     pub target_cpu_seconds: Option<f64>,

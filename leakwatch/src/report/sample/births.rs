@@ -27,6 +27,7 @@ fn watch(recording: &mut Recording, type_name: &str) {
         followed: 9411,
         checks: 3,
         cost_seconds: 0.207,
+        withheld_seconds: Some(0.052),
         budget_seconds: Some(0.3),
         target_cpu_seconds: Some(30.0),
         tell: true,

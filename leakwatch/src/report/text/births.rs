@@ -202,8 +202,13 @@ pub fn how(births: &Allocations) -> String {
     ));
     let cost = format!("{:.3} s", births.cost_seconds);
     text.push_str(&format!(" It cost the target about {cost} of processor time"));
+    let withheld = births.withheld_seconds.filter(|seconds| *seconds >= 0.0005);
+    if let Some(seconds) = withheld {
+        text.push_str(&format!(", and kept it from using another {seconds:.3} s"));
+    }
+    let all = births.cost_seconds + withheld.unwrap_or(0.0);
     let part = births.target_cpu_seconds.filter(|used| *used > 0.0);
-    let part = part.map(|used| format!("{} of what it used", percent(births.cost_seconds / used)));
+    let part = part.map(|used| format!("{} of what it used", percent(all / used)));
     let budget = births
         .budget_seconds
         .map(|budget| format!("the budget was {budget:.3} s"));
@@ -264,26 +269,33 @@ mod tests {
 
     #[test]
     fn what_births_cost_is_told_beside_what_is_known_of_it() {
-        let cost = |used, budget| {
+        let cost = |used, withheld, budget| {
             let mut births = sample::survivors().allocations.unwrap();
             (
                 births.cost_seconds,
+                births.withheld_seconds,
                 births.target_cpu_seconds,
                 births.budget_seconds,
-            ) = (0.25, used, budget);
+            ) = (0.25, withheld, used, budget);
             let text = how(&births);
             text[text.find("It cost").unwrap()..].to_owned()
         };
         let plain = "It cost the target about 0.250 s of processor time";
-        assert_eq!(cost(None, None), format!("{plain}."));
-        assert_eq!(cost(Some(5.0), None), format!("{plain} (5.0 % of what it used)."));
+        assert_eq!(cost(None, None, None), format!("{plain}."));
+        assert_eq!(cost(None, Some(0.0), None), format!("{plain}."));
         assert_eq!(
-            cost(None, Some(0.3)),
+            cost(Some(5.0), None, None),
+            format!("{plain} (5.0 % of what it used).")
+        );
+        assert_eq!(
+            cost(None, None, Some(0.3)),
             format!("{plain} (the budget was 0.300 s).")
         );
         assert_eq!(
-            cost(Some(5.0), Some(0.3)),
-            format!("{plain} (5.0 % of what it used; the budget was 0.300 s).")
+            cost(Some(5.0), Some(0.05), Some(0.3)),
+            format!(
+                "{plain}, and kept it from using another 0.050 s (6.0 % of what it used; the budget was 0.300 s)."
+            )
         );
     }
 

@@ -22,7 +22,7 @@ use super::process::monotonic_ns;
 use super::state::State;
 use super::watch::{DRAIN_MAX, Watch};
 use crate::births::cohorts::Look;
-use crate::births::{Bursts, Checks, Cohorts, Extent, HitCost, Hits, NO_BUDGET, Plan};
+use crate::births::{Bursts, Checks, Cohorts, Extent, GLANCE, HitCost, Hits, NO_BUDGET, Plan};
 use crate::probe::Probe;
 use crate::probe::allocs::{AllocHolders, AllocMethod};
 use crate::sampler::ProcRoot;
@@ -134,7 +134,7 @@ pub(super) struct BirthWatch {
 
 enum Phase {
     Waiting { until: Duration },
-    Watching(Stretch),
+    Watching(Box<Stretch>),
     Over,
 }
 
@@ -143,11 +143,10 @@ impl BirthWatch {
     pub fn wakes(&self, now: Duration) -> Option<Duration> {
         /// The probes are not to stay longer than it takes to look.
         const SOON: Duration = Duration::from_millis(1);
-        /// In a burst more hits may come than were expected: then the look is due earlier.
-        const GLANCE: Duration = Duration::from_millis(3);
         let phase = match &self.phase {
             Phase::Waiting { until } => Some(*until),
             Phase::Watching(stretch) if stretch.looking.is_none() => {
+                // In a burst more hits may come than were expected: then the look is due earlier.
                 let glance = stretch.urgent.is_some().then_some(now + GLANCE);
                 Some(glance.map_or(stretch.until, |glance| glance.min(stretch.until)))
             }

@@ -10,7 +10,7 @@ use super::look::Looking;
 use super::members::{Member, look_at_clocks};
 use super::{BirthWatch, Phase};
 use crate::births::cohorts::Look;
-use crate::births::{Extent, Spent, Step};
+use crate::births::{Extent, LOOK_AT, Spent, Step};
 use crate::probe::ProbeError;
 use crate::probe::allocs::{AllocHolders, AllocLinks, BurstLimits};
 use crate::session::priority::Priority;
@@ -19,8 +19,6 @@ use crate::session::watch::Watch;
 
 /// Of a stretch, or what of it was not looked at yet: births in its last part are too young to be followed.
 const TOO_YOUNG: u32 = 6;
-/// Of a burst's time, or of its hits, so much is spent when the look begins, which is a part of it too.
-const LOOK_AT: f64 = 0.6;
 /// Where there is nobody to watch yet, it is asked again after so long.
 const NOBODY: Duration = Duration::from_millis(250);
 
@@ -30,6 +28,8 @@ pub(super) struct Stretch {
     /// Of a burst: it is to be short.
     pub urgent: Option<Priority>,
     pub since: Duration,
+    /// Before the probes came.
+    before: Extent,
     /// How long the probes took to come, until that is told to the bursts.
     attach: Duration,
     /// What is not told to the bursts yet began then.
@@ -148,6 +148,10 @@ impl Watch {
         births.bursts.ended(&Spent {
             length: now.saturating_sub(stretch.began),
             attach: std::mem::take(&mut stretch.attach),
+            look: births
+                .looked
+                .as_ref()
+                .map(|_| now.saturating_sub(stretch.look_at.time)),
             hits: hits.since(&births.told),
         });
         births.told = hits;
@@ -204,7 +208,7 @@ impl Watch {
         &mut self,
         births: &mut BirthWatch,
         length: Duration,
-        expected: u64,
+        mut expected: u64,
         hits_max: u64,
     ) -> Result<(), ProbeError> {
         let threshold = self.state.births_threshold();
@@ -226,18 +230,28 @@ impl Watch {
         // On a machine that is busy nothing else would end the burst in time.
         let urgent = Priority::urgent();
         // While the probes are put in some births would go unseen, and every hit would cost as much as one that is seen.
+        let before = births.extent_now(&self.state);
         let attaching = Instant::now();
         let holders: Vec<&AllocHolders> = births.members.values().map(Member::holders).collect();
         let (links, refused) = AllocHolders::attach_all(&holders);
         self.state.part_with_the_refused(births, refused)?;
         let attach = attaching.elapsed();
+        if let Ok(counts) = self.probe.counts() {
+            let hits = counts.hits();
+            (expected, limits.hits_max) =
+                births
+                    .bursts
+                    .attached(&hits.since(&births.told), expected, hits_max);
+            births.told = hits;
+        }
         self.probe.begin_burst(&limits)?;
         let at = births.extent_now(&self.state);
         let began = at.time;
-        births.phase = Phase::Watching(Stretch {
+        births.phase = Phase::Watching(Box::new(Stretch {
             links,
             urgent: Some(urgent),
             since: began,
+            before,
             attach,
             began,
             unlooked: at,
@@ -245,7 +259,7 @@ impl Watch {
             until: began + length.mul_f64(LOOK_AT),
             hits: part(expected),
             looking: None,
-        });
+        }));
         Ok(())
     }
 
@@ -273,8 +287,9 @@ impl Watch {
             links,
             looking,
             urgent,
+            before,
             ..
-        } = stretch;
+        } = *stretch;
         if !links.are_held() {
             births.given_up.get_or_insert_with(|| {
                 "a process of leakwatch's own that held the probes was killed".to_owned()
@@ -285,10 +300,10 @@ impl Watch {
                 .given_up
                 .get_or_insert_with(|| "the probes could not be taken out in order".to_owned());
         }
-        drop(urgent);
+        let around = urgent.map(|_| births.extent_now(&self.state).since(before));
         if let Ok(counts) = self.probe.counts() {
             let hits = counts.hits();
-            births.bursts.detached(&hits.since(&births.told));
+            births.bursts.detached(&hits.since(&births.told), around);
             births.told = hits;
         }
         self.drain_rest();
