@@ -44,11 +44,11 @@ const BURSTS_LEAST: f64 = 6.0;
 const SPARE: f64 = 1.25;
 /// Of a burst's time, or of its hits, so much is spent when its blocks are looked at, which is a part of it too.
 pub const LOOK_AT: f64 = 0.6;
-/// How long such a look takes until there was one, and how much longer the next may take. Before it somebody has to see
-/// that it is due.
+/// In a burst somebody sees this often whether the look is due by the hits.
+pub const GLANCE: Duration = Duration::from_millis(3);
+/// How long a look takes until there was one, and how many times as long the next may take.
 const LOOKING: Duration = Duration::from_millis(4);
 const LOOKING_SPARE: f64 = 1.5;
-pub const GLANCE: Duration = Duration::from_millis(3);
 /// A burst that can expect less than it is to, and than this, lest it be cut, is not worth its coming and going.
 const HITS_FEWEST: f64 = 100.0;
 /// Of fewer entries their time says little.

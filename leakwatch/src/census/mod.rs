@@ -275,19 +275,27 @@ pub fn take(
     let began = Instant::now();
     let mut pauses = Pauses::default();
     let mut anew = 0;
-    let mut left = limits;
-    loop {
-        let mut taken = take_once(memory, allocator, mappings, left, watched);
-        if let Ok(census) = &mut taken {
-            census.torn_retries = census.torn_retries.saturating_add(anew);
-        }
-        left.time = limits.time.saturating_sub(began.elapsed());
-        let torn = matches!(taken, Err(NotTaken::Inconsistent { .. }));
-        if !torn || left.time.is_zero() || !pauses.wait(limits.patience) {
-            return taken;
-        }
+    let mut taken = take_once(memory, allocator, mappings, limits, watched);
+    // Where it took long to find out, it was waited for already, amid the heap.
+    while matches!(taken, Err(NotTaken::Inconsistent { .. }))
+        && began.elapsed() < limits.patience.saturating_mul(2)
+        && pauses.wait(limits.patience)
+    {
         anew += 1;
+        let left = Limits {
+            time: limits.time.saturating_sub(began.elapsed()),
+            ..limits
+        };
+        match take_once(memory, allocator, mappings, left, watched) {
+            // Why it was taken anew says more.
+            Err(NotTaken::TimedOut(_)) => break,
+            again => taken = again,
+        }
     }
+    if let Ok(census) = &mut taken {
+        census.torn_retries = census.torn_retries.saturating_add(anew);
+    }
+    taken
 }
 
 fn take_once(
