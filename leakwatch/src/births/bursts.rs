@@ -123,6 +123,8 @@ pub struct Bursts {
     watched: f64,
     cost: f64,
     idle: f64,
+    /// Those of putting in the probes that are there now, until the burst tells how cold they are.
+    coming: Hits,
     /// The most that the idle hits around one burst cost.
     idle_most: f64,
     /// What was spent before the latest burst on those.
@@ -160,6 +162,7 @@ impl Bursts {
             watched: 0.0,
             cost: 0.0,
             idle: 0.0,
+            coming: Hits::default(),
             idle_most: 0.0,
             idle_before: 0.0,
             bursts: 0,
@@ -327,12 +330,13 @@ impl Bursts {
     /// that has cost the burst must not spend once more.
     pub fn attached(&mut self, hits: &Hits, expected: u64, hits_max: u64) -> (u64, u64) {
         self.idle_before = self.idle;
-        let known = self.idle_most;
-        self.add(hits);
-        let coming = self.idle - self.idle_before;
+        self.coming = *hits;
+        // How cold the first ones are is not known yet, and nor is it after a burst without any.
+        let least = if self.bursts == 0 { HITS_FEWEST } else { 0.0 };
+        let coming = self.plan.cost.of_idle(hits, self.coldness);
         // They are still to go.
-        let going = (SPARE * known - coming).max(known / 2.0);
-        let most = ((self.funds - coming - going) / self.dearest()).max(0.0);
+        let going = (SPARE * self.idle_most - coming).max(self.idle_most / 2.0);
+        let most = ((self.funds - coming - going) / self.dearest()).max(least);
         (
             expected.min(whole(self.expected_of(most).max(0.0))),
             hits_max.min(whole(most)),
@@ -363,6 +367,8 @@ impl Bursts {
         if let Some(entry) = entry {
             self.coldness = self.plan.cost.coldness(entry);
         }
+        let coming = std::mem::take(&mut self.coming);
+        self.add(&coming);
         self.add(&spent.hits);
         if enough {
             let each = self.plan.cost.of_burst(&spent.hits, self.coldness) / count(spent.hits.burst);
