@@ -379,6 +379,9 @@ impl Bursts {
     /// What taking the probes out came to, once they are: hits since the last time that something was told. `around` is
     /// from before they came, of a burst.
     pub fn detached(&mut self, hits: &Hits, around: Option<Extent>) {
+        // Of a burst that came to nothing, so that nothing was told of it.
+        let coming = std::mem::take(&mut self.coming);
+        self.add(&coming);
         self.add(hits);
         self.around = self.around.plus(around.unwrap_or_default());
     }

@@ -350,6 +350,23 @@ fn what_a_busy_target_cannot_work_is_paid_for() {
 }
 
 #[test]
+fn what_putting_the_probes_in_has_cost_counts_though_no_burst_came_of_it() {
+    let mut bursts = Bursts::new(Plan {
+        window: Some(Duration::from_secs(10)),
+        fraction: 0.01,
+        cost: COST,
+        seed: 1,
+    });
+    let idle = Hits {
+        idle: 1000,
+        ..Hits::default()
+    };
+    bursts.attached(&idle, 100, 100);
+    bursts.detached(&Hits::default(), None);
+    assert!(bursts.spent() >= COST.of_idle(&idle, 0.0), "{}", bursts.spent());
+}
+
+#[test]
 fn a_low_rate_is_watched_all_the_time() {
     let target = Target {
         calls: 500.0,

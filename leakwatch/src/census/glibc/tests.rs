@@ -310,6 +310,12 @@ fn a_heap_that_contradicts_itself_is_not_taken() {
     }
 }
 
+/// Where in what was read of memory a word stands, if it is there as a whole.
+fn word_within(word: u64, from: u64, got: usize) -> Option<usize> {
+    let offset = usize::try_from(word.checked_sub(from)?).ok()?;
+    (offset + 8 <= got).then_some(offset)
+}
+
 /// A chunk whose size is wrong for some reads, as when the target is just dividing it.
 pub(super) struct Flickering {
     pub pieces: Pieces,
@@ -320,11 +326,7 @@ pub(super) struct Flickering {
 impl Memory for Flickering {
     fn read(&self, address: u64, into: &mut [u8]) -> io::Result<usize> {
         let got = self.pieces.read(address, into)?;
-        let inside = self
-            .address
-            .checked_sub(address)
-            .and_then(|it| usize::try_from(it).ok());
-        if let Some(offset) = inside.filter(|offset| offset + 8 <= got)
+        if let Some(offset) = word_within(self.address, address, got)
             && self.wrong.get() > 0
         {
             self.wrong.set(self.wrong.get() - 1);
@@ -357,11 +359,7 @@ struct Waiting {
 impl Memory for Waiting {
     fn read(&self, address: u64, into: &mut [u8]) -> io::Result<usize> {
         let got = self.pieces.read(address, into)?;
-        let inside = self
-            .address
-            .checked_sub(address)
-            .and_then(|it| usize::try_from(it).ok());
-        if let Some(offset) = inside.filter(|offset| offset + 8 <= got)
+        if let Some(offset) = word_within(self.address, address, got)
             && Instant::now() < self.until
         {
             into[offset..offset + 8].fill(0);

@@ -229,8 +229,8 @@ impl Watch {
         }
         // On a machine that is busy nothing else would end the burst in time.
         let urgent = Priority::urgent();
-        // While the probes are put in some births would go unseen, and every hit would cost as much as one that is seen.
         let before = births.extent_now(&self.state);
+        // While the probes are put in some births would go unseen, and every hit would cost as much as one that is seen.
         let attaching = Instant::now();
         let holders: Vec<&AllocHolders> = births.members.values().map(Member::holders).collect();
         let (links, refused) = AllocHolders::attach_all(&holders);
@@ -300,7 +300,10 @@ impl Watch {
                 .given_up
                 .get_or_insert_with(|| "the probes could not be taken out in order".to_owned());
         }
-        let around = urgent.map(|_| births.extent_now(&self.state).since(before));
+        let around = urgent
+            .is_some()
+            .then(|| births.extent_now(&self.state).since(before));
+        drop(urgent);
         if let Ok(counts) = self.probe.counts() {
             let hits = counts.hits();
             births.bursts.detached(&hits.since(&births.told), around);
