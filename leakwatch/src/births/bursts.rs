@@ -32,7 +32,8 @@ const LEAST: f64 = 0.002;
 const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(400));
 /// The first burst spends no more than this part of the budget.
 const FIRST_PART: f64 = 0.25;
-/// A burst may spend so many times what it is expected to: what it was cut at is worth nothing.
+/// A burst may spend so many times what it is expected to, or more where that would cut it while its blocks are looked at:
+/// one that was cut is worth nothing.
 const LEEWAY: f64 = 3.0;
 /// There is no more than one burst in this time.
 const APART: Duration = Duration::from_millis(200);
@@ -45,7 +46,7 @@ const SPARE: f64 = 1.25;
 /// Of a burst's time, or of its hits, so much is spent when its blocks are looked at, which is a part of it too.
 pub const LOOK_AT: f64 = 0.6;
 /// In a burst somebody sees this often whether the look is due by the hits.
-pub const GLANCE: Duration = Duration::from_millis(3);
+pub const GLANCE: Duration = Duration::from_millis(1);
 /// How long a look takes until there was one, and how many times as long the next may take.
 const LOOKING: Duration = Duration::from_millis(4);
 const LOOKING_SPARE: f64 = 1.5;
@@ -143,6 +144,8 @@ pub struct Bursts {
     coldness: f64,
     /// The most that a hit cost in one of the bursts, seconds.
     dearest: f64,
+    /// Hits of the densest burst, and how long it was, seconds.
+    densest: (f64, f64),
     /// Looks that came to an end, and how long they took, seconds.
     looks: u32,
     looking: f64,
@@ -173,6 +176,7 @@ impl Bursts {
             timed: Hits::default(),
             coldness: 1.0,
             dearest: 0.0,
+            densest: (0.0, 0.0),
             looks: 0,
             looking: 0.0,
             funds: 0.0,
@@ -321,7 +325,7 @@ impl Bursts {
         Self::watch(
             Duration::from_secs_f64(length),
             expected,
-            (LEEWAY * expected).min(most),
+            self.cut_at(expected).min(most),
         )
     }
 
@@ -370,6 +374,10 @@ impl Bursts {
         let coming = std::mem::take(&mut self.coming);
         self.add(&coming);
         self.add(&spent.hits);
+        let this = (count(spent.hits.burst), spent.length.as_secs_f64());
+        if self.in_look(this) > self.in_look(self.densest) {
+            self.densest = this;
+        }
         if enough {
             let each = self.plan.cost.of_burst(&spent.hits, self.coldness) / count(spent.hits.burst);
             self.dearest = self.dearest.max(each);
@@ -409,15 +417,35 @@ impl Bursts {
 
     /// How many hits to plan a burst with that is cut at `most`: while its blocks are looked at more come.
     fn expected_of(&self, most: f64) -> f64 {
+        let room = most / SPARE;
+        room.min((room - self.meanwhile()) / LOOK_AT)
+    }
+
+    /// At how many hits to cut a burst of which so many are expected.
+    fn cut_at(&self, expected: f64) -> f64 {
+        (LEEWAY * expected).max(SPARE * (LOOK_AT * expected + self.meanwhile()))
+    }
+
+    /// How many hits to reckon with while a burst's blocks are looked at: calls may come in clumps, and one of these then.
+    fn meanwhile(&self) -> f64 {
+        let mean = count(self.hits) / self.watched.max(SHORTEST.as_secs_f64());
+        (mean * self.look_seconds()).max(self.in_look(self.densest))
+    }
+
+    /// Seconds from when a look is due to when it is over.
+    fn look_seconds(&self) -> f64 {
         let look = if self.looks == 0 {
             LOOKING.as_secs_f64()
         } else {
             self.looking / f64::from(self.looks)
         };
-        let rate = count(self.hits) / self.watched.max(SHORTEST.as_secs_f64());
-        let meanwhile = rate * (GLANCE.as_secs_f64() + LOOKING_SPARE * look);
-        let room = most / SPARE;
-        room.min((room - meanwhile) / LOOK_AT)
+        GLANCE.as_secs_f64() + LOOKING_SPARE * look
+    }
+
+    /// How many hits come in a look, were they as dense as those of a burst: so many in so many seconds.
+    fn in_look(&self, (hits, seconds): (f64, f64)) -> f64 {
+        let look = self.look_seconds();
+        hits * (look / seconds.max(look))
     }
 
     /// Seconds: what a hit has cost in the dearest burst, and before there was one the most that one can.

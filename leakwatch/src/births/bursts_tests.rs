@@ -366,6 +366,55 @@ fn what_putting_the_probes_in_has_cost_counts_though_no_burst_came_of_it() {
     assert!(bursts.spent() >= COST.of_idle(&idle, 0.0), "{}", bursts.spent());
 }
 
+/// The same calls, evenly or in clumps: of the latter one may come while blocks are looked at, and must not cut the burst.
+#[test]
+fn a_clump_of_calls_is_reckoned_with() {
+    let (window, fraction) = (10.0, 0.01);
+    let at = Duration::from_secs_f64;
+    let after = |bursts_hits: [u64; 2]| {
+        let mut bursts = Bursts::new(Plan {
+            window: Some(at(window)),
+            fraction,
+            cost: COST,
+            seed: 1,
+        });
+        for burst in bursts_hits {
+            bursts.ended(&Spent {
+                length: at(0.01),
+                attach: Duration::ZERO,
+                look: Some(at(0.004)),
+                hits: Hits {
+                    burst,
+                    sampled: burst,
+                    timed: burst,
+                    nanoseconds: burst * 150,
+                    ..Hits::default()
+                },
+            });
+        }
+        let mut now = at(8.0);
+        loop {
+            match bursts.next(now, at(1.6)) {
+                Step::Watch {
+                    expected, hits_max, ..
+                } => return (expected, hits_max),
+                Step::Wait { until } => now = until,
+                Step::Done => panic!("no burst"),
+            }
+        }
+    };
+    let (even, even_most) = after([2000, 2000]);
+    let (clumped, clumped_most) = after([100, 3900]);
+    assert!(clumped < even, "{clumped} {even}");
+    // A look takes 7 ms of the 10 that a burst was.
+    let enough = |expected: u64, clump: u64| (expected * 6 + clump * 7) / 10;
+    assert!(even_most >= enough(even, 2000), "{even} {even_most}");
+    assert!(
+        clumped > 100 && clumped_most >= enough(clumped, 3900),
+        "{clumped} {clumped_most}"
+    );
+}
+
 #[test]
 fn a_low_rate_is_watched_all_the_time() {
     let target = Target {

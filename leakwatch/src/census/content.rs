@@ -3,7 +3,7 @@
 //! Pure: bytes go in, one of three words comes out, and nothing of the bytes is kept.
 //!
 //! Why it is certain. *Zero* looks at every byte. *Text* wants characters only, from the first byte to a NUL or to the
-//! end, at least eight bytes and at least half of the body. The smallest chunk has a body of 24 bytes, so in practice
+//! end, at least eight bytes and at least half of the body, or so many that what follows does not matter. The smallest chunk has a body of 24 bytes, so in practice
 //! that is 12 characters and a NUL, or more. Of all bytes 98 begin no control character and no broken UTF-8 by
 //! themselves: random bytes are taken for text once in 10^7 at the smallest size, and each further byte makes it less
 //! likely. What a heap holds is not random, but what is common there is excluded by its first eight bytes already: a
@@ -22,6 +22,8 @@ pub enum Content {
 
 /// Shorter texts are not told: eight bytes that look like text can be a number.
 const TEXT_BYTES_MIN: usize = 8;
+/// So many bytes of nothing but text are proof enough: of a longer body no more are read.
+const TEXT_BYTES_ENOUGH: usize = 256;
 
 /// Classifies the bytes of a chunk's body, or of its start: then it says so of the start only. An empty body is
 /// [`Content::Other`].
@@ -52,54 +54,71 @@ fn all_zero(bytes: &[u8]) -> bool {
     words.iter().all(|word| u64::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
 }
 
+const ONES: u64 = 0x0101_0101_0101_0101;
+const TOPS: u64 = 0x8080_8080_8080_8080;
+
 /// Mycroft's test: a borrow reaches a byte's top bit where the byte was zero and that bit was clear.
 fn has_zero_byte(word: u64) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = 0x8080_8080_8080_8080;
     word.wrapping_sub(ONES) & !word & TOPS != 0
 }
 
-/// Where the first control character of ASCII stands that a text has not. Many bytes at a time: nearly all of the time that
-/// a body takes is spent here.
+/// Whether a byte of the word is one of ASCII's control characters: the same test with a blank for the one.
+fn has_control(word: u64) -> bool {
+    const BLANKS: u64 = ONES * 0x20;
+    const DELETES: u64 = ONES * 0x7f;
+    word.wrapping_sub(BLANKS) & !word & TOPS != 0 || has_zero_byte(word ^ DELETES)
+}
+
+/// Where the first control character of ASCII stands that a text has not. Eight bytes at a time: nearly all of the time
+/// that a body takes is spent here.
 fn first_control(body: &[u8]) -> Option<usize> {
-    const AT_ONCE: usize = 64;
-    let control = |byte: &u8| (*byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r')) || *byte == 0x7f;
-    // No way out of a piece before its end, so that a compiler makes few instructions of it.
-    let piece = body
-        .chunks(AT_ONCE)
-        .position(|piece| piece.iter().fold(false, |any, byte| any | control(byte)))?;
-    let before = piece * AT_ONCE;
-    let within = body.get(before..)?.iter().position(control)?;
-    Some(before + within)
+    let control = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\n' | b'\r');
+    let (words, rest) = body.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        if has_control(u64::from_ne_bytes(*word))
+            && let Some(within) = word.iter().position(control)
+        {
+            return Some(8 * index + within);
+        }
+    }
+    let within = rest.iter().position(control)?;
+    Some(8 * words.len() + within)
 }
 
 fn is_text(body: &[u8]) -> bool {
-    let end = first_control(body).unwrap_or(body.len());
+    let start = match body.get(..TEXT_BYTES_ENOUGH) {
+        // A NUL within these is within the first half.
+        Some(start) if body.len() > 2 * TEXT_BYTES_ENOUGH => start,
+        _ => body,
+    };
+    let end = first_control(start).unwrap_or(start.len());
     // A control character other than the final NUL.
-    if body.get(end).is_some_and(|byte| *byte != 0) {
+    if start.get(end).is_some_and(|byte| *byte != 0) {
         return false;
     }
     // What follows the NUL is what the block held before.
-    let Some(run) = body.get(..end).filter(|run| run.len() >= TEXT_BYTES_MIN) else {
+    let Some(run) = start.get(..end).filter(|run| run.len() >= TEXT_BYTES_MIN) else {
         return false;
     };
-    if run.len().saturating_mul(2) < body.len() {
+    if end < start.len() && run.len().saturating_mul(2) < body.len() {
         return false;
+    }
+    if run.is_ascii() {
+        return true;
     }
     let text = match std::str::from_utf8(run) {
         Ok(text) => text,
         // Only the start of a body may be given, so its last character can be cut.
-        Err(error) if error.error_len().is_none() && end == body.len() => {
+        Err(error) if error.error_len().is_none() && end == start.len() => {
             let whole = run.get(..error.valid_up_to()).unwrap_or_default();
             std::str::from_utf8(whole).unwrap_or_default()
         }
         Err(_) => return false,
     };
     // ASCII was looked at above; what is left are the control characters from U+0080 on.
-    text.is_ascii()
-        || !text
-            .chars()
-            .any(|letter| letter.is_control() && !letter.is_ascii())
+    !text
+        .chars()
+        .any(|letter| letter.is_control() && !letter.is_ascii())
 }
 
 #[cfg(test)]
@@ -170,6 +189,29 @@ mod tests {
         assert_eq!(content("a session's \u{85} name".as_bytes()), Content::Other);
         assert_eq!(of(&[b"a session's name\x7f"]), Content::Other);
         assert_eq!(content(b"short"), Content::Other);
+    }
+
+    #[test]
+    fn of_a_long_text_its_start_is_enough() {
+        let long = 2 * TEXT_BYTES_ENOUGH + 8;
+        // Characters of two and three bytes: one of them is cut.
+        for text in ["a", "é", "你"] {
+            let mut body = text.repeat(long).into_bytes();
+            body.truncate(long);
+            assert_eq!(content(&body), Content::Text);
+            body[TEXT_BYTES_ENOUGH + 3] = 1;
+            assert_eq!(content(&body), Content::Text);
+            body[TEXT_BYTES_ENOUGH - 1] = 1;
+            assert_eq!(content(&body), Content::Other);
+            body[TEXT_BYTES_ENOUGH - 1] = 0;
+            assert_eq!(content(&body), Content::Other, "less than half of it");
+        }
+        let body = [0].repeat(long);
+        assert_eq!(
+            content(&[&body[..], b"x"].concat()),
+            Content::Other,
+            "zeros to the end or none"
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! From measured values to a slowdown.
 
+use std::fmt;
+
 /// Which way a value goes when the program becomes slower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -28,6 +30,32 @@ pub fn median(values: &[f64]) -> Option<f64> {
     }
     let lower = sorted.get((sorted.len() / 2).checked_sub(1)?)?;
     Some(f64::midpoint(*lower, *upper))
+}
+
+/// The mean of several measurements, and its standard error, which a single one does not tell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mean {
+    pub mean: f64,
+    pub error: Option<f64>,
+}
+
+impl Mean {
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        (!values.is_empty()).then(|| Self {
+            mean,
+            error: (values.len() > 1).then(|| (squares / (count - 1.0) / count).sqrt()),
+        })
+    }
+}
+
+impl fmt::Display for Mean {
+    fn fmt(&self, into: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(into, "{:.3}", self.mean)?;
+        self.error.map_or(Ok(()), |error| write!(into, " ± {error:.3}"))
+    }
 }
 
 /// Several measurements of one thing.

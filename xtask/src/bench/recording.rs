@@ -32,6 +32,8 @@ pub struct Births {
     pub followed: f64,
     /// Processor time of the target, by leakwatch's own count.
     pub spent_seconds: f64,
+    /// What it could not work meanwhile, by its own clock.
+    pub withheld_seconds: f64,
     /// `None`: they were watched all the time, cost it what it may.
     pub budget_seconds: Option<f64>,
 }
@@ -62,15 +64,24 @@ impl OfBirths {
             watched_seconds: number("watched_seconds")?,
             followed: number("followed")?,
             spent_seconds: number("cost_seconds")?,
+            withheld_seconds: number("withheld_seconds")?,
             budget_seconds: births.get("budget_seconds").and_then(Value::as_f64),
         }))
     }
 
+    /// Of births that were watched.
     pub fn watched(&self) -> Option<Births> {
         match self {
             Self::Watched(births) => Some(*births),
             Self::NotWatched(_) => None,
         }
+    }
+}
+
+impl Births {
+    /// What is paid for out of the budget, seconds of processor time.
+    pub fn paid_seconds(&self) -> f64 {
+        self.spent_seconds + self.withheld_seconds
     }
 }
 
@@ -96,11 +107,13 @@ mod tests {
     fn births_were_watched_or_there_is_a_reason() {
         let watched = OfBirths::of(
             r#"{"allocations": {"bursts": 12, "watched_seconds": 0.25, "followed": 340,
-                "cost_seconds": 0.011, "budget_seconds": 0.02}, "allocations_not_watched": null}"#,
+                "cost_seconds": 0.011, "withheld_seconds": 0.004, "budget_seconds": 0.02},
+                "allocations_not_watched": null}"#,
         );
         let births = watched.unwrap().watched().unwrap();
         assert_eq!((births.bursts, births.followed), (12.0, 340.0));
         assert_eq!((births.spent_seconds, births.budget_seconds), (0.011, Some(0.02)));
+        assert_eq!(births.withheld_seconds, 0.004);
         let not = OfBirths::of(r#"{"allocations": null, "allocations_not_watched": "jemalloc"}"#);
         assert_eq!(not.unwrap(), OfBirths::NotWatched("jemalloc".to_owned()));
         assert_eq!(OfBirths::of("{}").unwrap().watched(), None);

@@ -22,7 +22,8 @@ pub struct Tally {
     /// The largest first, no more than are kept.
     pub largest_free: Vec<u64>,
     pub free_pages: FreePages,
-    pub contents: HashMap<(u64, What), u64>,
+    /// Asked for many blocks, so with a hash that is quick; what the target may do to it is bounded by their number.
+    pub contents: HashMap<(u64, What), u64, foldhash::fast::RandomState>,
     pub constants_dropped: u64,
     /// In use, of the size of a `tcache_perthread_struct`, and not known to be anything else.
     pub tcaches: Vec<u64>,

@@ -1,6 +1,7 @@
 //! Births between the ring and the cohorts.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use leakwatch_ebpf::wire::{Header, Kind, block_in_sample, flags};
@@ -17,15 +18,18 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 #[derive(Default)]
 pub(in crate::session) struct Queue {
     births: VecDeque<Queued>,
-    bytes: usize,
+    /// Their registers and stacks, one behind the other. It is emptied when the queue is, and keeps its room for the next
+    /// burst: thousands of them come at once.
+    bytes: Vec<u8>,
     /// When the newest was born, nanoseconds.
     pub latest: u64,
 }
 
 struct Queued {
     header: Header,
-    registers: Option<Box<[u8]>>,
-    stack: Box<[u8]>,
+    /// Of [`Queue::bytes`].
+    registers: Option<Range<usize>>,
+    stack: Range<usize>,
 }
 
 impl Queue {
@@ -35,26 +39,23 @@ impl Queue {
 
     /// Whether there is room for more.
     fn has_room(&self) -> bool {
-        self.bytes < QUEUE_BYTES_MAX
+        self.bytes.len() + self.births.len() * size_of::<Queued>() < QUEUE_BYTES_MAX
     }
 
     fn push(&mut self, event: &Event<'_>) {
         let queued = Queued {
             header: event.header,
-            registers: event.registers.map(Box::from),
-            stack: Box::from(event.stack),
+            registers: event.registers.map(|registers| self.keep(registers)),
+            stack: self.keep(event.stack),
         };
-        self.bytes += size_of::<Queued>() + queued.stack.len();
         self.latest = self.latest.max(queued.header.time);
         self.births.push_back(queued);
     }
 
-    fn pop(&mut self) -> Option<Queued> {
-        let queued = self.births.pop_front()?;
-        self.bytes = self
-            .bytes
-            .saturating_sub(size_of::<Queued>() + queued.stack.len());
-        Some(queued)
+    fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
     }
 
     /// The blocks of a process that stand at their addresses when all of it is done, born at `until` or before.
@@ -89,27 +90,28 @@ impl State {
     /// Unwinds what waits, for so long at most.
     pub(super) fn work_off(&mut self, most: Duration) {
         let began = Instant::now();
-        while began.elapsed() < most
-            && let Some(queued) = self.queue.pop()
-        {
-            self.unwind_birth(&queued);
-        }
+        self.work_off_while(|_| began.elapsed() < most);
     }
 
     /// Unwinds what waits and was born by `time`, nanoseconds.
     pub(super) fn work_off_until(&mut self, time: u64) {
-        while self
-            .queue
-            .births
-            .front()
-            .is_some_and(|next| next.header.time <= time)
-            && let Some(queued) = self.queue.pop()
+        self.work_off_while(|next| next.header.time <= time);
+    }
+
+    fn work_off_while(&mut self, wanted: impl Fn(&Queued) -> bool) {
+        let bytes = std::mem::take(&mut self.queue.bytes);
+        while self.queue.births.front().is_some_and(&wanted)
+            && let Some(queued) = self.queue.births.pop_front()
         {
-            self.unwind_birth(&queued);
+            self.unwind_birth(&queued, &bytes);
+        }
+        self.queue.bytes = bytes;
+        if self.queue.births.is_empty() {
+            self.queue.bytes.clear();
         }
     }
 
-    fn unwind_birth(&mut self, queued: &Queued) {
+    fn unwind_birth(&mut self, queued: &Queued, bytes: &[u8]) {
         let header = &queued.header;
         let (address, old) = (untagged(header.address), untagged(header.old_address));
         let began = header.old_length;
@@ -125,8 +127,11 @@ impl State {
         let event = Event {
             kind: Kind::Alloc,
             header: *header,
-            registers: queued.registers.as_deref(),
-            stack: &queued.stack,
+            registers: queued
+                .registers
+                .as_ref()
+                .and_then(|range| bytes.get(range.clone())),
+            stack: bytes.get(queued.stack.clone()).unwrap_or_default(),
         };
         let Some(site) = site(&mut self.unwinder, &mut self.sites, &event, false) else {
             return;

@@ -1,6 +1,6 @@
 //! The table of what the recordings themselves say of births.
 
-use crate::bench::ratio::median;
+use crate::bench::ratio::{Mean, median};
 use crate::bench::recording::{Births, OfBirths};
 use crate::bench::rounds::Pass;
 use crate::bench::table::{aligned, count, figure, with_notes};
@@ -12,12 +12,30 @@ pub struct Accounts {
     told: Vec<OfBirths>,
     /// leakwatch's own processor time in each of them, as a part of one CPU.
     cpu: Vec<f64>,
+    /// How many times slower the first figure was in each.
+    slowdowns: Vec<f64>,
+    window_seconds: f64,
 }
 
 impl Accounts {
-    pub fn new(name: &'static str, told: Vec<OfBirths>, passes: &[Pass]) -> Self {
-        let cpu = passes.iter().map(|pass| pass.cpu).collect();
-        Self { name, told, cpu }
+    pub fn new(name: &'static str, told: Vec<OfBirths>, passes: &[Pass], window_seconds: f64) -> Self {
+        let first = |pass: &Pass| pass.slowdowns.first().copied().flatten();
+        Self {
+            name,
+            told,
+            cpu: passes.iter().map(|pass| pass.cpu).collect(),
+            slowdowns: passes.iter().filter_map(first).collect(),
+            window_seconds,
+        }
+    }
+
+    /// What of `cpus` processors leakwatch takes, and what the target pays for births, as leakwatch counts them: of a
+    /// target that keeps all of them busy, so much slower it becomes. The mean.
+    fn reckoned(&self, cpus: f64) -> Option<f64> {
+        let paid = |of_births: &OfBirths| of_births.watched().map_or(0.0, |births| births.paid_seconds());
+        let parts = self.told.iter().zip(&self.cpu);
+        let parts = parts.map(|(of_births, cpu)| (cpu + paid(of_births) / self.window_seconds) / cpus);
+        Some(1.0 + Mean::of(&parts.collect::<Vec<_>>())?.mean)
     }
 
     /// Of the recordings that watched births.
@@ -26,17 +44,21 @@ impl Accounts {
         median(&births.filter_map(|births| read(&births)).collect::<Vec<_>>())
     }
 
-    fn row(&self) -> Vec<String> {
+    fn row(&self, cpus: f64) -> Vec<String> {
         let shown = |value: Option<f64>, unit: &str| {
             value.map_or_else(|| "-".to_owned(), |value| format!("{}{unit}", figure(value)))
         };
         let counted = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), count);
         vec![
             self.name.to_owned(),
+            Mean::of(&self.slowdowns).map_or_else(|| "-".to_owned(), |mean| mean.to_string()),
+            self.reckoned(cpus)
+                .map_or_else(|| "-".to_owned(), |times| format!("{times:.3}")),
             counted(self.median(|births| Some(births.bursts))),
             shown(self.median(|births| Some(births.watched_seconds * 1e3)), " ms"),
             counted(self.median(|births| Some(births.followed))),
             shown(self.median(|births| Some(births.spent_seconds * 1e3)), " ms"),
+            shown(self.median(|births| Some(births.withheld_seconds * 1e3)), " ms"),
             shown(self.median(|births| Some(births.budget_seconds? * 1e3)), " ms"),
             shown(median(&self.cpu).map(|part| part * 100.0), " %"),
         ]
@@ -51,19 +73,22 @@ impl Accounts {
     }
 }
 
-/// The table, with what is missing in it told below.
-pub fn markdown(accounts: &[&Accounts]) -> String {
+/// The table, on a machine of `cpus`, with what is missing in it told below.
+pub fn markdown(accounts: &[&Accounts], cpus: f64) -> String {
     let heads = [
         "recordings of",
+        "slowdown",
+        "reckoned",
         "bursts",
         "watched",
         "followed blocks",
         "spent",
+        "withheld",
         "budget",
         "leakwatch's CPU",
     ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    rows.extend(accounts.iter().map(|account| account.row()));
+    rows.extend(accounts.iter().map(|account| account.row(cpus)));
     let reasons: Vec<String> = accounts.iter().flat_map(|account| account.reasons()).collect();
     with_notes(aligned(&rows), &reasons)
 }
@@ -80,6 +105,7 @@ mod tests {
                 watched_seconds: 0.0125,
                 followed: 3000.0,
                 spent_seconds,
+                withheld_seconds: 0.05,
                 budget_seconds: Some(0.3),
             })
         };
@@ -87,19 +113,23 @@ mod tests {
             name: "storm",
             told: vec![births(4.0, 0.1), births(6.0, 0.2)],
             cpu: vec![0.02, 0.04],
+            slowdowns: vec![1.0, 1.02, 1.04],
+            window_seconds: 10.0,
         };
         let none = Accounts {
             name: "x",
             told: vec![OfBirths::NotWatched("jemalloc".to_owned())],
             cpu: vec![0.01],
+            slowdowns: vec![1.01],
+            window_seconds: 10.0,
         };
         assert_eq!(
-            markdown(&[&some, &none]),
+            markdown(&[&some, &none], 2.0),
             "\
-| recordings of | bursts | watched | followed blocks |  spent | budget | leakwatch's CPU |
-|---------------|-------:|--------:|----------------:|-------:|-------:|----------------:|
-| storm         |      5 | 12.5 ms |           3,000 | 150 ms | 300 ms |           3.0 % |
-| x             |      - |       - |               - |      - |      - |           1.0 % |
+| recordings of |      slowdown | reckoned | bursts | watched | followed blocks |  spent | withheld | budget | leakwatch's CPU |
+|---------------|--------------:|---------:|-------:|--------:|----------------:|-------:|---------:|-------:|----------------:|
+| storm         | 1.020 ± 0.012 |    1.025 |      5 | 12.5 ms |           3,000 | 150 ms |  50.0 ms | 300 ms |           3.0 % |
+| x             |         1.010 |    1.005 |      - |       - |               - |      - |        - |      - |           1.0 % |
 
 - x: births were not watched: jemalloc
 "

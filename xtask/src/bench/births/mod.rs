@@ -110,10 +110,14 @@ pub fn run(leakwatch: &Path, peers: &[Tracer], quick: bool, rounds: Option<u32>,
     let notes = notes(parts.iter().flat_map(|part| &part.failures));
     let text = table::with_notes(table::markdown(&columns, &lines), &notes);
     table::print(&head(&plans, peers, load), &text);
+    let cpus = std::thread::available_parallelism().map_or(1.0, |cpus| cpus.get() as f64);
     let accounts: Vec<&Accounts> = parts.iter().map(|part| &part.accounts).collect();
     table::print(
-        "\nOf births in these recordings: medians. *Spent* is leakwatch's own count of the target's time.",
-        &accounts::markdown(&accounts),
+        "\nOf these recordings: *slowdown* of the first figure, mean and standard error; *reckoned*, what leakwatch takes of all \
+         CPUs and the target pays for births, as leakwatch counts them, which is how much slower a target becomes that keeps \
+         all CPUs busy. The others are medians. *Spent* is leakwatch's own count of the target's time, *withheld* what the \
+         target could not work while probes came and went; both are paid out of the budget.",
+        &accounts::markdown(&accounts, cpus),
     );
     Ok(())
 }
@@ -147,10 +151,9 @@ fn head(plans: &Plans, peers: &[Tracer], load: &str) -> String {
 
 fn part(measure: &Measure, leakwatch: &Path, peers: &[Tracer], plans: &Plans) -> Result<Part> {
     run::heading(measure.title);
-    let mut subject = measure.start()?;
-    let (passes, told) = whole::passes(&mut subject, measure, leakwatch, &plans.whole)?;
-    drop(subject);
-    let accounts = Accounts::new(measure.title, told, &passes);
+    let (passes, told) = whole::passes(measure, leakwatch, &plans.whole)?;
+    let window = plans.whole.window.as_secs_f64();
+    let accounts = Accounts::new(measure.title, told, &passes, window);
     let mut tracers = vec![Tracer::Leakwatch(leakwatch.to_owned())];
     let mut outcomes = vec![Outcome::Passes(passes)];
     let mut failures = Vec::new();

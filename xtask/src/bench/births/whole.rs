@@ -74,21 +74,25 @@ pub fn record(
     })
 }
 
-/// All rounds on one process: a pass for each recording, and what it says of births.
+/// All rounds: a pass for each recording, and what it says of births. One process serves for all of them, but where it
+/// grows each has its own: a recording of a large heap is another than that of a small one.
 ///
 /// # Errors
-/// When the program ends, or leakwatch fails.
-pub fn passes(
-    subject: &mut Subject,
-    measure: &Measure,
-    leakwatch: &Path,
-    plan: &Plan,
-) -> Result<(Vec<Pass>, Vec<OfBirths>)> {
+/// When the program cannot be started or ends, or leakwatch fails.
+pub fn passes(measure: &Measure, leakwatch: &Path, plan: &Plan) -> Result<(Vec<Pass>, Vec<OfBirths>)> {
     let (mut passes, mut told) = (Vec::new(), Vec::new());
-    std::thread::sleep(plan.settle);
-    let mut before = rounds::values(measure, &rounds::untraced(&mut subject.program, plan)?);
+    let mut at_work: Option<(Subject, Vec<Option<f64>>)> = None;
     for round in 1..=plan.rounds {
-        let recorded = record(subject, leakwatch, plan.window, &[])?;
+        let (mut subject, before) = match at_work.take() {
+            Some(at_work) => at_work,
+            None => {
+                let mut subject = measure.start()?;
+                std::thread::sleep(plan.settle);
+                let before = rounds::values(measure, &rounds::untraced(&mut subject.program, plan)?);
+                (subject, before)
+            }
+        };
+        let recorded = record(&mut subject, leakwatch, plan.window, &[])?;
         std::thread::sleep(plan.settle);
         let after = rounds::values(measure, &rounds::untraced(&mut subject.program, plan)?);
         let during = rounds::values(measure, &recorded.window);
@@ -100,7 +104,7 @@ pub fn passes(
         );
         passes.push(pass);
         told.push(recorded.births);
-        before = after;
+        at_work = (!measure.grows).then_some((subject, after));
     }
     Ok((passes, told))
 }
