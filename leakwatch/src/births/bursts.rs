@@ -41,7 +41,8 @@ const APART: Duration = Duration::from_millis(200);
 const HITS_LEAST: f64 = 1000.0;
 /// There are so many bursts even where it has not, as far as they can be paid for.
 const BURSTS_LEAST: f64 = 6.0;
-/// A burst may see so many times the hits, and cost in idle hits so many times as much, as is expected of it.
+/// A burst may see so many times the hits, and cost in idle hits so many times as much, as is expected of it; so may the
+/// rest of a window that is watched as a whole.
 const SPARE: f64 = 1.25;
 /// Of a burst's time, or of its hits, so much is spent when its blocks are looked at, which is a part of it too.
 pub const LOOK_AT: f64 = 0.6;
@@ -264,14 +265,22 @@ impl Bursts {
         }
         // What one second of it costs; a burst without a hit is no proof that there will be none.
         let price = self.price();
-        if price * left.as_secs_f64() * 1.1 <= funds {
+        // Taking the probes out again must be paid for too.
+        let stay = funds - SPARE * self.idle_most;
+        // What is born in the last moments is too young to tell anything: that is not begun for its own sake.
+        let worth = self.staying || left >= planned / LOOKS;
+        if worth && price * left.as_secs_f64() * SPARE <= stay {
             // Only what this part of the window has a right to: what rises after it must be paid for as well.
             let length = (planned / LOOKS).max(SHORTEST).min(left);
-            let share = funds * (length.as_secs_f64() / left.as_secs_f64());
+            let share = stay * (length.as_secs_f64() / left.as_secs_f64());
             self.staying = true;
             self.next = None;
             let each = self.hit_price();
-            return Self::watch(length, share / each, (LEEWAY * share).min(funds) / each);
+            return Self::watch(
+                length,
+                share / each,
+                (LEEWAY * share / each).min(stay / self.dearest()),
+            );
         }
         self.staying = false;
         // By the dearest so far: how long it takes to come and go differs much on a busy machine.

@@ -459,8 +459,14 @@ fn a_rate_that_rises_is_no_longer_watched_all_the_time() {
         coldness: (1.0, 0.1),
         unsteady: 1.0,
     };
-    let course = run(&target, 30.0, 0.01, 1);
-    assert!(!course.always);
-    assert!(course.spent <= 0.3 + 0.05, "{course:?}");
-    assert!(course.bursts.iter().any(|(start, _)| *start > 20.0), "{course:?}");
+    // Coming and going takes so much of what is left that there are few: they are spread over the rest by chance.
+    let mut late = 0;
+    for seed in 1..=20 {
+        let course = run(&target, 30.0, 0.01, seed);
+        assert!(!course.always);
+        assert!(course.spent <= 0.3 + 0.05, "{course:?}");
+        let latest = course.bursts.last().map_or(0.0, |(start, _)| *start);
+        late += u32::from(latest > 20.0);
+    }
+    assert!(late >= 8 && late < 1, "{late} of 20");
 }

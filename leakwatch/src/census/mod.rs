@@ -38,7 +38,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(64);
 /// What a census may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The census is given up after this long. One read of up to 256 KiB can end later.
+    /// The census is given up after this long. One read of up to 1 MiB can end later.
     pub time: Duration,
     /// How often one place is read again without getting beyond it.
     pub tries: u32,

@@ -154,6 +154,7 @@ impl Watch {
         let stopped = notified(stop.as_deref());
         tokio::pin!(stopped);
         let mut next_tick = Instant::now() + TICK_EVERY;
+        let mut next_join = Instant::now();
 
         while self.state.ended_by.is_none() {
             tokio::select! {
@@ -185,7 +186,9 @@ impl Watch {
             if Instant::now() >= next_tick && !in_burst {
                 next_tick = Instant::now() + TICK_EVERY;
                 self.tick(progress)?;
-                self.join_children(options)?;
+            }
+            if Instant::now() >= next_join && !in_burst {
+                next_join = self.join_children(options)?;
             }
         }
         self.count_unasked_children();

@@ -27,8 +27,11 @@ use crate::target::{Proc, allocator};
 const MEMBERS_MAX: usize = 16;
 /// A child joins when it is so old.
 const SETTLED: Duration = Duration::from_secs(1);
-/// In each second children join for so long; the others wait.
-const JOINING: Duration = Duration::from_millis(100);
+/// Children join one after the other for so long, and no sooner again than after so many times what that took.
+const JOINING: Duration = Duration::from_millis(10);
+const JOINING_APART: u32 = 9;
+/// They are looked for this often.
+const JOINING_EVERY: Duration = Duration::from_millis(200);
 
 /// One process whose births are watched.
 pub(super) struct Member {
@@ -191,12 +194,13 @@ impl State {
 }
 
 impl Watch {
-    /// Lets children that have stayed join those whose births are watched. Not in a burst: it takes some time.
+    /// Lets children that have stayed join those whose births are watched. Not in a burst: it takes some time. Returns when
+    /// to ask again.
     ///
     /// # Errors
     ///
     /// When a thread of leakwatch's own failed.
-    pub fn join_children(&mut self, options: &RecordOptions) -> anyhow::Result<()> {
+    pub fn join_children(&mut self, options: &RecordOptions) -> anyhow::Result<Instant> {
         let began = Instant::now();
         for pid in self.state.waiting_children() {
             let Some(births) = self.births.as_ref().filter(|births| births.goes_on()) else {
@@ -216,7 +220,8 @@ impl Watch {
                 *self.state.children_not_watched.entry(why).or_default() += 1;
             }
         }
-        Ok(())
+        let took = began.elapsed();
+        Ok(Instant::now() + JOINING_EVERY.max(took.saturating_mul(JOINING_APART)))
     }
 
     /// At the window's end: those whose turn never came.
