@@ -17,6 +17,7 @@
 //!
 //! Where all that is left can be paid for, the probes stay.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::Extent;
@@ -152,6 +153,8 @@ pub struct Bursts {
     looking: f64,
     /// What was left of the budget when the latest burst was planned, seconds.
     funds: f64,
+    /// The piece of the window that the latest burst was drawn in, or is to be.
+    piece: Range<Duration>,
     /// The start of the next burst, once it was drawn.
     next: Option<Duration>,
     staying: bool,
@@ -181,6 +184,7 @@ impl Bursts {
             looks: 0,
             looking: 0.0,
             funds: 0.0,
+            piece: Duration::ZERO..Duration::ZERO,
             next: None,
             staying: false,
         }
@@ -313,18 +317,29 @@ impl Bursts {
         let (expected, uncut) = ((share - fixed) / self.hit_price(), self.expected_of(most));
         if bursts < 1.0 || uncut < expected.min(HITS_FEWEST) {
             // The target may still come to use more, and be owed more.
-            self.next = None;
+            if self.next.take().is_some() {
+                self.piece.end = now;
+            }
             return Step::Wait {
                 until: window.min(now + planned / LOOKS),
             };
         }
         let expected = expected.min(uncut);
-        let piece = left.as_secs_f64() / bursts;
+        if self.next.is_none() {
+            // Each piece has one burst: the next begins where that of the last burst ends.
+            let from = if self.piece.end < window {
+                now.max(self.piece.end)
+            } else {
+                now
+            };
+            self.piece = from..from + (window - from).div_f64(bursts);
+        }
+        let piece = (self.piece.end - self.piece.start).as_secs_f64();
         let longest = piece.min(time / bursts - self.attach_most);
         let length = (expected * self.hit_price() / price).min(longest).max(0.0);
         let start = match self.next {
             Some(start) => start,
-            None => now + Duration::from_secs_f64((piece - length).max(0.0) * self.draw()),
+            None => self.piece.start + Duration::from_secs_f64((piece - length).max(0.0) * self.draw()),
         };
         let start = start.min(window);
         self.next = Some(start);

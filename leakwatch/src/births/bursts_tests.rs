@@ -468,5 +468,5 @@ fn a_rate_that_rises_is_no_longer_watched_all_the_time() {
         let latest = course.bursts.last().map_or(0.0, |(start, _)| *start);
         late += u32::from(latest > 20.0);
     }
-    assert!(late >= 8 && late < 1, "{late} of 20");
+    assert!(late >= 8, "{late} of 20");
 }
