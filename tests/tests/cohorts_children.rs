@@ -141,7 +141,7 @@ fn more_workers_than_are_watched() {
         return;
     }
     let arguments = ["--workers", "20", "--uploads", "300", "--requests", "2000"];
-    // They join for a tenth of the time.
+    // They join for a fifth of the time.
     let watched = server(&arguments, 20);
     is_sound(&watched);
     let losses = &watched.recording.losses;

@@ -29,7 +29,7 @@ const MEMBERS_MAX: usize = 16;
 const SETTLED: Duration = Duration::from_secs(1);
 /// Children join one after the other for so long, and no sooner again than after so many times what that took.
 const JOINING: Duration = Duration::from_millis(10);
-const JOINING_APART: u32 = 9;
+const JOINING_APART: u32 = 4;
 /// They are looked for this often.
 const JOINING_EVERY: Duration = Duration::from_millis(200);
 
@@ -226,7 +226,12 @@ impl Watch {
 
     /// At the window's end: those whose turn never came.
     pub fn count_unasked_children(&mut self) {
-        if !self.births.as_ref().is_some_and(BirthWatch::goes_on) {
+        // Its own end comes with the window's.
+        if self
+            .births
+            .as_ref()
+            .is_none_or(|births| births.given_up.is_some())
+        {
             return;
         }
         let unasked = self.state.waiting_children().len() as u64;
