@@ -459,7 +459,7 @@ fn a_rate_that_rises_is_no_longer_watched_all_the_time() {
         coldness: (1.0, 0.1),
         unsteady: 1.0,
     };
-    // Coming and going takes so much of what is left that there are few: they are spread over the rest by chance.
+    // Coming and going takes so much of what is left that there are few, each by chance in its piece of the rest.
     let mut late = 0;
     for seed in 1..=20 {
         let course = run(&target, 30.0, 0.01, seed);

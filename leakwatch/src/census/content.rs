@@ -3,12 +3,12 @@
 //! Pure: bytes go in, one of three words comes out, and nothing of the bytes is kept.
 //!
 //! Why it is certain. *Zero* looks at every byte. *Text* wants characters only, from the first byte to a NUL or to the
-//! end, at least eight bytes and at least half of the body, or so many that what follows does not matter. The smallest chunk has a body of 24 bytes, so in practice
-//! that is 12 characters and a NUL, or more. Of all bytes 98 begin no control character and no broken UTF-8 by
-//! themselves: random bytes are taken for text once in 10^7 at the smallest size, and each further byte makes it less
-//! likely. What a heap holds is not random, but what is common there is excluded by its first eight bytes already: a
-//! pointer has two zero bytes at its top, a small number more of them, and a double of moderate size that has no zero
-//! byte still has to be followed by others that are all text.
+//! end, at least eight bytes and at least half of the body, or so many that what follows does not matter. The smallest
+//! chunk has a body of 24 bytes, so in practice that is 12 characters and a NUL, or more. Of all bytes 98 begin no
+//! control character and no broken UTF-8 by themselves: random bytes are taken for text once in 10^7 at the smallest
+//! size, and each further byte makes it less likely. What a heap holds is not random, but what is common there is
+//! excluded by its first eight bytes already: a pointer has two zero bytes at its top, a small number more of them, and
+//! a double of moderate size that has no zero byte still has to be followed by others that are all text.
 
 /// What a body looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
