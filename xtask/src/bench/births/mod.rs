@@ -115,7 +115,7 @@ pub fn run(leakwatch: &Path, peers: &[Tracer], quick: bool, rounds: Option<u32>,
     table::print(
         "\nOf these recordings: *slowdown* of the first figure, mean and standard error; *reckoned*, what leakwatch takes of all \
          CPUs and the target pays for births, as leakwatch counts them, which is how much slower a target becomes that keeps \
-         all CPUs busy. The others are medians. *Spent* is leakwatch's own count of the target's time, *withheld* what the \
+         all CPUs busy, or rather less: what leakwatch does in its place in a burst counts twice. The others are medians. *Spent* is leakwatch's own count of the target's time, *withheld* what the \
          target could not work while probes came and went; both are paid out of the budget.",
         &accounts::markdown(&accounts, cpus),
     );

@@ -188,8 +188,8 @@ pub fn run(leakwatch: &Path, plan: &Plan) -> Result<()> {
     let head = format!(
         "\nThe budget of births over rates of malloc: means of {} recordings of {:.0} s. *Lost* is the target's processor \
          time by its own work, beside recordings with `--allocs never` before and after; the budget holds where that is \
-         within it, and so is what leakwatch counts: *spent*, and *withheld* of a target that has no processor to spare. In one more recording births are watched all the time \
-         (`--allocs always`): what leakwatch counts then can be held against what is lost.",
+         within it, and so is what leakwatch counts: *spent*, and *withheld* of a target that has no processor to spare. \
+         In one more recording births are watched all the time (`--allocs always`): what leakwatch counts then can be held against what is lost.",
         plan.rounds,
         plan.window.as_secs_f64()
     );
