@@ -19,9 +19,14 @@ use crate::probe::{Counts, Probe};
 use crate::report::model::EndedBy;
 use crate::sampler::maps;
 
-/// The ring is looked at this often. A wake-up for each event would cost the target more than the event, and where all
-/// CPUs are busy each look takes one from it; if the ring fills faster the kernel side calls.
-const DRAIN_EVERY: Duration = Duration::from_millis(20);
+/// The ring is looked at this often. A wake-up for each event would cost the target more than the event; and where all
+/// CPUs are busy each look takes one from it, and what it had in that one's caches. If the ring fills faster the kernel
+/// side calls.
+const DRAIN_EVERY: Duration = Duration::from_millis(100);
+/// The same where children are followed: to say where the stacks of one point that lives shortly it must still be there.
+const DRAIN_EVERY_OF_CHILDREN: Duration = Duration::from_millis(20);
+/// While it is waited for what is still to come.
+const DRAIN_AGAIN: Duration = Duration::from_millis(20);
 /// Events taken before the clock and the signals get their turn.
 pub(super) const DRAIN_MAX: usize = 16 * 1024;
 /// While a burst is on, before it is seen whether it is to end: a page fault's event takes as long as hundreds of hits.
@@ -145,7 +150,11 @@ impl Watch {
     ) -> Result<()> {
         let ring = readable(self.probe.ring_fd())?;
         let pidfd = readable(options.target.pidfd())?;
-        let mut timer = tokio::time::interval(DRAIN_EVERY);
+        let mut timer = tokio::time::interval(if options.follow_children {
+            DRAIN_EVERY_OF_CHILDREN
+        } else {
+            DRAIN_EVERY
+        });
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = options.ends_after().map(|after| self.state.began + after);
         let deadline = ends_at(end);
@@ -247,7 +256,7 @@ impl Watch {
         let settled = Instant::now() + SETTLED_AFTER;
         while Instant::now() < settled {
             if self.drain(DRAIN_MAX) == 0 {
-                std::thread::sleep(DRAIN_EVERY);
+                std::thread::sleep(DRAIN_AGAIN);
             }
         }
         self.check();
