@@ -219,11 +219,16 @@ impl Child {
 /// For a forked child: nothing but async-signal-safe functions are called.
 unsafe fn serve(orders: RawFd, answers: RawFd) {
     let mut order = 0u8;
-    // SAFETY: the buffers are this function's own; the functions take any number.
+    // Once for all orders: to touch it anew each time would take longer than all else here.
+    let mut other: *mut u8 = std::ptr::null_mut();
+    // SAFETY: the buffers are this function's own; the functions take any number; what `map_other` gives is `cold`'s alone.
     unsafe {
         while libc::read(orders, (&raw mut order).cast(), 1) == 1 {
+            if order == COLD && other.is_null() {
+                other = map_other();
+            }
             let took = match order {
-                COLD => cold(functions::emulated),
+                COLD => cold(functions::emulated, other),
                 STEPPED => hot(functions::stepped),
                 _ => hot(functions::emulated),
             };
@@ -249,14 +254,9 @@ unsafe fn hot(function: Function) -> u64 {
     thread_nanoseconds().saturating_sub(before) / CALLS
 }
 
-/// Nanoseconds of a call after other work, with those that it takes to ask for the time; zero where there is no memory to
-/// be had.
-///
-/// # Safety
-///
-/// As the function's.
-unsafe fn cold(function: Function) -> u64 {
-    // SAFETY: a mapping of its own, given back below.
+/// [`OTHER_BYTES`] to fill the caches with, until the child ends; null where there is no memory to be had.
+fn map_other() -> *mut u8 {
+    // SAFETY: a new mapping, whose address the kernel chooses.
     let other = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
@@ -268,6 +268,20 @@ unsafe fn cold(function: Function) -> u64 {
         )
     };
     if other == libc::MAP_FAILED {
+        std::ptr::null_mut()
+    } else {
+        other.cast()
+    }
+}
+
+/// Nanoseconds of a call after other work, with those that it takes to ask for the time; zero where there is no memory for
+/// that work.
+///
+/// # Safety
+///
+/// As the function's. `other` is what [`map_other`] gave.
+unsafe fn cold(function: Function, other: *mut u8) -> u64 {
+    if other.is_null() {
         return 0;
     }
     let mut took = 0;
@@ -275,7 +289,7 @@ unsafe fn cold(function: Function) -> u64 {
         for line in (0..OTHER_BYTES).step_by(64) {
             // SAFETY: inside the mapping; bytes of any value.
             unsafe {
-                let byte = other.cast::<u8>().add(line);
+                let byte = other.add(line);
                 byte.write_volatile(byte.read_volatile().wrapping_add(1));
             }
         }
@@ -284,8 +298,6 @@ unsafe fn cold(function: Function) -> u64 {
         std::hint::black_box(unsafe { function(std::hint::black_box(call * 16)) });
         took += thread_nanoseconds().saturating_sub(before);
     }
-    // SAFETY: mapped above, and used no more.
-    unsafe { libc::munmap(other, OTHER_BYTES) };
     took / COLD_CALLS
 }
 
