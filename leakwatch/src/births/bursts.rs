@@ -371,6 +371,17 @@ impl Bursts {
         )
     }
 
+    /// How many hits more could have been paid for with what the burst that is under way has cost so far, at the price of
+    /// the dearest before: `hits` since it began.
+    #[must_use]
+    pub fn dearer(&self, hits: &Hits) -> u64 {
+        let Some(entry) = hits.entry().filter(|_| hits.timed >= TIMED_LEAST) else {
+            return 0;
+        };
+        let cost = self.plan.cost.of_burst(hits, self.plan.cost.coldness(entry));
+        whole(cost / self.dearest() - count(hits.burst))
+    }
+
     /// What a [`Step::Watch`] came to.
     pub fn ended(&mut self, spent: &Spent) {
         self.bursts += 1;

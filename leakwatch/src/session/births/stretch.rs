@@ -42,7 +42,28 @@ pub(super) struct Stretch {
     pub until: Duration,
     /// Hits of the whole stretch after which it is, whatever the time.
     hits: u64,
+    limits: BurstLimits,
+    /// How many hits fewer than were planned, since they turn out to be dearer: as it is, and as the kernel was told.
+    fewer: u64,
+    told_fewer: u64,
     pub looking: Option<Looking>,
+}
+
+impl Stretch {
+    /// So many hits fewer are to be. Returns the limits where the kernel must be told.
+    fn dearer(&mut self, fewer: u64) -> Option<BurstLimits> {
+        /// It is told in steps of such a part of the hits that it may let through.
+        const STEPS: u64 = 16;
+        self.fewer = fewer;
+        if fewer.saturating_sub(self.told_fewer) <= self.limits.hits_max / STEPS {
+            return None;
+        }
+        self.told_fewer = fewer;
+        Some(BurstLimits {
+            hits_max: self.limits.hits_max.saturating_sub(fewer),
+            ..self.limits
+        })
+    }
 }
 
 impl Watch {
@@ -70,8 +91,16 @@ impl Watch {
                     births.phase = Phase::Waiting { until: now };
                     return self.ask(births);
                 }
+                if stretch.looking.is_none() {
+                    let hits = self.probe.counts()?.hits().since(&births.told);
+                    if let Some(limits) = stretch.dearer(births.bursts.dearer(&hits)) {
+                        self.probe.set_burst_limits(&limits)?;
+                    }
+                }
                 match stretch.looking.take() {
-                    None if now >= stretch.until || state.hits >= stretch.hits => {
+                    None if now >= stretch.until
+                        || state.hits.saturating_add(stretch.fewer) >= stretch.hits =>
+                    {
                         self.drain_births(monotonic_ns());
                         let used = look_at_clocks(&mut births.members, &self.state.root);
                         stretch.look_at = Extent {
@@ -225,6 +254,7 @@ impl Watch {
             self.probe.set_burst_limits(&limits)?;
             stretch.until = self.state.began.elapsed() + length;
             stretch.hits = before.saturating_add(part(expected));
+            (stretch.limits, stretch.fewer, stretch.told_fewer) = (limits, 0, 0);
             return self.attach_joined(births);
         }
         // On a machine that is busy nothing else would end the burst in time.
@@ -258,6 +288,9 @@ impl Watch {
             look_at: at,
             until: began + length.mul_f64(LOOK_AT),
             hits: part(expected),
+            limits,
+            fewer: 0,
+            told_fewer: 0,
             looking: None,
         }));
         Ok(())
