@@ -1,6 +1,5 @@
-// Threads that serve requests the way a C++ service does: parse into maps of strings, look into a bounded cache, render
-// into a growing string, now and then take a larger buffer. It leaks slowly, as what leakwatch is for does: one request
-// in LEAKED_EACH leaves its session behind, some 500 bytes.
+// Threads that serve requests (requests.h) and leak slowly, as what leakwatch is for does: one request in LEAKED_EACH
+// leaves its session behind, some 500 bytes.
 //
 //   server COUNTERS THREADS RATE
 //
@@ -9,116 +8,20 @@
 // speed it counts from the end of the thread's last one. A unit of work is a request.
 
 #include "counters.h"
+#include "requests.h"
 
 #include <atomic>
-#include <cmath>
-#include <cstring>
-#include <list>
-#include <memory>
-#include <mutex>
-#include <string>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 namespace {
 
-constexpr size_t CACHE_SHARDS = 8, SHARD_BYTES = 4 << 20;
-constexpr uint64_t KEYS = 20000, LEAKED_EACH = 8, LARGE_EACH = 16, WARM_UP_REQUESTS = 10000, LOOKUPS = 6;
-
-struct Random {
-    uint64_t state;
-    uint64_t next() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        return state >> 11;
-    }
-    uint64_t below(uint64_t end) { return next() % end; }
-    double part() { return double(next() % (1 << 30)) / (1 << 30); }
-};
-
-// The least recently used go when a shard is full.
-class Cache {
-    struct Entry {
-        std::string key, value;
-    };
-    struct Shard {
-        std::mutex lock;
-        std::list<Entry> entries;
-        std::unordered_map<std::string, std::list<Entry>::iterator> by_key;
-        size_t bytes = 0;
-    };
-    Shard shards[CACHE_SHARDS];
-
-  public:
-    template <class Make> std::string get(const std::string &key, Make make) {
-        Shard &shard = shards[std::hash<std::string>()(key) % CACHE_SHARDS];
-        std::lock_guard<std::mutex> guard(shard.lock);
-        auto found = shard.by_key.find(key);
-        if (found != shard.by_key.end()) {
-            shard.entries.splice(shard.entries.begin(), shard.entries, found->second);
-            return found->second->value;
-        }
-        shard.entries.push_front({key, make()});
-        shard.by_key[key] = shard.entries.begin();
-        shard.bytes += shard.entries.front().value.size();
-        while (shard.bytes > SHARD_BYTES) {
-            shard.bytes -= shard.entries.back().value.size();
-            shard.by_key.erase(shard.entries.back().key);
-            shard.entries.pop_back();
-        }
-        return shard.entries.front().value;
-    }
-};
-
-Cache cache;
-
-using Fields = std::unordered_map<std::string, std::string>;
+constexpr uint64_t LEAKED_EACH = 8, WARM_UP_REQUESTS = 10000;
 
 struct Session {
     std::string user;
     Fields fields;
 };
-
-std::string receive(Random &random) {
-    std::string text = "user=u" + std::to_string(random.next());
-    for (uint64_t field = 4 + random.below(12); field > 0; field--)
-        text += "&field" + std::to_string(field) + "=" + std::string(4 + random.below(120), char('a' + field));
-    return text;
-}
-
-Fields parse(const std::string &text) {
-    Fields fields;
-    for (size_t at = 0; at < text.size();) {
-        size_t end = std::min(text.find('&', at), text.size());
-        size_t equals = text.find('=', at);
-        fields[text.substr(at, equals - at)] = text.substr(equals + 1, end - equals - 1);
-        at = end + 1;
-    }
-    return fields;
-}
-
-std::string load(Random &random) {
-    // Most entries are small and few are large.
-    return std::string(size_t(200 * std::exp(4 * random.part())), 'v');
-}
-
-std::string render(const Fields &fields, const std::string &entry, Random &random) {
-    std::string page = "{";
-    for (const auto &field : fields) page += "\"" + field.first + "\": \"" + field.second + "\", ";
-    for (uint64_t row = 4 + random.below(20); row > 0; row--)
-        page += "\"row" + std::to_string(row) + "\": \"" + entry.substr(0, 300) + "\", ";
-    return page + "}";
-}
-
-// Stands for a compression or an upload.
-uint64_t work_in_large_buffer(Random &random) {
-    size_t bytes = (64 << 10) + random.below(448 << 10);
-    std::unique_ptr<char[]> buffer(new char[bytes]);
-    memset(buffer.get(), int(bytes & 0x7f), bytes);
-    return uint64_t(buffer[bytes / 2]);
-}
 
 struct Worker {
     Random random;
@@ -126,22 +29,12 @@ struct Worker {
     uint64_t served = 0, checksum = 0;
 
     void serve() {
-        Fields fields = parse(receive(random));
-        std::string page;
-        for (uint64_t lookup = 0; lookup < LOOKUPS; lookup++) {
-            // Some keys are asked for more often than others.
-            double key = random.part();
-            std::string entry = cache.get("entry" + std::to_string(uint64_t(key * key * key * KEYS)),
-                                          [this] { return load(random); });
-            page += render(fields, entry, random);
-        }
-        if (served % LARGE_EACH == 0) checksum += work_in_large_buffer(random);
-        checksum += page.size();
+        Served request = ::serve(random, served % LARGE_EACH == 0, checksum);
         if (served % LEAKED_EACH == 0) {
             auto session = std::make_unique<Session>();
-            session->user = fields["user"];
-            session->fields["field1"] = fields["field1"];
-            session->fields["state"] = page.substr(0, 300);
+            session->user = request.fields["user"];
+            session->fields["field1"] = request.fields["field1"];
+            session->fields["state"] = request.page.substr(0, 300);
             sessions.push_back(std::move(session));
         }
         served++;

@@ -76,6 +76,13 @@ impl Window {
         positive(self.units()? / self.seconds)
     }
 
+    /// Units of work in a second of the time that the program says it spent at them, of all slots.
+    pub fn units_by_own_time(&self) -> Option<f64> {
+        let times = self.words.get(FIRST_SLOT + 1..FIRST_BUCKET)?;
+        let nanoseconds: u64 = times.iter().step_by(SLOT_WORDS).sum();
+        positive(self.units()? / nanoseconds as f64 * 1e9)
+    }
+
     /// Nanoseconds for a unit of work in a slot that the program times itself.
     pub fn nanoseconds_per_unit(&self, slot: usize) -> Option<f64> {
         let at = FIRST_SLOT + SLOT_WORDS * slot;
@@ -148,6 +155,8 @@ mod tests {
         let window = window(&[(8, 1000), (9, 77), (16, 500), (FIRST_BUCKET, 9)]);
         assert_eq!(window.rate(), Some(750.0));
         assert_eq!(window.nanoseconds_per_unit(0), Some(0.077));
+        let window = self::window(&[(8, 1000), (9, 400_000), (16, 500), (17, 350_000)]);
+        assert_eq!(window.units_by_own_time(), Some(2e6));
     }
 
     #[test]
@@ -155,6 +164,7 @@ mod tests {
         let window = window(&[]);
         assert_eq!(window.rate(), None);
         assert_eq!(window.nanoseconds_per_unit(0), None);
+        assert_eq!(window.units_by_own_time(), None);
         assert_eq!(window.latency_microseconds(0.5), None);
         assert_eq!(window.longest_milliseconds(), None);
     }

@@ -28,6 +28,7 @@ mod table;
 mod tracers;
 mod watch;
 mod workloads;
+mod yardstick;
 
 use peers::Peer;
 use priority::Raised;
@@ -46,6 +47,10 @@ pub struct Arguments {
     /// One workload only.
     #[arg(long, value_name = "NAME")]
     only: Option<Workload>,
+
+    /// Of the recordings with births these only; can be given several times.
+    #[arg(long, value_name = "PART")]
+    births: Vec<births::PartName>,
 
     /// How often each workload is measured with each tracer.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -145,7 +150,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if chosen(Workload::Births) {
         let peers = peers(&Peer::OF_BIRTHS);
-        births::run(&leakwatch, &peers, arguments.quick, arguments.rounds, &load)?;
+        let chosen = births::Chosen {
+            parts: &arguments.births,
+            quick: arguments.quick,
+            rounds: arguments.rounds,
+        };
+        births::run(&leakwatch, &peers, &chosen, &load)?;
     }
     if chosen(Workload::BirthsBudget) {
         births::budget(&leakwatch, arguments.quick, arguments.rounds)?;

@@ -1,8 +1,8 @@
 //! The table of what the recordings themselves say of births.
 
+use super::whole::Whole;
 use crate::bench::ratio::{Mean, median};
 use crate::bench::recording::{Births, OfBirths};
-use crate::bench::rounds::Pass;
 use crate::bench::table::{aligned, count, figure, with_notes};
 
 /// Of one workload.
@@ -12,30 +12,27 @@ pub struct Accounts {
     told: Vec<OfBirths>,
     /// leakwatch's own processor time in each of them, as a part of one CPU.
     cpu: Vec<f64>,
-    /// How many times slower the first figure was in each.
+    /// How many times slower the first figure was in each, by the yardstick where it is a rate.
     slowdowns: Vec<f64>,
-    window_seconds: f64,
+    /// The same by counting, where the target takes all processor time that it can get: by how much it had less of
+    /// that, and what births cost within it, as leakwatch counts.
+    reckoned: Vec<f64>,
 }
 
 impl Accounts {
-    pub fn new(name: &'static str, told: Vec<OfBirths>, passes: &[Pass], window_seconds: f64) -> Self {
-        let first = |pass: &Pass| pass.slowdowns.first().copied().flatten();
+    pub fn new(name: &'static str, wholes: &[Whole]) -> Self {
+        let slowdown = |whole: &Whole| {
+            whole
+                .steadied
+                .or_else(|| whole.pass.slowdowns.first().copied().flatten())
+        };
         Self {
             name,
-            told,
-            cpu: passes.iter().map(|pass| pass.cpu).collect(),
-            slowdowns: passes.iter().filter_map(first).collect(),
-            window_seconds,
+            told: wholes.iter().map(|whole| whole.births.clone()).collect(),
+            cpu: wholes.iter().map(|whole| whole.pass.cpu).collect(),
+            slowdowns: wholes.iter().filter_map(slowdown).collect(),
+            reckoned: wholes.iter().filter_map(Whole::reckoned).collect(),
         }
-    }
-
-    /// What of `cpus` processors leakwatch takes, and what the target pays for births, as leakwatch counts them: of a
-    /// target that keeps all of them busy, so much slower it becomes. The mean.
-    fn reckoned(&self, cpus: f64) -> Option<f64> {
-        let paid = |of_births: &OfBirths| of_births.watched().map_or(0.0, |births| births.paid_seconds());
-        let parts = self.told.iter().zip(&self.cpu);
-        let parts = parts.map(|(of_births, cpu)| (cpu + paid(of_births) / self.window_seconds) / cpus);
-        Some(1.0 + Mean::of(&parts.collect::<Vec<_>>())?.mean)
     }
 
     /// Of the recordings that watched births.
@@ -44,16 +41,16 @@ impl Accounts {
         median(&births.filter_map(|births| read(&births)).collect::<Vec<_>>())
     }
 
-    fn row(&self, cpus: f64) -> Vec<String> {
+    fn row(&self) -> Vec<String> {
         let shown = |value: Option<f64>, unit: &str| {
             value.map_or_else(|| "-".to_owned(), |value| format!("{}{unit}", figure(value)))
         };
+        let mean = |values: &[f64]| Mean::of(values).map_or_else(|| "-".to_owned(), |mean| mean.to_string());
         let counted = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), count);
         vec![
             self.name.to_owned(),
-            Mean::of(&self.slowdowns).map_or_else(|| "-".to_owned(), |mean| mean.to_string()),
-            self.reckoned(cpus)
-                .map_or_else(|| "-".to_owned(), |times| format!("{times:.3}")),
+            mean(&self.slowdowns),
+            mean(&self.reckoned),
             counted(self.median(|births| Some(births.bursts))),
             shown(self.median(|births| Some(births.watched_seconds * 1e3)), " ms"),
             counted(self.median(|births| Some(births.followed))),
@@ -73,8 +70,8 @@ impl Accounts {
     }
 }
 
-/// The table, on a machine of `cpus`, with what is missing in it told below.
-pub fn markdown(accounts: &[&Accounts], cpus: f64) -> String {
+/// The table, with what is missing in it told below.
+pub fn markdown(accounts: &[&Accounts]) -> String {
     let heads = [
         "recordings of",
         "slowdown",
@@ -88,7 +85,7 @@ pub fn markdown(accounts: &[&Accounts], cpus: f64) -> String {
         "leakwatch's CPU",
     ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    rows.extend(accounts.iter().map(|account| account.row(cpus)));
+    rows.extend(accounts.iter().map(|account| account.row()));
     let reasons: Vec<String> = accounts.iter().flat_map(|account| account.reasons()).collect();
     with_notes(aligned(&rows), &reasons)
 }
@@ -114,22 +111,22 @@ mod tests {
             told: vec![births(4.0, 0.1), births(6.0, 0.2)],
             cpu: vec![0.02, 0.04],
             slowdowns: vec![1.0, 1.02, 1.04],
-            window_seconds: 10.0,
+            reckoned: vec![1.02, 1.03],
         };
         let none = Accounts {
             name: "x",
             told: vec![OfBirths::NotWatched("jemalloc".to_owned())],
             cpu: vec![0.01],
             slowdowns: vec![1.01],
-            window_seconds: 10.0,
+            reckoned: Vec::new(),
         };
         assert_eq!(
-            markdown(&[&some, &none], 2.0),
+            markdown(&[&some, &none]),
             "\
-| recordings of |      slowdown | reckoned | bursts | watched | followed blocks |  spent | withheld | budget | leakwatch's CPU |
-|---------------|--------------:|---------:|-------:|--------:|----------------:|-------:|---------:|-------:|----------------:|
-| storm         | 1.020 ± 0.012 |    1.025 |      5 | 12.5 ms |           3,000 | 150 ms |  50.0 ms | 300 ms |           3.0 % |
-| x             |         1.010 |    1.005 |      - |       - |               - |      - |        - |      - |           1.0 % |
+| recordings of |      slowdown |      reckoned | bursts | watched | followed blocks |  spent | withheld | budget | leakwatch's CPU |
+|---------------|--------------:|--------------:|-------:|--------:|----------------:|-------:|---------:|-------:|----------------:|
+| storm         | 1.020 ± 0.012 | 1.025 ± 0.005 |      5 | 12.5 ms |           3,000 | 150 ms |  50.0 ms | 300 ms |           3.0 % |
+| x             |         1.010 |             - |      - |       - |               - |      - |        - |      - |           1.0 % |
 
 - x: births were not watched: jemalloc
 "

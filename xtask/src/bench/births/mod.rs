@@ -8,12 +8,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use super::redis;
 use super::rounds::{self, Outcome, Plan};
 use super::table::{self, Line};
 use super::tracers::Tracer;
 use super::workloads::{self, Measure};
+use super::yardstick::Yardstick;
 use crate::run;
 
 mod accounts;
@@ -47,7 +49,7 @@ impl Plans {
             }
         } else {
             Self {
-                whole: plan(2, 30, 250),
+                whole: plan(6, 30, 250),
                 short: plan(1, 5, 250),
                 rate: plan(3, 10, 250),
             }
@@ -74,31 +76,70 @@ struct Failure {
     why: String,
 }
 
-/// Measures and prints. `peers` are those of `Peer::OF_BIRTHS`; `rounds` is how often each workload is recorded, where
-/// that was asked for.
+/// What is recorded with births.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PartName {
+    /// One thread mallocs and frees small blocks as fast as it can.
+    Storm,
+    /// A C++ server of 8 threads at full speed.
+    Server,
+    /// The same at 30 % of the full speed, which is measured first.
+    Calm,
+    /// redis on libc's malloc, where it is at hand.
+    Redis,
+}
+
+/// What of the recordings with births is asked for.
+pub struct Chosen<'a> {
+    /// None: all.
+    pub parts: &'a [PartName],
+    pub quick: bool,
+    /// How often each workload is recorded, where that was asked for.
+    pub rounds: Option<u32>,
+}
+
+impl Chosen<'_> {
+    fn has(&self, part: PartName) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
+}
+
+/// Measures and prints. `peers` are those of `Peer::OF_BIRTHS`.
 ///
 /// # Errors
 /// When a program or leakwatch fails. A peer that is missing or fails is told of in the table instead.
-pub fn run(leakwatch: &Path, peers: &[Tracer], quick: bool, rounds: Option<u32>, load: &str) -> Result<()> {
-    let plans = Plans::new(quick, rounds);
-    let mut parts = vec![part(
-        &workloads::malloc_storm_with_stalls(),
-        leakwatch,
-        peers,
-        &plans,
-    )?];
-    let server = part(&workloads::busy_server_at_full_speed(), leakwatch, peers, &plans)?;
-    let full = server.lines.first().and_then(|line| line.untraced).unwrap_or(0.0);
-    parts.push(server);
-    // At full speed the peers make it so slow that requests at this rate would only pile up.
-    let mut calm = part(&workloads::busy_server_at_rate(full), leakwatch, &[], &plans)?;
-    for line in &mut calm.lines {
-        line.cells.resize(1 + peers.len(), table::Cell::NoFigure);
+pub fn run(leakwatch: &Path, peers: &[Tracer], chosen: &Chosen, load: &str) -> Result<()> {
+    let plans = Plans::new(chosen.quick, chosen.rounds);
+    let mut yardstick = Yardstick::start()?;
+    let mut part =
+        |measure: &Measure, peers: &[Tracer]| part(measure, &mut yardstick, leakwatch, peers, &plans);
+    let mut parts = Vec::new();
+    if chosen.has(PartName::Storm) {
+        parts.push(part(&workloads::malloc_storm_with_stalls(), peers)?);
     }
-    parts.push(calm);
-    match redis::at_hand() {
-        Ok(server) => parts.push(part(&workloads::redis(&server), leakwatch, peers, &plans)?),
-        Err(why) => eprintln!("{why}"),
+    let mut full_speed = None;
+    if chosen.has(PartName::Server) {
+        let server = part(&workloads::busy_server_at_full_speed(), peers)?;
+        full_speed = server.lines.first().and_then(|line| line.untraced);
+        parts.push(server);
+    }
+    if chosen.has(PartName::Calm) {
+        let full_speed = match full_speed {
+            Some(full_speed) => full_speed,
+            None => whole::full_speed(&workloads::busy_server_at_full_speed(), &plans.short)?,
+        };
+        // At full speed the peers make it so slow that requests at this rate would only pile up.
+        let mut calm = part(&workloads::busy_server_at_rate(full_speed), &[])?;
+        for line in &mut calm.lines {
+            line.cells.resize(1 + peers.len(), table::Cell::NoFigure);
+        }
+        parts.push(calm);
+    }
+    if chosen.has(PartName::Redis) {
+        match redis::at_hand() {
+            Ok(server) => parts.push(part(&workloads::redis(&server), peers)?),
+            Err(why) => eprintln!("{why}"),
+        }
     }
 
     let columns = [Tracer::Leakwatch(leakwatch.to_owned())];
@@ -110,14 +151,15 @@ pub fn run(leakwatch: &Path, peers: &[Tracer], quick: bool, rounds: Option<u32>,
     let notes = notes(parts.iter().flat_map(|part| &part.failures));
     let text = table::with_notes(table::markdown(&columns, &lines), &notes);
     table::print(&head(&plans, peers, load), &text);
-    let cpus = std::thread::available_parallelism().map_or(1.0, |cpus| cpus.get() as f64);
     let accounts: Vec<&Accounts> = parts.iter().map(|part| &part.accounts).collect();
     table::print(
-        "\nOf these recordings: *slowdown* of the first figure, mean and standard error; *reckoned*, what leakwatch takes of all \
-         CPUs and the target pays for births, as leakwatch counts them, which is how much slower a target becomes that keeps \
-         all CPUs busy, or rather less: what leakwatch does in its place in a burst counts twice. The others are medians. *Spent* is leakwatch's own count of the target's time, *withheld* what the \
-         target could not work while probes came and went; both are paid out of the budget.",
-        &accounts::markdown(&accounts, cpus),
+        "\nOf these recordings: *slowdown* of the first figure, mean and standard error; of a rate it is by the speed of a \
+         yardstick: a program beside it that does the same again and again for two hundredths of the time, since the \
+         machine itself is now faster and now slower. *Reckoned*: the same by counting, of a program that takes all \
+         processor time it can get: how much less of that it had, and what births cost within it, as leakwatch counts. \
+         The others are medians: *spent* is leakwatch's own count of the target's time, *withheld* what the target could \
+         not work while probes came and went; both are paid out of the budget.",
+        &accounts::markdown(&accounts),
     );
     Ok(())
 }
@@ -149,11 +191,17 @@ fn head(plans: &Plans, peers: &[Tracer], load: &str) -> String {
     text
 }
 
-fn part(measure: &Measure, leakwatch: &Path, peers: &[Tracer], plans: &Plans) -> Result<Part> {
+fn part(
+    measure: &Measure,
+    yardstick: &mut Yardstick,
+    leakwatch: &Path,
+    peers: &[Tracer],
+    plans: &Plans,
+) -> Result<Part> {
     run::heading(measure.title);
-    let (passes, told) = whole::passes(measure, leakwatch, &plans.whole)?;
-    let window = plans.whole.window.as_secs_f64();
-    let accounts = Accounts::new(measure.title, told, &passes, window);
+    let wholes = whole::all(measure, yardstick, leakwatch, &plans.whole)?;
+    let accounts = Accounts::new(measure.title, &wholes);
+    let passes = wholes.into_iter().map(|whole| whole.pass).collect();
     let mut tracers = vec![Tracer::Leakwatch(leakwatch.to_owned())];
     let mut outcomes = vec![Outcome::Passes(passes)];
     let mut failures = Vec::new();

@@ -8,12 +8,12 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 
 use super::whole;
-use crate::bench::processor_time;
 use crate::bench::ratio::{Direction, slowdown};
 use crate::bench::recording::{Births, OfBirths};
 use crate::bench::rounds::Plan;
 use crate::bench::table::{self, aligned, count, figure};
 use crate::bench::workloads::{self, Subject};
+use crate::bench::yardstick::Yardstick;
 use crate::run;
 
 /// Mallocs a second, and how that is called; 0 is as fast as they can.
@@ -33,6 +33,8 @@ struct Stretch {
     seconds: f64,
     /// Of its own.
     cpu_seconds: f64,
+    /// Of the yardstick.
+    speed: f64,
 }
 
 impl Stretch {
@@ -42,13 +44,14 @@ impl Stretch {
 
     /// The processor time that births took from the target in `self`, by this neighbour without births. Where it runs
     /// flat out that is the mallocs that it did not come to, at the neighbour's pace; at a given rate it comes to all of
-    /// them, and needs more time for them.
+    /// them, and needs more time for them. Both are brought to one speed of the machine.
     fn lost_seconds(&self, neighbour: &Self, flat_out: bool) -> f64 {
+        let faster = self.speed / neighbour.speed;
         if flat_out {
             let usual = neighbour.cpu_seconds * self.seconds / neighbour.seconds;
-            usual * (1.0 - self.rate() / neighbour.rate())
+            usual * (1.0 - self.rate() / faster / neighbour.rate())
         } else {
-            self.cpu_seconds - self.mallocs * neighbour.cpu_seconds / neighbour.mallocs
+            self.cpu_seconds - self.mallocs * neighbour.cpu_seconds / neighbour.mallocs / faster
         }
     }
 }
@@ -129,12 +132,10 @@ impl Trial {
         let range =
             |(lower, higher): (f64, f64)| format!("{} to {} ms", milliseconds(lower), milliseconds(higher));
         let slower = |it: &Between| {
-            slowdown(
-                Direction::Falls,
-                it.before.rate(),
-                it.during.rate(),
-                it.after.rate(),
-            )
+            let faster = |it: &Stretch| if self.flat_out { it.speed } else { 1.0 };
+            let [before, during, after] =
+                [&it.before, &it.during, &it.after].map(|it| it.rate() / faster(it));
+            slowdown(Direction::Falls, before, during, after)
         };
         let (counted, lost) = match &self.always {
             Some(always) => {
@@ -187,9 +188,10 @@ pub fn run(leakwatch: &Path, plan: &Plan) -> Result<()> {
     }
     let head = format!(
         "\nThe budget of births over rates of malloc: means of {} recordings of {:.0} s. *Lost* is the target's processor \
-         time by its own work, beside recordings with `--allocs never` before and after; the budget holds where that is \
-         within it, and so is what leakwatch counts: *spent*, and *withheld* of a target that has no processor to spare. \
-         In one more recording births are watched all the time (`--allocs always`): what leakwatch counts then can be held against what is lost.",
+         time by its own work, at one speed of the machine (as a yardstick beside it tells), beside recordings with \
+         `--allocs never` before and after; the budget holds where that is within it, and so is what leakwatch counts: \
+         *spent*, and *withheld* of a target that has no processor to spare. In one more recording births are watched all \
+         the time (`--allocs always`): what leakwatch counts then can be held against what is lost.",
         plan.rounds,
         plan.window.as_secs_f64()
     );
@@ -212,11 +214,13 @@ fn measured(name: &'static str, rate: u32, leakwatch: &Path, plan: &Plan) -> Res
         budgeted: Vec::new(),
         always: None,
     };
-    let (mut before, _) = stretch(&mut subject, leakwatch, plan, "never")?;
+    let mut yardstick = Yardstick::start()?;
+    let mut stretch = |mode| stretch(&mut subject, &mut yardstick, leakwatch, plan, mode);
+    let (mut before, _) = stretch("never")?;
     let autos = (0..plan.rounds).map(|_| "auto");
     for mode in autos.chain(["always"]) {
-        let (during, of_births) = stretch(&mut subject, leakwatch, plan, mode)?;
-        let (after, _) = stretch(&mut subject, leakwatch, plan, "never")?;
+        let (during, of_births) = stretch(mode)?;
+        let (after, _) = stretch("never")?;
         let births = match of_births {
             OfBirths::Watched(births) => births,
             OfBirths::NotWatched(why) => return Ok(Err(why)),
@@ -237,13 +241,20 @@ fn measured(name: &'static str, rate: u32, leakwatch: &Path, plan: &Plan) -> Res
     Ok(Ok(trial))
 }
 
-fn stretch(subject: &mut Subject, leakwatch: &Path, plan: &Plan, mode: &str) -> Result<(Stretch, OfBirths)> {
-    let cpu_before = processor_time::of_threads(subject.target())?;
-    let recorded = whole::record(subject, leakwatch, plan.window, &["--allocs", mode])?;
+fn stretch(
+    subject: &mut Subject,
+    yardstick: &mut Yardstick,
+    leakwatch: &Path,
+    plan: &Plan,
+    mode: &str,
+) -> Result<(Stretch, OfBirths)> {
+    let recorded = whole::record(subject, yardstick, leakwatch, plan.window, &["--allocs", mode])?;
+    let done = &recorded.stretch;
     let stretch = Stretch {
-        mallocs: recorded.window.units().context("the program has not worked")?,
-        seconds: recorded.window.seconds(),
-        cpu_seconds: processor_time::of_threads(subject.target())? - cpu_before,
+        mallocs: done.window.units().context("the program has not worked")?,
+        seconds: done.window.seconds(),
+        cpu_seconds: done.cpu_seconds,
+        speed: done.speed,
     };
     eprintln!(
         "  births {mode}: {} mallocs in {:.2} s, {:.4} s of processor time",
@@ -283,6 +294,7 @@ mod tests {
             mallocs,
             seconds: 10.0,
             cpu_seconds,
+            speed: 500.0,
         }
     }
 
@@ -338,6 +350,25 @@ mod tests {
         );
         let lost = trial(true, &[one]).lost_seconds();
         assert!(near(lost, (0.1, 0.5)), "{lost:?}");
+    }
+
+    #[test]
+    fn a_slower_machine_takes_nothing() {
+        let same = || stretch(1e6, 2.0);
+        let slower = Stretch {
+            cpu_seconds: 2.5,
+            speed: 400.0,
+            ..same()
+        };
+        let lost = trial(false, &[between(same(), slower, same())]).lost_seconds();
+        assert!(near(lost, (0.0, 0.0)), "{lost:?}");
+        let slower = Stretch {
+            mallocs: 0.8e6,
+            speed: 400.0,
+            ..same()
+        };
+        let lost = trial(true, &[between(same(), slower, same())]).lost_seconds();
+        assert!(near(lost, (0.0, 0.0)), "{lost:?}");
     }
 
     #[test]

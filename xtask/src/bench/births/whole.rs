@@ -1,4 +1,4 @@
-//! Whole recordings of leakwatch between untraced windows of the same length.
+//! Whole recordings of leakwatch between untraced windows.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,18 +8,70 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::bench::counters::Window;
+use crate::bench::ratio::{Direction, slowdown};
 use crate::bench::recording::{Account, OfBirths};
 use crate::bench::rounds::{self, Pass, Plan};
-use crate::bench::workloads::{Measure, Subject};
+use crate::bench::workloads::{Measure, Subject, Told};
+use crate::bench::yardstick::{self, Yardstick};
 use crate::bench::{processor_time, programs, tracers};
 use crate::run;
 
 /// How much longer than its window a recording may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the target did between two moments.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    pub window: Window,
+    /// The target's processor time.
+    pub cpu_seconds: f64,
+    /// What the yardstick did in a second of its own processor time meanwhile.
+    pub speed: f64,
+}
+
+impl Stretch {
+    /// Begins a stretch, has `meanwhile` happen, and ends the stretch.
+    ///
+    /// # Errors
+    /// When the program has ended, or what happens meanwhile fails.
+    pub fn of<T>(
+        subject: &mut Subject,
+        yardstick: &mut Yardstick,
+        meanwhile: impl FnOnce(&mut Subject) -> Result<T>,
+    ) -> Result<(Self, T)> {
+        let yards = yardstick.counters()?;
+        let (before, cpu_before) = (
+            subject.program.counters()?,
+            processor_time::of_threads(subject.target())?,
+        );
+        let result = meanwhile(subject)?;
+        let window = Window::between(&before, &subject.program.counters()?);
+        let stretch = Self {
+            window,
+            cpu_seconds: processor_time::of_threads(subject.target())? - cpu_before,
+            speed: yardstick::speed(&Window::between(&yards, &yardstick.counters()?))?,
+        };
+        Ok((stretch, result))
+    }
+
+    /// In which nothing is recorded.
+    fn untraced(subject: &mut Subject, yardstick: &mut Yardstick, window: Duration) -> Result<Self> {
+        let (stretch, ()) = Self::of(subject, yardstick, |_| {
+            std::thread::sleep(window);
+            Ok(())
+        })?;
+        Ok(stretch)
+    }
+
+    /// Processor time of the target by the second.
+    fn cpus(&self) -> f64 {
+        self.cpu_seconds / self.window.seconds()
+    }
+}
+
 /// One recording, from leakwatch's start to its end.
 pub struct Recorded {
-    pub window: Window,
+    pub stretch: Stretch,
     /// leakwatch's own processor time, as a part of one CPU.
     pub cpu: f64,
     pub account: Account,
@@ -32,6 +84,7 @@ pub struct Recorded {
 /// When the program ends, or leakwatch fails or hangs.
 pub fn record(
     subject: &mut Subject,
+    yardstick: &mut Yardstick,
     leakwatch: &Path,
     window: Duration,
     options: &[&str],
@@ -51,60 +104,131 @@ pub fn record(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(File::create(&words).context("cannot make a temporary file")?);
-    let (before, cpu_before) = (subject.program.counters()?, processor_time::of_children()?);
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("cannot run `{}`", run::shown(&command)))?;
-    // It cannot have ended well before, and looking costs time that the program may want.
-    std::thread::sleep(window);
-    let status = programs::wait(&mut child, PATIENCE);
-    if !matches!(status, Ok(Some(_))) {
-        programs::end(&mut child);
-    }
+    let cpu_before = processor_time::of_children()?;
+    let (stretch, status) = Stretch::of(subject, yardstick, |_| {
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot run `{}`", run::shown(&command)))?;
+        // It cannot have ended well before, and looking costs time that the program may want.
+        std::thread::sleep(window);
+        let status = programs::wait(&mut child, PATIENCE);
+        if !matches!(status, Ok(Some(_))) {
+            programs::end(&mut child);
+        }
+        status
+    })?;
     let said = || fs::read_to_string(&words).unwrap_or_default().trim().to_owned();
-    let status = status?.with_context(|| format!("leakwatch does not end; it said: {}", said()))?;
-    let window = Window::between(&before, &subject.program.counters()?);
+    let status = status.with_context(|| format!("leakwatch does not end; it said: {}", said()))?;
     ensure!(status.success(), "leakwatch failed ({status}): {}", said());
     let text = fs::read_to_string(&path).context("leakwatch left no recording")?;
     Ok(Recorded {
-        cpu: (processor_time::of_children()? - cpu_before) / window.seconds(),
+        cpu: (processor_time::of_children()? - cpu_before) / stretch.window.seconds(),
         account: Account::of(&text).context("leakwatch's recording is no JSON")?,
         births: OfBirths::of(&text)?,
-        window,
+        stretch,
     })
 }
 
-/// All rounds: a pass for each recording, and what it says of births. One process serves for all of them, but where it
-/// grows each has its own: a recording of a large heap is another than that of a small one.
+/// One recording beside its neighbours.
+pub struct Whole {
+    pub pass: Pass,
+    pub births: OfBirths,
+    /// How many times slower the first figure was, by the speed of the yardstick in each window.
+    pub steadied: Option<f64>,
+    /// How many times less processor time the target had, where it takes all it can get: of it that is a part of the
+    /// slowdown that has next to no noise.
+    pub deprived: Option<f64>,
+    /// What births cost of the processor time that it had, as leakwatch counts.
+    pub spent: f64,
+}
+
+impl Whole {
+    /// The slowdown by counting.
+    pub fn reckoned(&self) -> Option<f64> {
+        Some(self.deprived? / (1.0 - self.spent))
+    }
+
+    fn of(measure: &Measure, before: &Stretch, recorded: Recorded, after: &Stretch) -> Self {
+        let during = &recorded.stretch;
+        let values = |stretch: &Stretch| rounds::values(measure, &stretch.window);
+        let pass = rounds::pass(
+            measure,
+            &values(before),
+            &values(during),
+            &values(after),
+            recorded.cpu,
+            recorded.account,
+        );
+        let first = measure.figures.first();
+        let rate =
+            first.filter(|figure| figure.direction == Direction::Falls && figure.told == Told::AsSlowdown);
+        let by_yardstick = |stretch: &Stretch| Some((rate?.read)(&stretch.window)? / stretch.speed);
+        let known = by_yardstick(before)
+            .zip(by_yardstick(during))
+            .zip(by_yardstick(after));
+        Self {
+            steadied: known
+                .map(|((before, during), after)| slowdown(Direction::Falls, before, during, after)),
+            deprived: rate.map(|_| slowdown(Direction::Falls, before.cpus(), during.cpus(), after.cpus())),
+            spent: recorded
+                .births
+                .watched()
+                .map_or(0.0, |births| births.spent_seconds / during.cpu_seconds),
+            births: recorded.births,
+            pass,
+        }
+    }
+}
+
+/// The first figure in one window.
+///
+/// # Errors
+/// When the program cannot be started or ends, or has not worked.
+pub fn full_speed(measure: &Measure, plan: &Plan) -> Result<f64> {
+    let mut subject = measure.start()?;
+    std::thread::sleep(plan.settle);
+    let window = rounds::untraced(&mut subject.program, plan)?;
+    let first = rounds::values(measure, &window).first().copied().flatten();
+    first.context("the program has not worked")
+}
+
+/// All rounds. One process serves for all of them, but where it grows each has its own: a recording of a large heap is
+/// another than that of a small one. An untraced window is half as long as a recording: it has two of them beside it.
 ///
 /// # Errors
 /// When the program cannot be started or ends, or leakwatch fails.
-pub fn passes(measure: &Measure, leakwatch: &Path, plan: &Plan) -> Result<(Vec<Pass>, Vec<OfBirths>)> {
-    let (mut passes, mut told) = (Vec::new(), Vec::new());
-    let mut at_work: Option<(Subject, Vec<Option<f64>>)> = None;
+pub fn all(
+    measure: &Measure,
+    yardstick: &mut Yardstick,
+    leakwatch: &Path,
+    plan: &Plan,
+) -> Result<Vec<Whole>> {
+    let mut wholes = Vec::new();
+    let mut at_work: Option<(Subject, Stretch)> = None;
     for round in 1..=plan.rounds {
         let (mut subject, before) = match at_work.take() {
             Some(at_work) => at_work,
             None => {
                 let mut subject = measure.start()?;
                 std::thread::sleep(plan.settle);
-                let before = rounds::values(measure, &rounds::untraced(&mut subject.program, plan)?);
+                let before = Stretch::untraced(&mut subject, yardstick, plan.window / 2)?;
                 (subject, before)
             }
         };
-        let recorded = record(&mut subject, leakwatch, plan.window, &[])?;
+        let recorded = record(&mut subject, yardstick, leakwatch, plan.window, &[])?;
         std::thread::sleep(plan.settle);
-        let after = rounds::values(measure, &rounds::untraced(&mut subject.program, plan)?);
-        let during = rounds::values(measure, &recorded.window);
-        let pass = rounds::pass(measure, &before, &during, &after, recorded.cpu, recorded.account);
+        let after = Stretch::untraced(&mut subject, yardstick, plan.window / 2)?;
+        let whole = Whole::of(measure, &before, recorded, &after);
         eprintln!(
-            "  round {round} of {}, leakwatch: {}",
+            "  round {round} of {}, leakwatch: {}{}",
             plan.rounds,
-            rounds::told(&pass.slowdowns)
+            rounds::told(&whole.pass.slowdowns),
+            whole
+                .steadied
+                .map_or_else(String::new, |times| format!("; steadied {times:.3}x"))
         );
-        passes.push(pass);
-        told.push(recorded.births);
+        wholes.push(whole);
         at_work = (!measure.grows).then_some((subject, after));
     }
-    Ok((passes, told))
+    Ok(wholes)
 }
