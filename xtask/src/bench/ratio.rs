@@ -20,6 +20,12 @@ pub fn slowdown(direction: Direction, before: f64, traced: f64, after: f64) -> f
     }
 }
 
+/// The same where what makes the machine faster and slower multiplies: three values that differ by chance alone come to 1 in
+/// the geometric mean of many, where [`slowdown`] comes to more.
+pub fn slowdown_of_rates(before: f64, traced: f64, after: f64) -> f64 {
+    (before * after).sqrt() / traced
+}
+
 /// The middle value; between the two middle ones of an even number.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
@@ -47,6 +53,17 @@ impl Mean {
         (!values.is_empty()).then(|| Self {
             mean,
             error: (values.len() > 1).then(|| (squares / (count - 1.0) / count).sqrt()),
+        })
+    }
+
+    /// The geometric mean of values near 1.
+    pub fn of_ratios(values: &[f64]) -> Option<Self> {
+        let logarithms: Vec<f64> = values.iter().map(|value| value.ln()).collect();
+        let Self { mean, error } = Self::of(&logarithms)?;
+        let mean = mean.exp();
+        Some(Self {
+            mean,
+            error: error.map(|error| error * mean),
         })
     }
 }
@@ -93,6 +110,24 @@ mod tests {
         assert_eq!(slowdown(Direction::Falls, 90.0, 50.0, 110.0), 2.0);
         assert_eq!(slowdown(Direction::Rises, 90.0, 150.0, 110.0), 1.5);
         assert_eq!(slowdown(Direction::Falls, 100.0, 100.0, 100.0), 1.0);
+    }
+
+    #[test]
+    fn chance_alone_is_no_slowdown_of_rates() {
+        // Each of the three is now twice as fast as usual and now half as fast.
+        let speeds = [0.5, 2.0];
+        let all: Vec<f64> = speeds
+            .iter()
+            .flat_map(|before| speeds.iter().map(move |after| (before, after)))
+            .flat_map(|(before, after)| speeds.map(|traced| slowdown_of_rates(*before, traced, *after)))
+            .collect();
+        let mean = Mean::of_ratios(&all).unwrap();
+        assert!((mean.mean - 1.0).abs() < 1e-12, "{mean:?}");
+        // Of the logarithms: once 2 ln 2 below 0 and above, twice ln 2 below and above, twice 0.
+        let error = (12.0 * 2f64.ln().powi(2) / 7.0 / 8.0).sqrt();
+        assert!((mean.error.unwrap() - error).abs() < 1e-12, "{mean:?}");
+        assert_eq!(Mean::of_ratios(&[1.5]).map(|mean| mean.error), Some(None));
+        assert_eq!(Mean::of_ratios(&[]), None);
     }
 
     #[test]

@@ -105,6 +105,14 @@ impl Subject {
 }
 
 impl Measure {
+    /// Whether the traced process works as fast as it can, and waits for no other one.
+    pub fn is_at_full_speed(&self) -> bool {
+        let first = self.figures.first();
+        matches!(self.target, Target::Itself)
+            && first
+                .is_some_and(|figure| figure.direction == Direction::Falls && figure.told == Told::AsSlowdown)
+    }
+
     /// # Errors
     /// When its programs cannot be built or started.
     pub fn start(&self) -> Result<Subject> {

@@ -45,7 +45,8 @@ impl Accounts {
         let shown = |value: Option<f64>, unit: &str| {
             value.map_or_else(|| "-".to_owned(), |value| format!("{}{unit}", figure(value)))
         };
-        let mean = |values: &[f64]| Mean::of(values).map_or_else(|| "-".to_owned(), |mean| mean.to_string());
+        let mean =
+            |values: &[f64]| Mean::of_ratios(values).map_or_else(|| "-".to_owned(), |mean| mean.to_string());
         let counted = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), count);
         vec![
             self.name.to_owned(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::bench::counters::Window;
-use crate::bench::ratio::{Direction, slowdown};
+use crate::bench::ratio::{Direction, slowdown_of_rates};
 use crate::bench::recording::{Account, OfBirths};
 use crate::bench::rounds::{self, Pass, Plan};
 use crate::bench::workloads::{Measure, Subject, Told};
@@ -167,9 +167,10 @@ impl Whole {
             .zip(by_yardstick(during))
             .zip(by_yardstick(after));
         Self {
-            steadied: known
-                .map(|((before, during), after)| slowdown(Direction::Falls, before, during, after)),
-            deprived: rate.map(|_| slowdown(Direction::Falls, before.cpus(), during.cpus(), after.cpus())),
+            steadied: known.map(|((before, during), after)| slowdown_of_rates(before, during, after)),
+            deprived: measure
+                .is_at_full_speed()
+                .then(|| slowdown_of_rates(before.cpus(), during.cpus(), after.cpus())),
             spent: recorded
                 .births
                 .watched()
