@@ -4,6 +4,7 @@
 #ifndef LEAKWATCH_BENCH_REQUESTS_H
 #define LEAKWATCH_BENCH_REQUESTS_H
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>

@@ -105,12 +105,15 @@ impl Subject {
 }
 
 impl Measure {
+    /// The first figure, where it is how much work is done in a time.
+    pub fn rate(&self) -> Option<&Figure> {
+        let first = self.figures.first();
+        first.filter(|figure| figure.direction == Direction::Falls && figure.told == Told::AsSlowdown)
+    }
+
     /// Whether the traced process works as fast as it can, and waits for no other one.
     pub fn is_at_full_speed(&self) -> bool {
-        let first = self.figures.first();
-        matches!(self.target, Target::Itself)
-            && first
-                .is_some_and(|figure| figure.direction == Direction::Falls && figure.told == Told::AsSlowdown)
+        matches!(self.target, Target::Itself) && self.rate().is_some()
     }
 
     /// # Errors

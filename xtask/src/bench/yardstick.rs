@@ -1,8 +1,9 @@
 //! How fast the machine is just now: a program beside the measured one that does the same again and again.
 //!
 //! What other machines on the same hardware do makes this one faster and slower by many percent, for minutes, and that
-//! is more than leakwatch costs. It makes the yardstick as much slower, more or less, and leakwatch does not: its threads
-//! count their own processor time.
+//! is more than leakwatch costs. It makes the yardstick slower too, more or less as much. The yardstick's threads count
+//! their own processor time, so that a tracer that takes a CPU from them does not; but one that takes what all share, such
+//! as caches, does, and that part of what it costs is missing in a slowdown by the yardstick.
 
 use anyhow::{Context as _, Result};
 

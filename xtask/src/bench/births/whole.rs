@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::bench::counters::Window;
-use crate::bench::ratio::{Direction, slowdown_of_rates};
+use crate::bench::ratio::slowdown_of_rates;
 use crate::bench::recording::{Account, OfBirths};
 use crate::bench::rounds::{self, Pass, Plan};
-use crate::bench::workloads::{Measure, Subject, Told};
+use crate::bench::workloads::{Measure, Subject};
 use crate::bench::yardstick::{self, Yardstick};
 use crate::bench::{processor_time, programs, tracers};
 use crate::run;
@@ -133,7 +133,7 @@ pub fn record(
 pub struct Whole {
     pub pass: Pass,
     pub births: OfBirths,
-    /// How many times slower the first figure was, by the speed of the yardstick in each window.
+    /// How many times slower the first figure was, where it is a rate, by the speed of the yardstick in each window.
     pub steadied: Option<f64>,
     /// How many times less processor time the target had, where it takes all it can get: of it that is a part of the
     /// slowdown that has next to no noise.
@@ -159,10 +159,7 @@ impl Whole {
             recorded.cpu,
             recorded.account,
         );
-        let first = measure.figures.first();
-        let rate =
-            first.filter(|figure| figure.direction == Direction::Falls && figure.told == Told::AsSlowdown);
-        let by_yardstick = |stretch: &Stretch| Some((rate?.read)(&stretch.window)? / stretch.speed);
+        let by_yardstick = |stretch: &Stretch| Some((measure.rate()?.read)(&stretch.window)? / stretch.speed);
         let known = by_yardstick(before)
             .zip(by_yardstick(during))
             .zip(by_yardstick(after));
