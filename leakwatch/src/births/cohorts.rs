@@ -75,7 +75,7 @@ pub enum Fate {
 /// How the blocks of one site fared, by the check.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Course {
-    /// Births that were seen, sampled ones; and what they stand for.
+    /// Births that were seen, sampled ones, by their weights; and what they stand for.
     pub seen: u64,
     pub born: u64,
     pub born_bytes: u64,
@@ -114,6 +114,8 @@ pub struct Outcome {
     /// Moments of the checks, the end's census last, nanoseconds.
     pub checks: Vec<u64>,
     pub losses: Losses,
+    /// Births that were seen, of blocks in the sample.
+    pub births: u64,
     /// Candidates that could not be followed to the end.
     pub unknown: u64,
     /// One block of the sample stands for so many.
@@ -231,10 +233,10 @@ impl Cohorts {
                 // realloc gave it up before the look.
                 continue;
             };
-            if born.facts.time != look.born {
+            let Some(site) = born.facts.site.filter(|_| born.facts.time == look.born) else {
                 // Another was born there since, and is too young: whose the one before was is not known any more.
                 continue;
-            }
+            };
             let alive = match *seen {
                 Seen::Unknown => {
                     self.unknown += 1;
@@ -248,7 +250,7 @@ impl Cohorts {
                 } if fits(born.facts.size, born.facts.function, chunk_bytes, mapped) => Some(words),
                 Seen::InUse { .. } | Seen::NotInUse => None,
             };
-            let course = self.courses.entry(born.facts.site).or_default();
+            let course = self.courses.entry(site).or_default();
             course.count(interval, 0);
             let Some(words) = alive else { continue };
             course.count(interval, 1);
@@ -256,7 +258,7 @@ impl Cohorts {
                 look.address,
                 Candidate {
                     born: born.facts.time,
-                    site: born.facts.site,
+                    site,
                     size: born.facts.size,
                     function: born.facts.function,
                     first: born.first,
@@ -369,6 +371,7 @@ impl Cohorts {
             courses: self.courses,
             checks: self.checks,
             losses: self.births.losses(),
+            births: self.births.seen(),
             unknown: self.unknown,
             stands_for: self.births.stands_for(),
         }

@@ -13,7 +13,8 @@ const ALL: u64 = SAMPLE_ALL;
 
 fn facts(site: SiteId, time: u64) -> Facts {
     Facts {
-        site,
+        site: Some(site),
+        weight: 1,
         size: SIZE,
         time,
         thread: 7,

@@ -17,7 +17,10 @@ pub const BLOCKS_MAX: usize = 1 << 20;
 /// What is known of a birth when it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    pub site: SiteId,
+    /// `None` where its stack was not unwound, since its block was known to be gone by then.
+    pub site: Option<SiteId>,
+    /// How many births that were seen it stands for in what its site gave birth to.
+    pub weight: u64,
     /// Asked for, bytes.
     pub size: u64,
     /// When the function returned, nanoseconds of `CLOCK_MONOTONIC`.
@@ -45,9 +48,9 @@ pub struct SiteBirths {
     pub blocks: u64,
     /// Bytes asked for, estimated.
     pub bytes: u64,
-    /// Sampled births.
+    /// Sampled births, by their weights.
     pub seen: u64,
-    /// Sampled blocks whose address was handed out again, or that realloc replaced: gone for certain.
+    /// Sampled blocks whose address was handed out again, or that realloc replaced: gone for certain. By their weights.
     pub gone: u64,
 }
 
@@ -74,6 +77,12 @@ pub struct Births {
 }
 
 impl Births {
+    /// Sampled births, whether their sites are known or not.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.next
+    }
+
     #[must_use]
     pub fn new(threshold: u64) -> Self {
         Self::with_room(threshold, BLOCKS_MAX)
@@ -121,7 +130,7 @@ impl Births {
             return None;
         }
         let born = self.blocks.remove(&old)?;
-        self.count_gone(born.facts.site);
+        self.count_gone(&born);
         Some(born)
     }
 
@@ -184,17 +193,18 @@ impl Births {
             return None;
         }
         let stands_for = self.stands_for();
-        let account = self.sites.entry(facts.site).or_default();
-        account.seen += 1;
-        account.blocks = account.blocks.saturating_add(stands_for);
-        account.bytes = account
-            .bytes
-            .saturating_add(facts.size.saturating_mul(stands_for));
+        if let Some(site) = facts.site {
+            let account = self.sites.entry(site).or_default();
+            let blocks = stands_for.saturating_mul(facts.weight);
+            account.seen += facts.weight;
+            account.blocks = account.blocks.saturating_add(blocks);
+            account.bytes = account.bytes.saturating_add(facts.size.saturating_mul(blocks));
+        }
         let id = self.next;
         self.next += 1;
         let before = self.blocks.insert(address, Born { id, facts, first });
-        if let Some(before) = before {
-            self.count_gone(before.facts.site);
+        if let Some(before) = &before {
+            self.count_gone(before);
         }
         while self.blocks.len() > self.blocks_max && self.threshold > 1 {
             self.losses.halvings += 1;
@@ -203,9 +213,9 @@ impl Births {
         before
     }
 
-    fn count_gone(&mut self, site: SiteId) {
-        if let Some(account) = self.sites.get_mut(&site) {
-            account.gone += 1;
+    fn count_gone(&mut self, born: &Born) {
+        if let Some(account) = born.facts.site.and_then(|site| self.sites.get_mut(&site)) {
+            account.gone += born.facts.weight;
         }
     }
 }
@@ -216,7 +226,8 @@ mod tests {
 
     fn facts(site: u32, time: u64) -> Facts {
         Facts {
-            site: SiteId(site),
+            site: Some(SiteId(site)),
+            weight: 1,
             size: 100,
             time,
             thread: 7,
@@ -229,8 +240,8 @@ mod tests {
         let mut births = Births::new(SAMPLE_ALL);
         assert_eq!(births.born(0x1000, facts(1, 10)), None);
         let before = births.born(0x1000, facts(2, 20)).unwrap();
-        assert_eq!((before.id, before.facts.site), (0, SiteId(1)));
-        assert_eq!(births.at(0x1000).unwrap().facts.site, SiteId(2));
+        assert_eq!((before.id, before.facts.site), (0, Some(SiteId(1))));
+        assert_eq!(births.at(0x1000).unwrap().facts.site, Some(SiteId(2)));
         assert_eq!(births.len(), 1);
         let account = |site| *births.sites().find(|(id, _)| *id == SiteId(site)).unwrap().1;
         assert_eq!((account(1).seen, account(1).gone), (1, 1));
@@ -247,11 +258,11 @@ mod tests {
         assert_eq!(births.moved(0x1000, 0x2000, facts(2, 30), 25), None);
         assert_eq!(births.at(0x1000), None);
         let grown = births.at(0x2000).unwrap();
-        assert_eq!((grown.facts.site, grown.first), (SiteId(2), 10));
+        assert_eq!((grown.facts.site, grown.first), (Some(SiteId(2)), 10));
         // In place.
         assert_eq!(births.moved(0x2000, 0x2000, facts(3, 50), 45), None);
         let grown = births.at(0x2000).unwrap();
-        assert_eq!((grown.facts.site, grown.first, births.len()), (SiteId(3), 10, 1));
+        assert_eq!((grown.facts.site, grown.first, births.len()), (Some(SiteId(3)), 10, 1));
         // One that was not seen to be born.
         births.moved(0x9000, 0x3000, facts(2, 60), 55);
         assert_eq!(births.at(0x3000).unwrap().first, 60);
@@ -261,12 +272,43 @@ mod tests {
     }
 
     #[test]
+    fn births_whose_sites_are_not_known_are_counted_by_those_that_stand_for_them() {
+        let mut births = Births::new(SAMPLE_ALL / 2);
+        let sampled: Vec<u64> = (1..200u64)
+            .map(|block| block * 32)
+            .filter(|address| block_in_sample(*address, SAMPLE_ALL / 2))
+            .collect();
+        let address = sampled[0];
+        for time in 1..=4 {
+            let site = (time == 2).then_some(SiteId(1));
+            let weight = 4;
+            births.born(address, Facts { site, weight, ..facts(0, time) });
+        }
+        births.born(address, facts(2, 5));
+        assert_eq!((births.seen(), births.len()), (5, 1));
+        let of = |site| *births.sites().find(|(id, _)| *id == SiteId(site)).unwrap().1;
+        let expected = SiteBirths {
+            blocks: 8,
+            bytes: 800,
+            seen: 4,
+            gone: 4,
+        };
+        assert_eq!(of(1), expected);
+        assert_eq!((of(2).seen, of(2).gone), (1, 0));
+        assert_eq!(births.sites().count(), 2);
+        // What a block was grown from has its age, whosever it was.
+        births.born(address, Facts { site: None, ..facts(0, 6) });
+        births.moved(address, address, facts(3, 8), 7);
+        assert_eq!(births.at(address).unwrap().first, 6);
+    }
+
+    #[test]
     fn who_is_handed_the_old_block_while_realloc_is_under_way_keeps_it() {
         let mut births = Births::new(SAMPLE_ALL);
         births.born(0x1000, facts(1, 10));
         births.born(0x1000, facts(9, 27));
         births.moved(0x1000, 0x2000, facts(2, 30), 25);
-        assert_eq!(births.at(0x1000).unwrap().facts.site, SiteId(9));
+        assert_eq!(births.at(0x1000).unwrap().facts.site, Some(SiteId(9)));
         assert_eq!(births.at(0x2000).unwrap().first, 30);
     }
 

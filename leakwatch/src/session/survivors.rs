@@ -304,7 +304,6 @@ impl State {
             let courses = outcome.courses.values().flat_map(|course| &course.alive);
             courses.filter_map(|alive| alive.first()).sum()
         };
-        let seen = |outcome: &Outcome| -> u64 { outcome.courses.values().map(|course| course.seen).sum() };
         let stands_for = told().map(|(_, outcome, _)| outcome.stands_for).max();
         let checks = told().map(|(_, outcome, _)| outcome.checks.len()).max();
         let mut allocations = Allocations {
@@ -312,7 +311,7 @@ impl State {
             bursts: births.bursts.count(),
             watched_seconds: births.bursts.watched(),
             hits: births.hits(probe).burst,
-            births: told().map(|(_, outcome, _)| seen(outcome)).sum(),
+            births: told().map(|(_, outcome, _)| outcome.births).sum(),
             sampling_rate: 1.0 / stands_for.unwrap_or(1).max(1) as f64,
             followed: told().map(|(_, outcome, _)| followed(outcome)).sum(),
             checks: u32::try_from(checks.unwrap_or(0)).unwrap_or(u32::MAX),

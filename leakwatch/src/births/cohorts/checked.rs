@@ -66,7 +66,8 @@ mod tests {
         let mut cohorts = Cohorts::new(SAMPLE_ALL);
         for block in 0..4u64 {
             let facts = Facts {
-                site: SiteId(if block == 3 { 2 } else { 1 }),
+                site: Some(SiteId(if block == 3 { 2 } else { 1 })),
+                weight: 1,
                 size: 100,
                 function: 0,
                 time: 10 + block,

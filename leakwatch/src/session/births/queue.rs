@@ -1,12 +1,14 @@
 //! Births between the ring and the cohorts.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use leakwatch_ebpf::wire::{Header, Kind, block_in_sample, flags};
 
-use crate::births::Facts;
+use crate::births::{Cohorts, Facts};
+use crate::ledger::SiteId;
 use crate::probe::Event;
 use crate::session::state::{State, living, site};
 use crate::session::translate::untagged;
@@ -14,22 +16,108 @@ use crate::session::translate::untagged;
 /// Births that wait hold so many bytes at most.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
+/// Of the births whose blocks are gone while they wait, one in so many has its stack unwound, for all of them: most births
+/// are of such blocks, and whose they were is only for the numbers of births by site.
+const GONE_EACH: u64 = 16;
+
 /// Births that wait for their stacks to be unwound. That takes longer than a burst may: it is done when the probes are out.
 #[derive(Default)]
 pub(in crate::session) struct Queue {
-    births: VecDeque<Queued>,
-    /// Their registers and stacks, one behind the other. It is emptied when the queue is, and keeps its room for the next
-    /// burst: thousands of them come at once.
-    bytes: Vec<u8>,
+    births: VecDeque<Waiting>,
+    /// How many were taken out of it: the number of the first one.
+    taken: u64,
+    /// Of processes' addresses the numbers of the births that came last.
+    latest_at: HashMap<(u32, u64), u64, RandomState>,
+    /// Of the copies.
+    bytes: usize,
     /// When the newest was born, nanoseconds.
     pub latest: u64,
 }
 
-struct Queued {
+struct Waiting {
     header: Header,
-    /// Of [`Queue::bytes`].
-    registers: Option<Range<usize>>,
-    stack: Range<usize>,
+    /// [`Facts::weight`]; 0 where the stack is not to be unwound.
+    weight: u64,
+    /// Its registers, if they are known, so many bytes, and its stack.
+    copy: Vec<u8>,
+    registers: Option<usize>,
+}
+
+impl Waiting {
+    fn of(event: &Event<'_>) -> Self {
+        let registers = event.registers.unwrap_or_default();
+        Self {
+            header: event.header,
+            weight: 1,
+            copy: [registers, event.stack].concat(),
+            registers: event.registers.map(<[u8]>::len),
+        }
+    }
+
+    fn event(&self) -> Event<'_> {
+        let (registers, stack) = self
+            .copy
+            .split_at_checked(self.registers.unwrap_or(0))
+            .unwrap_or_default();
+        Event {
+            kind: Kind::Alloc,
+            header: self.header,
+            registers: self.registers.map(|_| registers),
+            stack,
+        }
+    }
+
+    fn is_thinned(&self) -> bool {
+        self.header.flags & flags::THINNED != 0
+    }
+
+    fn is_unwound(&self) -> bool {
+        self.weight > 0 && !self.is_thinned()
+    }
+
+    fn tell(&self, site: Option<SiteId>, cohorts: &mut Cohorts) {
+        let header = &self.header;
+        let (address, old) = (untagged(header.address), untagged(header.old_address));
+        let began = header.old_length;
+        if self.is_thinned() {
+            cohorts.left(old, began);
+            return;
+        }
+        let facts = Facts {
+            site,
+            weight: self.weight,
+            size: header.length,
+            time: header.time,
+            thread: header.tid,
+            function: header.protection,
+        };
+        if old == 0 {
+            cohorts.born(address, facts);
+        } else {
+            cohorts.moved(old, address, facts, began);
+        }
+    }
+
+    /// Its block is gone. Returns by how many bytes its copy is shorter.
+    fn gone(&mut self) -> usize {
+        // Requests are made of like births in like order: to take each so-many-th could take the same ones of all.
+        self.weight = if scattered(self.header.time).is_multiple_of(GONE_EACH) {
+            GONE_EACH
+        } else {
+            0
+        };
+        if self.weight > 0 {
+            return 0;
+        }
+        std::mem::take(&mut self.copy).len()
+    }
+}
+
+/// A number whose bits all depend on those of `time` (the finalizer of MurmurHash3).
+fn scattered(time: u64) -> u64 {
+    let bits = (time ^ (time >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let bits = (bits ^ (bits >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    bits ^ (bits >> 33)
 }
 
 impl Queue {
@@ -39,30 +127,75 @@ impl Queue {
 
     /// Whether there is room for more.
     fn has_room(&self) -> bool {
-        self.bytes.len() + self.births.len() * size_of::<Queued>() < QUEUE_BYTES_MAX
+        self.bytes + self.births.len() * size_of::<Waiting>() < QUEUE_BYTES_MAX
     }
 
     fn push(&mut self, event: &Event<'_>) {
-        let queued = Queued {
-            header: event.header,
-            registers: event.registers.map(|registers| self.keep(registers)),
-            stack: self.keep(event.stack),
-        };
-        self.latest = self.latest.max(queued.header.time);
-        self.births.push_back(queued);
+        let birth = Waiting::of(event);
+        self.latest = self.latest.max(birth.header.time);
+        self.bytes += birth.copy.len();
+        let (pid, old) = (birth.header.tgid, untagged(birth.header.old_address));
+        if old != 0 {
+            self.gave_up(pid, old, birth.header.old_length);
+        }
+        if !birth.is_thinned() {
+            let number = self.taken + self.births.len() as u64;
+            let address = untagged(birth.header.address);
+            if let Some(before) = self.latest_at.insert((pid, address), number) {
+                self.gone(before);
+            }
+        }
+        self.births.push_back(birth);
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        start..self.bytes.len()
+    /// realloc, which began at `began`, gave up the block at an address. One that was born there since stays.
+    fn gave_up(&mut self, pid: u32, address: u64, began: u64) {
+        let Some(number) = self.latest_at.get(&(pid, address)).copied() else {
+            return;
+        };
+        if self
+            .waiting(number)
+            .is_some_and(|birth| birth.header.time <= began)
+        {
+            self.latest_at.remove(&(pid, address));
+            self.gone(number);
+        }
+    }
+
+    fn gone(&mut self, number: u64) {
+        let shorter = self.waiting(number).map_or(0, Waiting::gone);
+        self.bytes -= shorter;
+    }
+
+    fn waiting(&mut self, number: u64) -> Option<&mut Waiting> {
+        let index = usize::try_from(number.checked_sub(self.taken)?).ok()?;
+        self.births.get_mut(index)
+    }
+
+    /// Whoever is born from now on, all that wait have their stacks unwound that would have it now: their blocks are
+    /// being looked at.
+    pub fn settle(&mut self) {
+        self.latest_at.clear();
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        let birth = self.births.pop_front()?;
+        let key = (birth.header.tgid, untagged(birth.header.address));
+        if let Entry::Occupied(latest) = self.latest_at.entry(key)
+            && *latest.get() == self.taken
+        {
+            latest.remove();
+        }
+        self.taken += 1;
+        self.bytes -= birth.copy.len();
+        Some(birth)
     }
 
     /// The blocks of a process that stand at their addresses when all of it is done, born at `until` or before.
     pub fn standing(&self, pid: u32, threshold: u64, until: u64) -> BTreeMap<u64, u64> {
         let mut standing = BTreeMap::new();
         let of_process = self.births.iter().filter(|birth| birth.header.tgid == pid);
-        for Queued { header, .. } in of_process {
+        for Waiting { header, .. } in of_process {
             standing.remove(&untagged(header.old_address));
             let address = untagged(header.address);
             if block_in_sample(address, threshold) {
@@ -98,58 +231,29 @@ impl State {
         self.work_off_while(|next| next.header.time <= time);
     }
 
-    fn work_off_while(&mut self, wanted: impl Fn(&Queued) -> bool) {
-        let bytes = std::mem::take(&mut self.queue.bytes);
+    fn work_off_while(&mut self, wanted: impl Fn(&Waiting) -> bool) {
         while self.queue.births.front().is_some_and(&wanted)
-            && let Some(queued) = self.queue.births.pop_front()
+            && let Some(birth) = self.queue.pop()
         {
-            self.unwind_birth(&queued, &bytes);
-        }
-        self.queue.bytes = bytes;
-        if self.queue.births.is_empty() {
-            self.queue.bytes.clear();
+            self.tell_birth(&birth);
         }
     }
 
-    fn unwind_birth(&mut self, queued: &Queued, bytes: &[u8]) {
-        let header = &queued.header;
-        let (address, old) = (untagged(header.address), untagged(header.old_address));
-        let began = header.old_length;
-        if header.flags & flags::THINNED != 0 {
-            if let Some(cohorts) = self.cohorts_of(header.tgid) {
-                cohorts.left(old, began);
-            }
-            return;
-        }
-        if let Some(process) = living(&mut self.processes, header.tgid, &mut self.stray_events) {
-            process.refresh_code(&self.root, &mut self.unwinder);
-        }
-        let event = Event {
-            kind: Kind::Alloc,
-            header: *header,
-            registers: queued
-                .registers
-                .as_ref()
-                .and_then(|range| bytes.get(range.clone())),
-            stack: bytes.get(queued.stack.clone()).unwrap_or_default(),
-        };
-        let Some(site) = site(&mut self.unwinder, &mut self.sites, &event, false) else {
-            return;
-        };
-        let facts = Facts {
-            site,
-            size: header.length,
-            time: header.time,
-            thread: header.tid,
-            function: header.protection,
-        };
-        let Some(cohorts) = self.cohorts_of(header.tgid) else {
-            return;
-        };
-        if old == 0 {
-            cohorts.born(address, facts);
-        } else {
-            cohorts.moved(old, address, facts, began);
+    fn tell_birth(&mut self, birth: &Waiting) {
+        let unwound = birth.is_unwound().then(|| self.site_of(birth)).flatten();
+        if let Some(cohorts) = self.cohorts_of(birth.header.tgid) {
+            birth.tell(unwound, cohorts);
         }
     }
+
+    fn site_of(&mut self, birth: &Waiting) -> Option<SiteId> {
+        if let Some(process) = living(&mut self.processes, birth.header.tgid, &mut self.stray_events) {
+            process.refresh_code(&self.root, &mut self.unwinder);
+        }
+        site(&mut self.unwinder, &mut self.sites, &birth.event(), false)
+    }
 }
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

@@ -137,7 +137,12 @@ impl Watch {
     }
 
     /// What was born so far and is not too young.
-    pub(super) fn start_look(&self, members: &BTreeMap<u32, Member>, stretch: &Stretch) -> Option<Looking> {
+    pub(super) fn start_look(
+        &mut self,
+        members: &BTreeMap<u32, Member>,
+        stretch: &Stretch,
+    ) -> Option<Looking> {
+        self.state.queue.settle();
         let age = stretch.look_at.since(stretch.unlooked).time / TOO_YOUNG;
         let until = monotonic_ns().saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
         Looking::start(self.wanted(members, |pid, cohorts| {
