@@ -262,7 +262,10 @@ mod tests {
         // In place.
         assert_eq!(births.moved(0x2000, 0x2000, facts(3, 50), 45), None);
         let grown = births.at(0x2000).unwrap();
-        assert_eq!((grown.facts.site, grown.first, births.len()), (Some(SiteId(3)), 10, 1));
+        assert_eq!(
+            (grown.facts.site, grown.first, births.len()),
+            (Some(SiteId(3)), 10, 1)
+        );
         // One that was not seen to be born.
         births.moved(0x9000, 0x3000, facts(2, 60), 55);
         assert_eq!(births.at(0x3000).unwrap().first, 60);
@@ -282,7 +285,14 @@ mod tests {
         for time in 1..=4 {
             let site = (time == 2).then_some(SiteId(1));
             let weight = 4;
-            births.born(address, Facts { site, weight, ..facts(0, time) });
+            births.born(
+                address,
+                Facts {
+                    site,
+                    weight,
+                    ..facts(0, time)
+                },
+            );
         }
         births.born(address, facts(2, 5));
         assert_eq!((births.seen(), births.len()), (5, 1));
@@ -297,7 +307,13 @@ mod tests {
         assert_eq!((of(2).seen, of(2).gone), (1, 0));
         assert_eq!(births.sites().count(), 2);
         // What a block was grown from has its age, whosever it was.
-        births.born(address, Facts { site: None, ..facts(0, 6) });
+        births.born(
+            address,
+            Facts {
+                site: None,
+                ..facts(0, 6)
+            },
+        );
         births.moved(address, address, facts(3, 8), 7);
         assert_eq!(births.at(address).unwrap().first, 6);
     }

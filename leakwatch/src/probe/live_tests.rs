@@ -1,5 +1,6 @@
 //! Both sources of page faults, on a child with known pages. They need root and BPF.
 
+use std::collections::BTreeSet;
 use std::io::{PipeWriter, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
@@ -224,6 +225,32 @@ fn the_tracepoint_stands_in_where_the_event_is_refused() {
         assert_eq!(pages, [WRITTEN], "user mode only");
         seen.iter().for_each(reaches_the_root);
     }
+}
+
+#[test]
+fn a_fork_has_no_mapping_of_the_ring() {
+    if skipped() {
+        return;
+    }
+    let rings = |pid| {
+        let mappings = maps::read(&ProcRoot::default(), pid).unwrap().mappings;
+        let of_maps = mappings.into_iter().filter(|mapping| {
+            mapping
+                .path
+                .as_deref()
+                .is_some_and(|path| path == forks::MAP_PATH)
+        });
+        of_maps
+            .map(|mapping| mapping.range.start)
+            .collect::<BTreeSet<_>>()
+    };
+    let _probe = probe();
+    // Other tests of this process have rings too, and get new ones.
+    let own = rings(std::process::id());
+    assert!(!own.is_empty());
+    forks::leave_out_maps();
+    let child = Child::fork();
+    assert_eq!(rings(child.pid).intersection(&own).count(), 0);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod attach;
 mod bpf_call;
 mod event;
 mod faults;
+mod forks;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod layout;
@@ -120,6 +121,7 @@ impl Probe {
         let missing = attach::all(&mut ebpf)?;
         let allocs = allocs::Allocs::of(&mut ebpf)?;
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|e| map_error("EVENTS", &e))?;
+        forks::leave_out_maps();
         let targets = HashMap::try_from(take(&mut ebpf, "TARGETS")?).map_err(|e| map_error("TARGETS", &e))?;
         let counts =
             PerCpuArray::try_from(take(&mut ebpf, "COUNTS")?).map_err(|e| map_error("COUNTS", &e))?;

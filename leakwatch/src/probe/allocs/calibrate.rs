@@ -20,7 +20,7 @@ use crate::target::entry_points::{self, EntryPoint, EntryPoints};
 /// Calls in one measurement: fit half of the smallest ring when each is sampled, and outlast the clock's steps.
 const CALLS: u64 = 256;
 /// Calls between each of which the caches are filled with something else, in one measurement, and with how many bytes.
-const COLD_CALLS: u64 = 4;
+const COLD_CALLS: u64 = 2;
 const OTHER_BYTES: usize = 4 << 20;
 /// Measurements of each kind. The median counts.
 const ROUNDS: usize = 9;

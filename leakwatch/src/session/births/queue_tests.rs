@@ -102,7 +102,13 @@ impl Both {
     }
 
     fn work_off(&mut self, mut most: usize, until: u64) {
-        while most > 0 && self.queue.births.front().is_some_and(|birth| birth.header.time <= until) {
+        while most > 0
+            && self
+                .queue
+                .births
+                .front()
+                .is_some_and(|birth| birth.header.time <= until)
+        {
             most -= 1;
             let birth = self.queue.pop().unwrap();
             birth.tell(site_of(&birth), &mut self.some);
@@ -122,7 +128,10 @@ impl Both {
 
     fn check(cohorts: &mut Cohorts, time: u64, chance: u64) {
         let looks = cohorts.candidates();
-        let seen: Vec<Seen> = looks.iter().map(|look| seen(look.address, time, chance)).collect();
+        let seen: Vec<Seen> = looks
+            .iter()
+            .map(|look| seen(look.address, time, chance))
+            .collect();
         cohorts.checked(time, &looks, &seen);
     }
 
