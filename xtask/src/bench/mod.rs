@@ -115,6 +115,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         rustix::process::geteuid().is_root(),
         "leakwatch and its peers need root: `sudo -E env PATH=\"$PATH\" cargo xtask bench`"
     );
+    ensure!(
+        arguments.births.is_empty() || chosen(arguments, Workload::Births),
+        "--births chooses parts of `--only births`; beside another workload it says nothing"
+    );
     // Before the builds and the bench itself add to it.
     let load = table::load();
     let mut plan = if arguments.quick { QUICK } else { FULL };
@@ -133,7 +137,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         run::run(&mut run::cargo(&["build", "--release", "--package", "leakwatch"]))?;
         run::target_directory()?.join("release/leakwatch")
     };
-    let chosen = |workload: Workload| arguments.only.is_none_or(|only| only == workload);
+    let chosen = |workload| chosen(arguments, workload);
     let of_pages = Workload::value_variants().iter().filter(|workload| {
         !matches!(
             workload,
@@ -167,6 +171,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         html::run(&leakwatch, arguments.quick, &load)?;
     }
     Ok(())
+}
+
+fn chosen(arguments: &Arguments, workload: Workload) -> bool {
+    arguments.only.is_none_or(|only| only == workload)
 }
 
 /// Windows while leakwatch or a peer is attached: what page events cost.

@@ -143,6 +143,14 @@ pub struct Whole {
 }
 
 impl Whole {
+    /// As it is where what comes of the process's age is left out, as `control` shows it.
+    fn beside(mut self, control: &Control) -> Self {
+        let without = |value: Option<f64>, age: Option<f64>| Some(value? / age?);
+        self.steadied = without(self.steadied, control.steadied);
+        self.deprived = without(self.deprived, control.deprived);
+        self
+    }
+
     /// The slowdown by counting.
     pub fn reckoned(&self) -> Option<f64> {
         Some(self.deprived? / (1.0 - self.spent))
@@ -159,15 +167,9 @@ impl Whole {
             recorded.cpu,
             recorded.account,
         );
-        let by_yardstick = |stretch: &Stretch| Some((measure.rate()?.read)(&stretch.window)? / stretch.speed);
-        let known = by_yardstick(before)
-            .zip(by_yardstick(during))
-            .zip(by_yardstick(after));
         Self {
-            steadied: known.map(|((before, during), after)| slowdown_of_rates(before, during, after)),
-            deprived: measure
-                .is_at_full_speed()
-                .then(|| slowdown_of_rates(before.cpus(), during.cpus(), after.cpus())),
+            steadied: steadied(measure, [before, during, after]),
+            deprived: deprived(measure, [before, during, after]),
             spent: recorded
                 .births
                 .watched()
@@ -175,6 +177,50 @@ impl Whole {
             births: recorded.births,
             pass,
         }
+    }
+}
+
+/// How many times slower the first figure was in the second stretch, where it is a rate, by the speed of the yardstick.
+fn steadied(measure: &Measure, stretches: [&Stretch; 3]) -> Option<f64> {
+    let rate = |stretch: &Stretch| Some((measure.rate()?.read)(&stretch.window)? / stretch.speed);
+    let [before, during, after] = stretches.map(rate);
+    Some(slowdown_of_rates(before?, during?, after?))
+}
+
+/// How many times less processor time the target had in the second stretch, where it takes all it can get.
+fn deprived(measure: &Measure, stretches: [&Stretch; 3]) -> Option<f64> {
+    let [before, during, after] = stretches.map(Stretch::cpus);
+    measure
+        .is_at_full_speed()
+        .then(|| slowdown_of_rates(before, during, after))
+}
+
+/// The same three windows of another process without a recording. One that grows is the faster the younger it is, and more so
+/// at its start: the mean of before and after is faster than what lies between, whatever is done to it.
+struct Control {
+    steadied: Option<f64>,
+    deprived: Option<f64>,
+}
+
+impl Control {
+    /// `between` is as long as a recording takes.
+    fn measured(
+        measure: &Measure,
+        yardstick: &mut Yardstick,
+        plan: &Plan,
+        between: Duration,
+    ) -> Result<Self> {
+        let mut subject = measure.start()?;
+        std::thread::sleep(plan.settle);
+        let before = Stretch::untraced(&mut subject, yardstick, plan.window / 2)?;
+        let during = Stretch::untraced(&mut subject, yardstick, between)?;
+        std::thread::sleep(plan.settle);
+        let after = Stretch::untraced(&mut subject, yardstick, plan.window / 2)?;
+        let stretches = [&before, &during, &after];
+        Ok(Self {
+            steadied: steadied(measure, stretches),
+            deprived: deprived(measure, stretches),
+        })
     }
 }
 
@@ -191,7 +237,7 @@ pub fn full_speed(measure: &Measure, plan: &Plan) -> Result<f64> {
 }
 
 /// All rounds. One process serves for all of them, but where it grows each has its own: a recording of a large heap is
-/// another than that of a small one. An untraced window is half as long as a recording: it has two of them beside it.
+/// another than that of a small one; and each has a control beside it. An untraced window is half as long as a recording: it has two of them beside it.
 ///
 /// # Errors
 /// When the program cannot be started or ends, or leakwatch fails.
@@ -216,17 +262,27 @@ pub fn all(
         let recorded = record(&mut subject, yardstick, leakwatch, plan.window, &[])?;
         std::thread::sleep(plan.settle);
         let after = Stretch::untraced(&mut subject, yardstick, plan.window / 2)?;
-        let whole = Whole::of(measure, &before, recorded, &after);
-        eprintln!(
+        let took = Duration::from_secs_f64(recorded.stretch.window.seconds());
+        let mut whole = Whole::of(measure, &before, recorded, &after);
+        let told = |of: &str, times: Option<f64>| {
+            times.map_or_else(String::new, |times| format!("; {of} {times:.3}x"))
+        };
+        let mut line = format!(
             "  round {round} of {}, leakwatch: {}{}",
             plan.rounds,
             rounds::told(&whole.pass.slowdowns),
-            whole
-                .steadied
-                .map_or_else(String::new, |times| format!("; steadied {times:.3}x"))
+            told("steadied", whole.steadied)
         );
+        if measure.grows {
+            drop(subject);
+            let control = Control::measured(measure, yardstick, plan, took)?;
+            whole = whole.beside(&control);
+            line.push_str(&told("the same without leakwatch", control.steadied));
+        } else {
+            at_work = Some((subject, after));
+        }
+        eprintln!("{line}");
         wholes.push(whole);
-        at_work = (!measure.grows).then_some((subject, after));
     }
     Ok(wholes)
 }
