@@ -158,8 +158,8 @@ pub fn run(leakwatch: &Path, peers: &[Tracer], chosen: &Chosen, load: &str) -> R
          machine itself is now faster and now slower. *Reckoned*: the same by counting, of a program that takes all \
          processor time it can get: how much less of that it had, and what births cost within it, as leakwatch counts. \
          A program that grows is the slower the older it is, so that both are beside the same windows of another process \
-         without a recording; the clock's figures above are not. The others are medians: *spent* is leakwatch's own count of the target's time, *withheld* what the target could \
-         not work while probes came and went; both are paid out of the budget.",
+         without a recording; the clock's figures above are not. The others are medians: *spent* is leakwatch's own count \
+         of the target's time, *withheld* what the target could not work while probes came and went; both are paid out of the budget.",
         &accounts::markdown(&accounts),
     );
     Ok(())

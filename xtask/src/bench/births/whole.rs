@@ -237,7 +237,8 @@ pub fn full_speed(measure: &Measure, plan: &Plan) -> Result<f64> {
 }
 
 /// All rounds. One process serves for all of them, but where it grows each has its own: a recording of a large heap is
-/// another than that of a small one; and each has a control beside it. An untraced window is half as long as a recording: it has two of them beside it.
+/// another than that of a small one; and each has a control beside it. An untraced window is half as long as a recording:
+/// that has two of them beside it.
 ///
 /// # Errors
 /// When the program cannot be started or ends, or leakwatch fails.
