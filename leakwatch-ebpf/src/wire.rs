@@ -187,8 +187,8 @@ const _: () = assert!(offset_of!(Header, protection) == 56);
 const _: () = assert!(offset_of!(Header, stack_pointer) == 72);
 const _: () = assert!(offset_of!(Header, comm) == 80);
 
-/// The system calls that have an entry and an exit program. The number indexes [`Settings::enter`] and
-/// [`Settings::exit_return`].
+/// The system calls that have an entry and an exit program; `pkey_mprotect` shares those of `mprotect`. The number indexes
+/// [`Settings::enter`] and [`Settings::exit_return`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Syscall {
@@ -197,12 +197,11 @@ pub enum Syscall {
     Mremap = 2,
     Brk = 3,
     Mprotect = 4,
-    PkeyMprotect = 5,
-    Madvise = 6,
+    Madvise = 5,
 }
 
 /// How many [`Syscall`]s there are.
-pub const SYSCALLS: usize = 7;
+pub const SYSCALLS: usize = 6;
 /// A system call has at most six arguments.
 pub const ARGUMENTS: usize = 6;
 
@@ -281,7 +280,7 @@ impl Settings {
     };
 }
 
-const _: () = assert!(size_of::<Settings>() == 4 * (4 + 6 + 8 + 42 + 8 + 6));
+const _: () = assert!(size_of::<Settings>() == 4 * (4 + 6 + 8 + 36 + 7 + 6));
 
 /// Bits of a value in the map of watched processes, whose key is the process's PID.
 pub mod watch {

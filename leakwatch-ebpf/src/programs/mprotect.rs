@@ -1,5 +1,6 @@
-//! `syscalls:sys_enter_mprotect` (start, len, prot) and `syscalls:sys_exit_mprotect` (ret); `pkey_mprotect` has the same
-//! first three arguments (V8 and other JITs use it).
+//! `syscalls:sys_enter_mprotect` (start, len, prot) and `syscalls:sys_exit_mprotect` (ret). The same programs serve
+//! `pkey_mprotect` (V8 and other JITs use it), which has the same first three arguments: the kernel lays the records of all
+//! system calls out alike, argument by argument.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 use leakwatch_ebpf::wire::{Kind, Syscall};
@@ -12,40 +13,20 @@ const ACCESSIBLE: u64 = 7;
 
 #[tracepoint]
 pub fn enter_mprotect(context: TracePointContext) -> u32 {
-    enter(&context, Syscall::Mprotect)
-}
-
-#[tracepoint]
-pub fn exit_mprotect(context: TracePointContext) -> u32 {
-    exit(&context, Syscall::Mprotect)
-}
-
-#[tracepoint]
-pub fn enter_pkey_mprotect(context: TracePointContext) -> u32 {
-    enter(&context, Syscall::PkeyMprotect)
-}
-
-#[tracepoint]
-pub fn exit_pkey_mprotect(context: TracePointContext) -> u32 {
-    exit(&context, Syscall::PkeyMprotect)
-}
-
-#[inline(always)]
-fn enter(context: &TracePointContext, syscall: Syscall) -> u32 {
     if emit::watched().is_none() {
         return 0;
     }
-    let protection = kernel::enter_argument(context, syscall, 2);
+    let protection = kernel::enter_argument(&context, Syscall::Mprotect, 2);
     if protection & ACCESSIBLE == 0 {
-        let address = kernel::enter_argument(context, syscall, 0);
-        let length = kernel::enter_argument(context, syscall, 1);
+        let address = kernel::enter_argument(&context, Syscall::Mprotect, 0);
+        let length = kernel::enter_argument(&context, Syscall::Mprotect, 1);
         release(Kind::Decommit, address, length, 0);
     }
     0
 }
 
-#[inline(always)]
-fn exit(context: &TracePointContext, syscall: Syscall) -> u32 {
+#[tracepoint]
+pub fn exit_mprotect(context: TracePointContext) -> u32 {
     if emit::watched().is_none() {
         return 0;
     }
@@ -54,7 +35,7 @@ fn exit(context: &TracePointContext, syscall: Syscall) -> u32 {
     let length = kernel::exit_argument(registers, 1);
     let protection = kernel::exit_argument(registers, 2);
     let accessible = protection & ACCESSIBLE != 0;
-    if kernel::exit_return(context, syscall) != 0 {
+    if kernel::exit_return(&context, Syscall::Mprotect) != 0 {
         if !accessible {
             correct(Kind::Decommit, address, length);
         }

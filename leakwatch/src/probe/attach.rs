@@ -74,14 +74,14 @@ pub const ATTACH_POINTS: &[AttachPoint] = &[
     syscall("exit_mremap", "sys_exit_mremap"),
     syscall("exit_brk", "sys_exit_brk"),
     syscall("exit_mprotect", "sys_exit_mprotect"),
-    pkey("exit_pkey_mprotect", "sys_exit_pkey_mprotect"),
+    pkey("exit_mprotect", "sys_exit_pkey_mprotect"),
     syscall("exit_madvise", "sys_exit_madvise"),
     syscall("enter_mmap", "sys_enter_mmap"),
     syscall("enter_munmap", "sys_enter_munmap"),
     syscall("enter_mremap", "sys_enter_mremap"),
     syscall("enter_brk", "sys_enter_brk"),
     syscall("enter_mprotect", "sys_enter_mprotect"),
-    pkey("enter_pkey_mprotect", "sys_enter_pkey_mprotect"),
+    pkey("enter_mprotect", "sys_enter_pkey_mprotect"),
     syscall("enter_madvise", "sys_enter_madvise"),
 ];
 
@@ -116,7 +116,7 @@ fn load_faults(ebpf: &mut Ebpf) -> Result<(), ProbeError> {
     program.load().map_err(|error| failed(&error))
 }
 
-/// Loads and attaches one program.
+/// Attaches a program to one point, and loads it before.
 pub(super) fn one(ebpf: &mut Ebpf, point: &AttachPoint) -> Result<(), ProbeError> {
     let program = ebpf
         .program_mut(point.program)
@@ -124,9 +124,13 @@ pub(super) fn one(ebpf: &mut Ebpf, point: &AttachPoint) -> Result<(), ProbeError
     let result = match point.kind {
         AttachKind::Tracepoint => {
             let program: &mut TracePoint = program.try_into().map_err(|error| failed(point, &error))?;
-            program
-                .load()
-                .and_then(|()| program.attach(point.category, point.name).map(drop))
+            // One that serves several points is loaded for the first.
+            let loaded = if program.fd().is_ok() {
+                Ok(())
+            } else {
+                program.load()
+            };
+            loaded.and_then(|()| program.attach(point.category, point.name).map(drop))
         }
         AttachKind::RawTracepoint => {
             let program: &mut RawTracePoint = program.try_into().map_err(|error| failed(point, &error))?;

@@ -32,7 +32,6 @@ const ENTER: [(Syscall, &str, &[&str]); SYSCALLS] = [
     ),
     (Syscall::Brk, "brk", &["brk"]),
     (Syscall::Mprotect, "mprotect", &["start", "len", "prot"]),
-    (Syscall::PkeyMprotect, "pkey_mprotect", &["start", "len", "prot"]),
     (Syscall::Madvise, "madvise", &["start", "len_in", "behavior"]),
 ];
 
@@ -45,24 +44,19 @@ pub(super) fn settings(tracefs: &Path, options: &ProbeOptions) -> Result<Setting
         page_shift: rustix::param::page_size().trailing_zeros(),
         ..machine()
     };
-    let btf = Layout::read()?;
-    settings.task_mm = btf.offset("task_struct", &["mm"])?;
-    settings.task_tls = btf.offset("task_struct", TLS_BASE)?;
-    settings.task_pid = btf.offset("task_struct", &["pid"])?;
-    settings.task_tgid = btf.offset("task_struct", &["tgid"])?;
-    settings.mm_brk = btf.offset("mm_struct", &["brk"])?;
-    settings.mm_start_stack = btf.offset("mm_struct", &["start_stack"])?;
+    let layout = Layout::read()?;
+    let task = layout.structure("task_struct")?;
+    settings.task_mm = task.offset(&["mm"])?;
+    settings.task_tls = task.offset(TLS_BASE)?;
+    settings.task_pid = task.offset(&["pid"])?;
+    settings.task_tgid = task.offset(&["tgid"])?;
+    let memory = layout.structure("mm_struct")?;
+    settings.mm_brk = memory.offset(&["brk"])?;
+    settings.mm_start_stack = memory.offset(&["start_stack"])?;
 
     for (syscall, name, arguments) in ENTER {
-        // pkey_mprotect is optional: a kernel without it leaves zeros, and nothing is attached that would read them.
-        let optional = syscall == Syscall::PkeyMprotect;
-        let enter = Format::read(tracefs, "syscalls", &format!("sys_enter_{name}"));
-        let exit = Format::read(tracefs, "syscalls", &format!("sys_exit_{name}"));
-        let (enter, exit) = match (enter, exit) {
-            (Ok(enter), Ok(exit)) => (enter, exit),
-            (Err(_), _) | (_, Err(_)) if optional => continue,
-            (Err(error), _) | (_, Err(error)) => return Err(error),
-        };
+        let enter = Format::read(tracefs, "syscalls", &format!("sys_enter_{name}"))?;
+        let exit = Format::read(tracefs, "syscalls", &format!("sys_exit_{name}"))?;
         let mut offsets = [0; ARGUMENTS];
         for (offset, argument) in offsets.iter_mut().zip(arguments) {
             *offset = enter.offset(argument)?;
@@ -137,17 +131,17 @@ impl Layout {
             })
     }
 
-    /// Offset in bytes of a member, named by its path through nested structs; anonymous ones are looked through.
-    fn offset(&self, structure: &str, path: &[&str]) -> Result<u32, ProbeError> {
-        let unknown = || ProbeError::Btf {
-            path: VMLINUX,
-            reason: format!("it does not describe {structure}.{}", path.join(".")),
-        };
-        let types = self.0.resolve_types_by_name(structure).map_err(|_| unknown())?;
-        types
-            .into_iter()
-            .find_map(|found| self.member(&found, path, 0))
-            .ok_or_else(unknown)
+    /// The types of this name, which are looked for among all of the kernel's: a few milliseconds.
+    fn structure(&self, name: &'static str) -> Result<Structure<'_>, ProbeError> {
+        let found = self.0.resolve_types_by_name(name).ok();
+        let types = found
+            .filter(|types| !types.is_empty())
+            .ok_or_else(|| unknown(name))?;
+        Ok(Structure {
+            layout: self,
+            name,
+            types,
+        })
     }
 
     fn member(&self, within: &Type, path: &[&str], depth: u32) -> Option<u32> {
@@ -177,6 +171,30 @@ impl Layout {
             }
         }
         None
+    }
+}
+
+fn unknown(what: &str) -> ProbeError {
+    ProbeError::Btf {
+        path: VMLINUX,
+        reason: format!("it does not describe {what}"),
+    }
+}
+
+/// One of the kernel's structures.
+struct Structure<'a> {
+    layout: &'a Layout,
+    name: &'static str,
+    types: Vec<Type>,
+}
+
+impl Structure<'_> {
+    /// Offset in bytes of a member, named by its path through nested structs; anonymous ones are looked through.
+    fn offset(&self, path: &[&str]) -> Result<u32, ProbeError> {
+        self.types
+            .iter()
+            .find_map(|found| self.layout.member(found, path, 0))
+            .ok_or_else(|| unknown(&format!("{}.{}", self.name, path.join("."))))
     }
 }
 
@@ -260,14 +278,19 @@ print fmt: \"addr: 0x%08lx\", ((unsigned long)(REC->addr))
             eprintln!("no BTF here");
             return;
         };
-        let mm = layout.offset("task_struct", &["mm"]).expect("mm");
-        let tls = layout.offset("task_struct", TLS_BASE).expect("TLS base");
-        let brk = layout
-            .offset("mm_struct", &["brk"])
-            .expect("inside an anonymous struct");
-        let start_brk = layout.offset("mm_struct", &["start_brk"]).expect("its neighbour");
+        let task = layout.structure("task_struct").expect("task_struct");
+        let mm = task.offset(&["mm"]).expect("mm");
+        let tls = task.offset(TLS_BASE).expect("TLS base");
+        let memory = layout.structure("mm_struct").expect("mm_struct");
+        let brk = memory.offset(&["brk"]).expect("inside an anonymous struct");
+        let start_brk = memory.offset(&["start_brk"]).expect("its neighbour");
         assert!(mm > 0 && tls > 0);
         assert_eq!(brk, start_brk + 8, "neighbours since Linux 2.6");
-        assert!(layout.offset("mm_struct", &["no_such_member"]).is_err());
+        let refused = memory
+            .offset(&["no_such_member"])
+            .expect_err("no member")
+            .to_string();
+        assert!(refused.contains("mm_struct.no_such_member"), "{refused}");
+        assert!(layout.structure("no_such_structure").is_err());
     }
 }
