@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use memchr::memmem;
 use object::Endianness;
 use object::elf;
 use object::read::elf::{FileHeader, SectionHeader};
@@ -71,7 +72,7 @@ pub fn find_after(path: &Path, needle: &[u8], length: usize) -> Option<Vec<u8>> 
         .take(SEARCH_BYTES_MAX)
         .read_to_end(&mut bytes)
         .ok()?;
-    let at = bytes.windows(needle.len()).position(|window| window == needle)?;
+    let at = memmem::find(&bytes, needle)?;
     let rest = bytes.get(at + needle.len()..)?;
     Some(rest.get(..length).unwrap_or(rest).to_vec())
 }
