@@ -1,11 +1,15 @@
 //! The programs of `xtask/bench`: built as a distribution would build them, and run.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tempfile::TempDir;
 
 use super::counters::Counters;
@@ -128,6 +132,34 @@ pub fn wait(child: &mut Child, patience: Duration) -> Result<Option<ExitStatus>>
     }
 }
 
+/// Gives each thread of a process a CPU, one after the other.
+///
+/// # Errors
+/// When the process has ended.
+pub fn spread(pid: u32) -> Result<()> {
+    let all = sched_getaffinity(None).context("cannot tell what CPUs there are")?;
+    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).collect();
+    let folder = format!("/proc/{pid}/task");
+    let mut threads = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
+        let name = entry
+            .with_context(|| format!("cannot read {folder}"))?
+            .file_name();
+        threads.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    threads.sort_unstable();
+    for (thread, cpu) in threads.into_iter().zip(cpus.iter().cycle()) {
+        let mut only = CpuSet::new();
+        only.set(*cpu);
+        sched_setaffinity(Pid::from_raw(thread), &only)
+            .with_context(|| format!("cannot give thread {thread} a CPU"))?;
+    }
+    Ok(())
+}
+
+/// What was built already. A program is not built again under one that runs.
+static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
 fn build(source: &str) -> Result<PathBuf> {
     let from = run::workspace().join("xtask/bench").join(source);
     let folder = run::target_directory()?.join("bench");
@@ -138,6 +170,10 @@ fn build(source: &str) -> Result<PathBuf> {
         _ => ("CC", "cc", "-std=gnu11"),
     };
     let program = folder.join(name);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.contains(&program) {
+        return Ok(program);
+    }
     let mut command = Command::new(std::env::var(variable).unwrap_or_else(|_| compiler.to_owned()));
     command
         .args([standard, "-O2", "-g", "-Wall", "-pthread", "-o"])
@@ -145,5 +181,6 @@ fn build(source: &str) -> Result<PathBuf> {
         .arg(&from);
     run::run(&mut command)
         .context("the bench needs a C and a C++ compiler (Debian: apt-get install gcc g++)")?;
+    built.insert(program.clone());
     Ok(program)
 }

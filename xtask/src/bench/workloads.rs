@@ -116,6 +116,11 @@ impl Measure {
         matches!(self.target, Target::Itself) && self.rate().is_some()
     }
 
+    /// Whether a second process of it is of any use beside it: one that grows slows down as it does.
+    pub fn has_twin(&self) -> bool {
+        self.grows && self.is_at_full_speed()
+    }
+
     /// # Errors
     /// When its programs cannot be built or started.
     pub fn start(&self) -> Result<Subject> {

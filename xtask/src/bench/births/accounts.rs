@@ -12,10 +12,9 @@ pub struct Accounts {
     told: Vec<OfBirths>,
     /// leakwatch's own processor time in each of them, as a part of one CPU.
     cpu: Vec<f64>,
-    /// How many times slower the first figure was in each, by the yardstick where it is a rate.
+    /// How many times slower the first figure was in each, by what works beside it where it is a rate.
     slowdowns: Vec<f64>,
-    /// The same by counting, where the target takes all processor time that it can get: by how much it had less of
-    /// that, and what births cost within it, as leakwatch counts.
+    /// The same by what varies less, where the target takes all processor time that it can get.
     reckoned: Vec<f64>,
 }
 
@@ -31,7 +30,7 @@ impl Accounts {
             told: wholes.iter().map(|whole| whole.births.clone()).collect(),
             cpu: wholes.iter().map(|whole| whole.pass.cpu).collect(),
             slowdowns: wholes.iter().filter_map(slowdown).collect(),
-            reckoned: wholes.iter().filter_map(Whole::reckoned).collect(),
+            reckoned: wholes.iter().filter_map(|whole| whole.reckoned).collect(),
         }
     }
 

@@ -19,6 +19,7 @@ use super::yardstick::Yardstick;
 use crate::run;
 
 mod accounts;
+mod beside;
 mod rates;
 mod whole;
 
@@ -117,17 +118,12 @@ pub fn run(leakwatch: &Path, peers: &[Tracer], chosen: &Chosen, load: &str) -> R
     if chosen.has(PartName::Storm) {
         parts.push(part(&workloads::malloc_storm_with_stalls(), peers)?);
     }
-    let mut full_speed = None;
     if chosen.has(PartName::Server) {
-        let server = part(&workloads::busy_server_at_full_speed(), peers)?;
-        full_speed = server.lines.first().and_then(|line| line.untraced);
-        parts.push(server);
+        parts.push(part(&workloads::busy_server_at_full_speed(), peers)?);
     }
     if chosen.has(PartName::Calm) {
-        let full_speed = match full_speed {
-            Some(full_speed) => full_speed,
-            None => whole::full_speed(&workloads::busy_server_at_full_speed(), &plans.short)?,
-        };
+        // Of one that has all CPUs to itself.
+        let full_speed = whole::full_speed(&workloads::busy_server_at_full_speed(), &plans.short)?;
         // At full speed the peers make it so slow that requests at this rate would only pile up.
         let mut calm = part(&workloads::busy_server_at_rate(full_speed), &[])?;
         for line in &mut calm.lines {
@@ -155,11 +151,13 @@ pub fn run(leakwatch: &Path, peers: &[Tracer], chosen: &Chosen, load: &str) -> R
     table::print(
         "\nOf these recordings: *slowdown* of the first figure, mean and standard error; of a rate it is by the speed of a \
          yardstick: a program beside it that does the same again and again for two hundredths of the time, since the \
-         machine itself is now faster and now slower. *Reckoned*: the same by counting, of a program that takes all \
+         machine itself is now faster and now slower. *Reckoned*: the same by what varies less, of a program that takes all \
          processor time it can get: how much less of that it had, and what births cost within it, as leakwatch counts. \
-         A program that grows is the slower the older it is, so that both are beside the same windows of another process \
-         without a recording; the clock's figures above are not. The others are medians: *spent* is leakwatch's own count \
-         of the target's time, *withheld* what the target could not work while probes came and went; both are paid out of the budget.",
+         The server grows, and is the slower the older it is: its yardstick is a second server of the same age at full \
+         speed; reckoned, both had less processor time together, the recorded one needed more of it for a request than \
+         the other, and what was withheld from it is as leakwatch counts. The others are medians: *spent* is leakwatch's \
+         own count of the target's time, *withheld* what the target could not work while probes came and went; both are \
+         paid out of the budget.",
         &accounts::markdown(&accounts),
     );
     Ok(())

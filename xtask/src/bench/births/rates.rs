@@ -1,14 +1,17 @@
 //! Whether the budget of births holds at any rate of malloc: by leakwatch's own count, and by what the target lost.
 //!
 //! The neighbours here are recordings too, with `--allocs never`: what the target lost between them is what births cost,
-//! and not what all the rest of leakwatch costs.
+//! and not what all the rest of leakwatch costs. It is told by the target's own processor time, which others on its CPUs
+//! take nothing of: by its mallocs per second a program on all CPUs seems to lose what leakwatch takes too.
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::beside::Beside;
 use super::whole;
-use crate::bench::ratio::{Direction, slowdown};
+use crate::bench::ratio::{Direction, Mean, slowdown};
 use crate::bench::recording::{Births, OfBirths};
 use crate::bench::rounds::Plan;
 use crate::bench::table::{self, aligned, count, figure};
@@ -42,17 +45,11 @@ impl Stretch {
         self.mallocs / self.seconds
     }
 
-    /// The processor time that births took from the target in `self`, by this neighbour without births. Where it runs
-    /// flat out that is the mallocs that it did not come to, at the neighbour's pace; at a given rate it comes to all of
-    /// them, and needs more time for them. Both are brought to one speed of the machine.
-    fn lost_seconds(&self, neighbour: &Self, flat_out: bool) -> f64 {
+    /// The processor time that births took from the target in `self`: how much more of its own it needed for its mallocs
+    /// than this neighbour without births, at one speed of the machine.
+    fn lost_seconds(&self, neighbour: &Self) -> f64 {
         let faster = self.speed / neighbour.speed;
-        if flat_out {
-            let usual = neighbour.cpu_seconds * self.seconds / neighbour.seconds;
-            usual * (1.0 - self.rate() / faster / neighbour.rate())
-        } else {
-            self.cpu_seconds - self.mallocs * neighbour.cpu_seconds / neighbour.mallocs / faster
-        }
+        self.cpu_seconds - self.mallocs * neighbour.cpu_seconds / neighbour.mallocs / faster
     }
 }
 
@@ -66,12 +63,45 @@ struct Between {
 }
 
 impl Between {
-    /// By both neighbours: their mean, and how far they differ. The mean may be as wrong as that, since the window
-    /// between them varies as they do.
-    fn lost_seconds(&self, flat_out: bool) -> (f64, f64) {
-        let [one, other] =
-            [&self.before, &self.after].map(|neighbour| self.during.lost_seconds(neighbour, flat_out));
-        (f64::midpoint(one, other), (one - other).abs())
+    /// By both neighbours.
+    fn lost_seconds(&self) -> [f64; 2] {
+        [&self.before, &self.after].map(|neighbour| self.during.lost_seconds(neighbour))
+    }
+}
+
+/// What was lost in a recording, seconds of the target's processor time.
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    mean: f64,
+    /// Its standard error.
+    error: f64,
+}
+
+impl Lost {
+    /// `all` follow each other, with a neighbour between two of them that is both's.
+    fn of(all: &[Between]) -> Self {
+        let halfway: Vec<f64> = all
+            .iter()
+            .map(|it| it.lost_seconds().iter().sum::<f64>() / 2.0)
+            .collect();
+        let mean = halfway.iter().sum::<f64>() / halfway.len() as f64;
+        let error = match Mean::of(&halfway).and_then(|mean| mean.error) {
+            // Each varies by its own window and by half of both neighbours', but these do not cancel in the mean as if they
+            // were other ones each time: 2 in place of 3/2 variances of a window.
+            Some(error) => error * (4.0_f64 / 3.0).sqrt(),
+            // Its own window varies as its neighbours do.
+            None => all.first().map_or(f64::NAN, |only| {
+                let [one, other] = only.lost_seconds();
+                (one - other).abs()
+            }),
+        };
+        Self { mean, error }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, into: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(into, "{:.1} ± {:.1} ms", self.mean * 1e3, self.error * 1e3)
     }
 }
 
@@ -85,7 +115,7 @@ struct Trial {
     always: Option<Between>,
 }
 
-/// Whether what was lost is within the budget.
+/// Whether what was lost is within the budget, by two standard errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Held {
     Yes,
@@ -99,28 +129,22 @@ impl Trial {
         self.budgeted.iter().map(read).sum::<f64>() / self.budgeted.len() as f64
     }
 
-    /// What was lost in a recording with the budget, seconds of processor time: from and to.
-    fn lost_seconds(&self) -> (f64, f64) {
-        let mean = self.mean(|it| it.lost_seconds(self.flat_out).0);
-        // Of several the doubts cancel in part.
-        let doubt = self.mean(|it| it.lost_seconds(self.flat_out).1) / (self.budgeted.len() as f64).sqrt();
-        (mean - doubt, mean + doubt)
-    }
-
     fn budget(&self) -> f64 {
         self.mean(|it| it.births.budget_seconds.unwrap_or(f64::INFINITY))
     }
 
     fn held(&self) -> Held {
-        let (budget, (lower, higher)) = (self.budget(), self.lost_seconds());
+        // What was withheld is no part of the target's processor time.
+        let left = self.budget() - self.mean(|it| it.births.withheld_seconds);
+        let lost = Lost::of(&self.budgeted);
         let overspent = |it: &Between| {
             it.births
                 .budget_seconds
                 .is_some_and(|budget| it.births.paid_seconds() > budget)
         };
-        if self.budgeted.iter().any(overspent) || lower > budget {
+        if self.budgeted.iter().any(overspent) || lost.mean - 2.0 * lost.error > left {
             Held::No
-        } else if higher <= budget {
+        } else if lost.mean + 2.0 * lost.error <= left {
             Held::Yes
         } else {
             Held::Unclear
@@ -129,8 +153,6 @@ impl Trial {
 
     fn row(&self) -> Vec<String> {
         let milliseconds = |seconds: f64| format!("{:.1}", seconds * 1e3);
-        let range =
-            |(lower, higher): (f64, f64)| format!("{} to {} ms", milliseconds(lower), milliseconds(higher));
         let slower = |it: &Between| {
             let faster = |it: &Stretch| if self.flat_out { it.speed } else { 1.0 };
             let [before, during, after] =
@@ -138,13 +160,10 @@ impl Trial {
             slowdown(Direction::Falls, before, during, after)
         };
         let (counted, lost) = match &self.always {
-            Some(always) => {
-                let (mean, doubt) = always.lost_seconds(self.flat_out);
-                (
-                    format!("{} ms", milliseconds(always.births.spent_seconds)),
-                    range((mean - doubt, mean + doubt)),
-                )
-            }
+            Some(always) => (
+                format!("{} ms", milliseconds(always.births.spent_seconds)),
+                Lost::of(&[*always]).to_string(),
+            ),
             None => ("-".to_owned(), "-".to_owned()),
         };
         vec![
@@ -155,7 +174,7 @@ impl Trial {
             format!("{} ms", milliseconds(self.budget())),
             format!("{} ms", milliseconds(self.mean(|it| it.births.spent_seconds))),
             format!("{} ms", milliseconds(self.mean(|it| it.births.withheld_seconds))),
-            range(self.lost_seconds()),
+            Lost::of(&self.budgeted).to_string(),
             format!("{:.3}", self.mean(slower)),
             match self.held() {
                 Held::Yes => "yes",
@@ -187,10 +206,11 @@ pub fn run(leakwatch: &Path, plan: &Plan) -> Result<()> {
         }
     }
     let head = format!(
-        "\nThe budget of births over rates of malloc: means of {} recordings of {:.0} s. *Lost* is the target's processor \
-         time by its own work, at one speed of the machine (as a yardstick beside it tells), beside recordings with \
-         `--allocs never` before and after; the budget holds where that is within it, and so is what leakwatch counts: \
-         *spent*, and *withheld* of a target that has no processor to spare. In one more recording births are watched all \
+        "\nThe budget of births over rates of malloc: means of {} recordings of {:.0} s. *Lost* is what the target took more \
+         of its own processor time for its work, at one speed of the machine (as a yardstick beside it tells), than beside \
+         it in recordings with `--allocs never`, with its standard error. *Spent* is leakwatch's count of that; *withheld* of \
+         a target that has no processor to spare comes to it. The budget holds where spent and withheld are within it in \
+         each recording, and so are, by two standard errors, lost and withheld. In one more recording births are watched all \
          the time (`--allocs always`): what leakwatch counts then can be held against what is lost.",
         plan.rounds,
         plan.window.as_secs_f64()
@@ -248,13 +268,14 @@ fn stretch(
     plan: &Plan,
     mode: &str,
 ) -> Result<(Stretch, OfBirths)> {
-    let recorded = whole::record(subject, yardstick, leakwatch, plan.window, &["--allocs", mode])?;
+    let mut beside = Beside::Yardstick(yardstick);
+    let recorded = whole::record(subject, &mut beside, leakwatch, plan.window, &["--allocs", mode])?;
     let done = &recorded.stretch;
     let stretch = Stretch {
         mallocs: done.window.units().context("the program has not worked")?,
         seconds: done.window.seconds(),
         cpu_seconds: done.cpu_seconds,
-        speed: done.speed,
+        speed: done.beside.speed,
     };
     eprintln!(
         "  births {mode}: {} mallocs in {:.2} s, {:.4} s of processor time",
@@ -323,52 +344,52 @@ mod tests {
         }
     }
 
-    fn near(one: (f64, f64), other: (f64, f64)) -> bool {
-        (one.0 - other.0).abs() < 1e-6 && (one.1 - other.1).abs() < 1e-6
+    fn is_near(lost: Lost, mean: f64, error: f64) {
+        assert!(
+            (lost.mean - mean).abs() < 1e-6 && (lost.error - error).abs() < 1e-6,
+            "{lost:?}"
+        );
     }
 
     #[test]
-    fn at_a_given_rate_more_time_for_the_same_is_lost() {
+    fn more_time_for_the_same_is_lost() {
         let one = between(stretch(1e6, 2.0), stretch(1e6, 2.1), stretch(1e6, 1.9));
         // 0.1 s by the one, 0.2 s by the other.
-        let lost = trial(false, &[one]).lost_seconds();
-        assert!(near(lost, (0.05, 0.25)), "{lost:?}");
+        is_near(Lost::of(&[one]), 0.15, 0.1);
         assert_eq!(trial(false, &[one]).held(), Held::Unclear);
-        // Four of them say it twice as well.
-        let lost = trial(false, &[one; 4]).lost_seconds();
-        assert!(near(lost, (0.1, 0.2)), "{lost:?}");
-        assert_eq!(trial(false, &[one; 9]).held(), Held::Yes);
+        // Another came to 0.05 s by both: the middle of the two, which are 0.1 s apart.
+        let other = between(stretch(1e6, 1.9), stretch(1e6, 1.95), stretch(1e6, 1.9));
+        let error = 0.05 * (4.0_f64 / 3.0).sqrt();
+        is_near(Lost::of(&[one, other]), 0.1, error);
+        assert_eq!(trial(false, &[one, other]).held(), Held::Unclear);
+        assert_eq!(trial(false, &[one, other].repeat(3)).held(), Held::Yes);
     }
 
     #[test]
-    fn flat_out_fewer_mallocs_are_lost() {
+    fn fewer_mallocs_in_the_same_time_are_lost() {
         // 1 % fewer than before and 2 % fewer than after, of 20 s on two CPUs.
         let one = between(
             stretch(1e9, 20.0),
             stretch(0.99e9, 20.0),
             stretch(0.99e9 / 0.98, 20.0),
         );
-        let lost = trial(true, &[one]).lost_seconds();
-        assert!(near(lost, (0.1, 0.5)), "{lost:?}");
+        is_near(Lost::of(&[one]), 0.3, 0.2);
     }
 
     #[test]
-    fn a_slower_machine_takes_nothing() {
+    fn what_others_or_a_slower_machine_take_is_not_lost() {
         let same = || stretch(1e6, 2.0);
+        is_near(
+            Lost::of(&[between(same(), stretch(0.9e6, 1.8), same())]),
+            0.0,
+            0.0,
+        );
         let slower = Stretch {
             cpu_seconds: 2.5,
             speed: 400.0,
             ..same()
         };
-        let lost = trial(false, &[between(same(), slower, same())]).lost_seconds();
-        assert!(near(lost, (0.0, 0.0)), "{lost:?}");
-        let slower = Stretch {
-            mallocs: 0.8e6,
-            speed: 400.0,
-            ..same()
-        };
-        let lost = trial(true, &[between(same(), slower, same())]).lost_seconds();
-        assert!(near(lost, (0.0, 0.0)), "{lost:?}");
+        is_near(Lost::of(&[between(same(), slower, same())]), 0.0, 0.0);
     }
 
     #[test]
@@ -376,6 +397,13 @@ mod tests {
         let same = || stretch(1e6, 2.0);
         let within = between(same(), same(), same());
         assert_eq!(trial(false, &[within]).held(), Held::Yes);
+        let mut withheld = within;
+        withheld.during.cpu_seconds = 2.195;
+        assert_eq!(
+            trial(false, &[withheld]).held(),
+            Held::No,
+            "with the 0.01 s withheld"
+        );
         let mut overspent = within;
         overspent.births.spent_seconds = 0.191;
         assert_eq!(trial(false, &[within, overspent]).held(), Held::No);
@@ -397,9 +425,9 @@ mod tests {
         assert_eq!(
             markdown(&[trial]),
             "\
-| mallocs |  measured | bursts | watched |   budget |    spent | withheld |             lost | slowdown | held | always: counted |        always: lost |
-|---------|----------:|-------:|--------:|---------:|---------:|---------:|-----------------:|---------:|-----:|----------------:|--------------------:|
-| x       | 100,000/s |      3 | 10.0 ms | 200.0 ms | 150.0 ms |  10.0 ms | 90.0 to 130.0 ms |    1.000 |  yes |        980.0 ms | 1000.0 to 1000.0 ms |
+| mallocs |  measured | bursts | watched |   budget |    spent | withheld |            lost | slowdown | held | always: counted |    always: lost |
+|---------|----------:|-------:|--------:|---------:|---------:|---------:|----------------:|---------:|-----:|----------------:|----------------:|
+| x       | 100,000/s |      3 | 10.0 ms | 200.0 ms | 150.0 ms |  10.0 ms | 110.0 ± 20.0 ms |    1.000 |  yes |        980.0 ms | 1000.0 ± 0.0 ms |
 "
         );
     }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::beside::{self, Beside, Done};
 use crate::bench::counters::Window;
 use crate::bench::ratio::slowdown_of_rates;
 use crate::bench::recording::{Account, OfBirths};
 use crate::bench::rounds::{self, Pass, Plan};
 use crate::bench::workloads::{Measure, Subject};
-use crate::bench::yardstick::{self, Yardstick};
+use crate::bench::yardstick::Yardstick;
 use crate::bench::{processor_time, programs, tracers};
 use crate::run;
 
@@ -25,8 +26,8 @@ pub struct Stretch {
     pub window: Window,
     /// The target's processor time.
     pub cpu_seconds: f64,
-    /// What the yardstick did in a second of its own processor time meanwhile.
-    pub speed: f64,
+    /// What works beside it.
+    pub beside: Done,
 }
 
 impl Stretch {
@@ -36,10 +37,10 @@ impl Stretch {
     /// When the program has ended, or what happens meanwhile fails.
     pub fn of<T>(
         subject: &mut Subject,
-        yardstick: &mut Yardstick,
+        beside: &mut Beside<'_>,
         meanwhile: impl FnOnce(&mut Subject) -> Result<T>,
     ) -> Result<(Self, T)> {
-        let yards = yardstick.counters()?;
+        let mark = beside.mark()?;
         let (before, cpu_before) = (
             subject.program.counters()?,
             processor_time::of_threads(subject.target())?,
@@ -49,23 +50,23 @@ impl Stretch {
         let stretch = Self {
             window,
             cpu_seconds: processor_time::of_threads(subject.target())? - cpu_before,
-            speed: yardstick::speed(&Window::between(&yards, &yardstick.counters()?))?,
+            beside: beside.since(&mark)?,
         };
         Ok((stretch, result))
     }
 
     /// In which nothing is recorded.
-    fn untraced(subject: &mut Subject, yardstick: &mut Yardstick, window: Duration) -> Result<Self> {
-        let (stretch, ()) = Self::of(subject, yardstick, |_| {
+    fn untraced(subject: &mut Subject, beside: &mut Beside<'_>, window: Duration) -> Result<Self> {
+        let (stretch, ()) = Self::of(subject, beside, |_| {
             std::thread::sleep(window);
             Ok(())
         })?;
         Ok(stretch)
     }
 
-    /// Processor time of the target by the second.
+    /// Processor time of the target, and of its twin, by the second.
     fn cpus(&self) -> f64 {
-        self.cpu_seconds / self.window.seconds()
+        (self.cpu_seconds + self.beside.cpu_seconds) / self.window.seconds()
     }
 }
 
@@ -84,7 +85,7 @@ pub struct Recorded {
 /// When the program ends, or leakwatch fails or hangs.
 pub fn record(
     subject: &mut Subject,
-    yardstick: &mut Yardstick,
+    beside: &mut Beside<'_>,
     leakwatch: &Path,
     window: Duration,
     options: &[&str],
@@ -105,7 +106,7 @@ pub fn record(
         .stdout(Stdio::null())
         .stderr(File::create(&words).context("cannot make a temporary file")?);
     let cpu_before = processor_time::of_children()?;
-    let (stretch, status) = Stretch::of(subject, yardstick, |_| {
+    let (stretch, status) = Stretch::of(subject, beside, |_| {
         let mut child = command
             .spawn()
             .with_context(|| format!("cannot run `{}`", run::shown(&command)))?;
@@ -133,29 +134,14 @@ pub fn record(
 pub struct Whole {
     pub pass: Pass,
     pub births: OfBirths,
-    /// How many times slower the first figure was, where it is a rate, by the speed of the yardstick in each window.
+    /// How many times slower the first figure was, where it is a rate, by the speed of what works beside the target in each
+    /// window.
     pub steadied: Option<f64>,
-    /// How many times less processor time the target had, where it takes all it can get: of it that is a part of the
-    /// slowdown that has next to no noise.
-    pub deprived: Option<f64>,
-    /// What births cost of the processor time that it had, as leakwatch counts.
-    pub spent: f64,
+    /// The same by what has next to no noise, where the target takes all processor time that it can get.
+    pub reckoned: Option<f64>,
 }
 
 impl Whole {
-    /// As it is where what comes of the process's age is left out, as `control` shows it.
-    fn beside(mut self, control: &Control) -> Self {
-        let without = |value: Option<f64>, age: Option<f64>| Some(value? / age?);
-        self.steadied = without(self.steadied, control.steadied);
-        self.deprived = without(self.deprived, control.deprived);
-        self
-    }
-
-    /// The slowdown by counting.
-    pub fn reckoned(&self) -> Option<f64> {
-        Some(self.deprived? / (1.0 - self.spent))
-    }
-
     fn of(measure: &Measure, before: &Stretch, recorded: Recorded, after: &Stretch) -> Self {
         let during = &recorded.stretch;
         let values = |stretch: &Stretch| rounds::values(measure, &stretch.window);
@@ -169,59 +155,53 @@ impl Whole {
         );
         Self {
             steadied: steadied(measure, [before, during, after]),
-            deprived: deprived(measure, [before, during, after]),
-            spent: recorded
-                .births
-                .watched()
-                .map_or(0.0, |births| births.spent_seconds / during.cpu_seconds),
+            reckoned: reckoned(measure, [before, during, after], &recorded.births),
             births: recorded.births,
             pass,
         }
     }
 }
 
-/// How many times slower the first figure was in the second stretch, where it is a rate, by the speed of the yardstick.
+/// How many times slower the first figure was in the second stretch, where it is a rate, by the speed of what works beside
+/// the target.
 fn steadied(measure: &Measure, stretches: [&Stretch; 3]) -> Option<f64> {
-    let rate = |stretch: &Stretch| Some((measure.rate()?.read)(&stretch.window)? / stretch.speed);
+    let rate = |stretch: &Stretch| Some((measure.rate()?.read)(&stretch.window)? / stretch.beside.speed);
     let [before, during, after] = stretches.map(rate);
     Some(slowdown_of_rates(before?, during?, after?))
 }
 
-/// How many times less processor time the target had in the second stretch, where it takes all it can get.
-fn deprived(measure: &Measure, stretches: [&Stretch; 3]) -> Option<f64> {
-    let [before, during, after] = stretches.map(Stretch::cpus);
-    measure
-        .is_at_full_speed()
-        .then(|| slowdown_of_rates(before, during, after))
-}
-
-/// The same three windows of another process without a recording. One that grows is the faster the younger it is, and more so
-/// at its start: the mean of before and after is faster than what lies between, whatever is done to it.
-struct Control {
-    steadied: Option<f64>,
-    deprived: Option<f64>,
-}
-
-impl Control {
-    /// `between` is as long as a recording takes.
-    fn measured(
-        measure: &Measure,
-        yardstick: &mut Yardstick,
-        plan: &Plan,
-        between: Duration,
-    ) -> Result<Self> {
-        let mut subject = measure.start()?;
-        std::thread::sleep(plan.settle);
-        let before = Stretch::untraced(&mut subject, yardstick, plan.window / 2)?;
-        let during = Stretch::untraced(&mut subject, yardstick, between)?;
-        std::thread::sleep(plan.settle);
-        let after = Stretch::untraced(&mut subject, yardstick, plan.window / 2)?;
-        let stretches = [&before, &during, &after];
-        Ok(Self {
-            steadied: steadied(measure, stretches),
-            deprived: deprived(measure, stretches),
-        })
+/// How many times slower the target was in the second stretch by what has next to no noise, where it takes all processor
+/// time it can get.
+fn reckoned(measure: &Measure, stretches: [&Stretch; 3], births: &OfBirths) -> Option<f64> {
+    if !measure.is_at_full_speed() {
+        return None;
     }
+    let [_, during, _] = stretches;
+    let (spent, withheld) = births.watched().map_or((0.0, 0.0), |births| {
+        (
+            births.spent_seconds / during.cpu_seconds,
+            births.withheld_seconds / during.cpu_seconds,
+        )
+    });
+    let cpus = stretches.map(Stretch::cpus);
+    if !measure.has_twin() {
+        return Some(alone(cpus, spent));
+    }
+    let pace = |stretch: &Stretch| Some(stretch.window.units()? / stretch.cpu_seconds / stretch.beside.speed);
+    let [before, during, after] = stretches.map(pace);
+    Some(beside_twin(cpus, [before?, during?, after?], withheld))
+}
+
+/// Of a target by itself: how much less processor time it had, and what births cost within it by leakwatch's count. What was
+/// withheld from it is in the first.
+fn alone([before, during, after]: [f64; 3], spent: f64) -> f64 {
+    slowdown_of_rates(before, during, after) / (1.0 - spent)
+}
+
+/// Of one with a twin: how much less processor time both had together, and how much more of it the target took for its work
+/// than the twin. What was withheld from the target its twin had: that is leakwatch's count.
+fn beside_twin(cpus: [f64; 3], [before, during, after]: [f64; 3], withheld: f64) -> f64 {
+    alone(cpus, withheld) * slowdown_of_rates(before, during, after)
 }
 
 /// The first figure in one window.
@@ -237,8 +217,9 @@ pub fn full_speed(measure: &Measure, plan: &Plan) -> Result<f64> {
 }
 
 /// All rounds. One process serves for all of them, but where it grows each has its own: a recording of a large heap is
-/// another than that of a small one; and each has a control beside it. An untraced window is half as long as a recording:
-/// that has two of them beside it.
+/// another than that of a small one. Beside that there is a twin, which grows alike: the mean of the windows before and after a
+/// recording is faster than what lies between, the more the younger the process. An untraced window is half as long as a
+/// recording: that has two of them beside it.
 ///
 /// # Errors
 /// When the program cannot be started or ends, or leakwatch fails.
@@ -251,39 +232,55 @@ pub fn all(
     let mut wholes = Vec::new();
     let mut at_work: Option<(Subject, Stretch)> = None;
     for round in 1..=plan.rounds {
-        let (mut subject, before) = match at_work.take() {
-            Some(at_work) => at_work,
-            None => {
-                let mut subject = measure.start()?;
-                std::thread::sleep(plan.settle);
-                let before = Stretch::untraced(&mut subject, yardstick, plan.window / 2)?;
-                (subject, before)
-            }
+        let (mut subject, mut beside, before) = if let Some((subject, before)) = at_work.take() {
+            (subject, Beside::Yardstick(yardstick), before)
+        } else {
+            let (mut subject, mut beside) = if measure.has_twin() {
+                beside::twins(measure, round % 2 == 0)?
+            } else {
+                (measure.start()?, Beside::Yardstick(yardstick))
+            };
+            std::thread::sleep(plan.settle);
+            let before = Stretch::untraced(&mut subject, &mut beside, plan.window / 2)?;
+            (subject, beside, before)
         };
-        let recorded = record(&mut subject, yardstick, leakwatch, plan.window, &[])?;
+        let recorded = record(&mut subject, &mut beside, leakwatch, plan.window, &[])?;
         std::thread::sleep(plan.settle);
-        let after = Stretch::untraced(&mut subject, yardstick, plan.window / 2)?;
-        let took = Duration::from_secs_f64(recorded.stretch.window.seconds());
-        let mut whole = Whole::of(measure, &before, recorded, &after);
+        let after = Stretch::untraced(&mut subject, &mut beside, plan.window / 2)?;
+        let whole = Whole::of(measure, &before, recorded, &after);
         let told = |of: &str, times: Option<f64>| {
             times.map_or_else(String::new, |times| format!("; {of} {times:.3}x"))
         };
-        let mut line = format!(
-            "  round {round} of {}, leakwatch: {}{}",
+        eprintln!(
+            "  round {round} of {}, leakwatch: {}{}{}",
             plan.rounds,
             rounds::told(&whole.pass.slowdowns),
-            told("steadied", whole.steadied)
+            told("steadied", whole.steadied),
+            told("reckoned", whole.reckoned)
         );
-        if measure.grows {
-            drop(subject);
-            let control = Control::measured(measure, yardstick, plan, took)?;
-            whole = whole.beside(&control);
-            line.push_str(&told("the same without leakwatch", control.steadied));
-        } else {
+        wholes.push(whole);
+        if !measure.grows {
             at_work = Some((subject, after));
         }
-        eprintln!("{line}");
-        wholes.push(whole);
     }
     Ok(wholes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_near(value: f64, expected: f64) {
+        assert!((value - expected).abs() < 1e-9, "{value} and not {expected}");
+    }
+
+    #[test]
+    fn what_is_reckoned_is_all_that_slows() {
+        is_near(alone([1.96, 1.96, 1.96], 0.0), 1.0);
+        is_near(alone([1.9, 1.9, 1.9], 0.01), 1.0 / 0.99);
+        is_near(alone([1.9, 0.95, 1.9], 0.0), 2.0);
+        is_near(beside_twin([2.0; 3], [1.1, 1.0, 1.1], 0.0), 1.1);
+        // Both grow slower and slower, or the machine does: no difference between them.
+        is_near(beside_twin([2.0, 1.9, 2.0], [0.9; 3], 0.05), 2.0 / 1.9 / 0.95);
+    }
 }
