@@ -14,7 +14,7 @@ const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// Of so many samples one has `smaps_rollup`: the target's page faults wait while it is read, and no verdict needs it.
-const ROLLUP_EACH: u64 = 6;
+const ROLLUP_EACH: u64 = 12;
 
 /// From one sample to the next in a window.
 fn interval(window: Duration) -> Duration {
