@@ -236,7 +236,10 @@ pub fn all(
             (subject, Beside::Yardstick(yardstick), before)
         } else {
             let (mut subject, mut beside) = if measure.has_twin() {
-                beside::twins(measure, round % 2 == 0)?
+                let twins = beside::twins(measure, round % 2 == 0)?;
+                // Each has half of the CPUs: as large as one by itself it is when it is twice as old.
+                std::thread::sleep(plan.window / 2);
+                twins
             } else {
                 (measure.start()?, Beside::Yardstick(yardstick))
             };
