@@ -196,6 +196,20 @@ impl Bursts {
         self.cost + self.idle
     }
 
+    /// The same with what has come since that was told: `hits` since the last time.
+    #[must_use]
+    pub fn spent_with(&self, hits: &Hits) -> f64 {
+        let cost = &self.plan.cost;
+        let coldness = hits
+            .entry()
+            .filter(|_| hits.timed >= TIMED_LEAST)
+            .map_or(self.coldness, |entry| cost.coldness(entry));
+        self.spent()
+            + cost.of_idle(&self.coming, coldness)
+            + cost.of_idle(hits, coldness)
+            + cost.of_burst(hits, coldness)
+    }
+
     /// How many bursts there were.
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -218,7 +232,11 @@ impl Bursts {
     /// `processor` is what it has used until `now`.
     #[must_use]
     pub fn withheld(&self, now: Duration, processor: Duration) -> f64 {
-        let all = Extent { time: now, processor };
+        let all = Extent {
+            time: now,
+            processor,
+            ..Extent::default()
+        };
         let between = all.since(self.around);
         let usage = between.processor.as_secs_f64() / between.time.as_secs_f64().max(LOOK.0.as_secs_f64());
         if usage < BUSY {

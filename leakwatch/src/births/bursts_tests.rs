@@ -331,6 +331,7 @@ fn what_a_busy_target_cannot_work_is_paid_for() {
                     let around = Extent {
                         time: length + at(0.06),
                         processor: at((threads * (length.as_secs_f64() + 0.06) - lost).max(0.0)),
+                        ..Extent::default()
                     };
                     bursts.detached(&Hits::default(), Some(around));
                     now += around.time.as_secs_f64();

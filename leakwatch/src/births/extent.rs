@@ -8,10 +8,14 @@ use std::time::Duration;
 pub struct Extent {
     pub time: Duration,
     pub processor: Duration,
+    /// What the probes are reckoned to have cost of that processor time.
+    pub probes: Duration,
 }
 
 /// Less processor time than this in a window tells nothing of when a process worked.
 const WORK_LEAST: Duration = Duration::from_millis(1);
+/// At least one part in so many of its processor time a process worked for itself, whatever probes are reckoned to cost.
+const OWN_LEAST: u32 = 20;
 
 impl Extent {
     /// From `earlier` to this.
@@ -20,6 +24,7 @@ impl Extent {
         Self {
             time: self.time.saturating_sub(earlier.time),
             processor: self.processor.saturating_sub(earlier.processor),
+            probes: self.probes.saturating_sub(earlier.probes),
         }
     }
 
@@ -28,31 +33,31 @@ impl Extent {
         Self {
             time: self.time.saturating_add(more.time),
             processor: self.processor.saturating_add(more.processor),
+            probes: self.probes.saturating_add(more.probes),
         }
     }
 
-    /// Without the last of so many equal parts.
+    /// The processor time without what the probes cost.
     #[must_use]
-    pub fn without_last(self, parts: u32) -> Self {
-        let shorter = |whole: Duration| whole.saturating_sub(whole / parts.max(1));
-        Self {
-            time: shorter(self.time),
-            processor: shorter(self.processor),
-        }
+    pub fn work(self) -> Duration {
+        self.processor
+            .saturating_sub(self.probes)
+            .max(self.processor / OWN_LEAST)
     }
 
     /// What part of `whole` this is, 0 to 1. Of a process that sleeps most of the time the clock says much and its work
-    /// little; of one that probes make slower it is the other way round. What was watched is the lesser.
+    /// little; of one that probes make slower it is the other way round. What was watched is the lesser. Work is what it did for itself: in
+    /// a burst most of its processor time may have gone into the probes.
     #[must_use]
     pub fn part_of(self, whole: Self) -> f64 {
         let part = |own: Duration, whole: Duration| {
             (own.as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE)).clamp(0.0, 1.0)
         };
         let time = part(self.time, whole.time);
-        if whole.processor < WORK_LEAST {
+        if whole.work() < WORK_LEAST {
             return time;
         }
-        time.min(part(self.processor, whole.processor))
+        time.min(part(self.work(), whole.work()))
     }
 }
 
@@ -64,6 +69,7 @@ mod tests {
         Extent {
             time: Duration::from_millis(time),
             processor: Duration::from_millis(processor),
+            probes: Duration::ZERO,
         }
     }
 
@@ -79,10 +85,31 @@ mod tests {
     }
 
     #[test]
+    fn what_the_probes_cost_is_no_work() {
+        let probes = |extent: Extent, probes| Extent {
+            probes: Duration::from_millis(probes),
+            ..extent
+        };
+        // Of 200 ms in the burst 180 went into the probes.
+        let (burst, window) = (probes(extent(5000, 200), 180), probes(extent(10_000, 1180), 180));
+        assert!((burst.part_of(window) - 0.02).abs() < 1e-9);
+        // They were reckoned too dear: they cannot have had all of it.
+        let dear = probes(extent(5000, 200), 300);
+        assert_eq!(dear.work(), Duration::from_millis(10));
+        assert_eq!(
+            probes(burst, 190)
+                .since(probes(extent(0, 0), 10))
+                .probes
+                .as_millis(),
+            180
+        );
+        assert_eq!(burst.plus(burst).probes.as_millis(), 360);
+    }
+
+    #[test]
     fn stretches_add_up() {
         let stretch = extent(700, 70).since(extent(100, 10));
         assert_eq!(stretch, extent(600, 60));
-        assert_eq!(stretch.without_last(6), extent(500, 50));
         assert_eq!(extent(1, 1).since(extent(2, 2)), Extent::default());
         assert_eq!(extent(1, 2).plus(extent(3, 4)), extent(4, 6));
     }

@@ -76,10 +76,7 @@ pub(super) struct Survivors {
 impl State {
     /// Splits each heap's growth over the sites of blocks that survived.
     pub(super) fn estimate_survivors(&mut self, births: &BirthWatch) {
-        let window = Extent {
-            time: self.began_to_end(),
-            processor: births.processor(),
-        };
+        let window = births.extent_of_window(self.began_to_end());
         for heap in self.heaps.values_mut() {
             heap.survivors = heap.estimate(window, births.followed);
         }

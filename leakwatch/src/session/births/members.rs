@@ -264,7 +264,7 @@ impl Watch {
         let had = process.heap_before.saturating_mul(page_bytes());
         let known = process.pages.before_known();
         let threshold = self.state.births_threshold();
-        let joined = births.extent_now(&self.state);
+        let joined = births.extent_now(&self.state, &self.probe);
         let heap = self.state.heaps.entry(pid).or_default();
         let kept = heap.censuses.start.as_ref().and_then(|start| start.kept);
         if let Some(kept) = kept.filter(|_| known) {

@@ -180,11 +180,22 @@ impl BirthWatch {
     }
 
     /// How far the window has come, by the clock and by what the processes did in it.
-    fn extent_now(&mut self, state: &State) -> Extent {
+    fn extent_now(&mut self, state: &State, probe: &Probe) -> Extent {
         self.look_at_clock(&state.root);
+        let hits = probe.counts().map_or(self.told, |counts| counts.hits());
         Extent {
             time: state.began.elapsed(),
             processor: self.processor(),
+            probes: Duration::from_secs_f64(self.bursts.spent_with(&hits.since(&self.told))),
+        }
+    }
+
+    /// The whole window, once it has ended.
+    pub fn extent_of_window(&self, time: Duration) -> Extent {
+        Extent {
+            time,
+            processor: self.processor(),
+            probes: Duration::from_secs_f64(self.bursts.spent()),
         }
     }
 
@@ -278,21 +289,11 @@ impl Watch {
         if let Some(check) = births.check.take() {
             self.finish_check(check);
         }
-        let gone = self.state.target_gone();
-        if let Phase::Watching(stretch) = &mut births.phase
-            && !gone
-        {
-            let looking = stretch.looking.take().or_else(|| {
-                self.drain_births(monotonic_ns());
-                let used =
-                    births.processor_gone + members::look_at_clocks(&mut births.members, &self.state.root);
-                stretch.look_at = Extent {
-                    time: self.state.began.elapsed(),
-                    processor: used,
-                };
-                self.start_look(&births.members, stretch)
-            });
-            births.looked = looking;
+        if !self.state.target_gone() {
+            self.begin_look(&mut births);
+            if let Phase::Watching(stretch) = &mut births.phase {
+                births.looked = stretch.looking.take();
+            }
         }
         self.tell(&mut births);
         self.end_stretch(&mut births);
@@ -323,7 +324,7 @@ impl Watch {
             return;
         }
         births.checks.begun();
-        births.begun = (births.extent_now(&self.state), births.followed);
+        births.begun = (births.extent_now(&self.state, &self.probe), births.followed);
         births.check = Looking::start(self.wanted(&births.members, |_, cohorts| cohorts.candidates()));
     }
 

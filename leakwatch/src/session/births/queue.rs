@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use leakwatch_ebpf::wire::{Header, Kind, block_in_sample, flags};
 
-use crate::births::{Cohorts, Facts};
+use crate::births::{Cohorts, Facts, Moments};
 use crate::ledger::SiteId;
 use crate::probe::Event;
 use crate::session::state::{State, living, site};
@@ -32,6 +32,8 @@ pub(in crate::session) struct Queue {
     bytes: usize,
     /// When the newest was born, nanoseconds.
     pub latest: u64,
+    /// When those came that were not looked at yet, whether they still wait or not.
+    pub moments: Moments,
 }
 
 struct Waiting {
@@ -139,6 +141,7 @@ impl Queue {
             self.gave_up(pid, old, birth.header.old_length);
         }
         if !birth.is_thinned() {
+            self.moments.came(birth.header.time);
             let number = self.taken + self.births.len() as u64;
             let address = untagged(birth.header.address);
             if let Some(before) = self.latest_at.insert((pid, address), number) {

@@ -1,24 +1,21 @@
 //! A stretch: from when the probes are put into the processes' text to when they are taken out.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use leakwatch_ebpf::wire::alloc::cut;
 use leakwatch_ebpf::wire::{Counter, SAMPLE_MIN};
 
 use super::look::Looking;
-use super::members::{Member, look_at_clocks};
+use super::members::Member;
 use super::{BirthWatch, Phase};
 use crate::births::cohorts::Look;
-use crate::births::{Extent, LOOK_AT, Spent, Step};
+use crate::births::{Extent, LOOK_AT, OldEnough, Spent, Step};
 use crate::probe::ProbeError;
 use crate::probe::allocs::{AllocHolders, AllocLinks, BurstLimits};
 use crate::session::priority::Priority;
 use crate::session::process::monotonic_ns;
 use crate::session::watch::Watch;
 
-/// Of a stretch, or what of it was not looked at yet: births in its last part are too young to be followed.
-const TOO_YOUNG: u32 = 6;
 /// Where there is nobody to watch yet, it is asked again after so long.
 const NOBODY: Duration = Duration::from_millis(250);
 
@@ -36,8 +33,9 @@ pub(super) struct Stretch {
     began: Duration,
     /// What is not looked at yet began then.
     unlooked: Extent,
-    /// When the last look began.
-    pub look_at: Extent,
+    /// When the last look began, and how much of what it looked at was old enough for it.
+    look_at: Duration,
+    old_enough: Extent,
     /// When it is to be looked at.
     pub until: Duration,
     /// Hits of the whole stretch after which it is, whatever the time.
@@ -101,13 +99,7 @@ impl Watch {
                     None if now >= stretch.until
                         || state.hits.saturating_add(stretch.fewer) >= stretch.hits =>
                     {
-                        self.drain_births(monotonic_ns());
-                        let used = look_at_clocks(&mut births.members, &self.state.root);
-                        stretch.look_at = Extent {
-                            time: self.state.began.elapsed(),
-                            processor: births.processor_gone + used,
-                        };
-                        stretch.looking = self.start_look(&births.members, stretch);
+                        self.begin_look(births);
                         Ok(())
                     }
                     Some(looking) if looking.is_finished() => {
@@ -131,28 +123,37 @@ impl Watch {
     }
 
     /// Takes from the ring what was born by `time`, nanoseconds: while the probes are there it is never empty for long.
-    pub(super) fn drain_births(&mut self, time: u64) {
+    fn drain_births(&mut self, time: u64) {
         const AT_ONCE: usize = 256;
         while self.drain(AT_ONCE) == AT_ONCE && self.state.queue.latest <= time {}
     }
 
-    /// What was born so far and is not too young.
-    pub(super) fn start_look(
-        &mut self,
-        members: &BTreeMap<u32, Member>,
-        stretch: &Stretch,
-    ) -> Option<Looking> {
-        self.state.queue.settle();
-        let age = stretch.look_at.since(stretch.unlooked).time / TOO_YOUNG;
-        let until = monotonic_ns().saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
-        Looking::start(self.wanted(members, |pid, cohorts| {
+    /// Looks at what was born so far and is not too young, where no look is under way.
+    pub(super) fn begin_look(&mut self, births: &mut BirthWatch) {
+        if !matches!(&births.phase, Phase::Watching(stretch) if stretch.looking.is_none()) {
+            return;
+        }
+        self.drain_births(monotonic_ns());
+        let at = births.extent_now(&self.state, &self.probe);
+        let Phase::Watching(stretch) = &mut births.phase else {
+            return;
+        };
+        let queue = &mut self.state.queue;
+        queue.settle();
+        // Where the probes stay what is too young now has its turn later.
+        let early = stretch.urgent.is_some() && at.time < stretch.until;
+        let span = at.since(stretch.unlooked);
+        let OldEnough { until, extent } = queue.moments.old_enough(span, monotonic_ns(), early);
+        queue.moments.forget_until(until);
+        (stretch.look_at, stretch.old_enough) = (at.time, extent);
+        stretch.looking = Looking::start(self.wanted(&births.members, |pid, cohorts| {
             let mut standing = self.state.queue.standing(pid, cohorts.threshold(), until);
             for look in cohorts.to_look_at(until) {
                 standing.entry(look.address).or_insert(look.born);
             }
             let looks = standing.into_iter();
             looks.map(|(address, born)| Look { address, born }).collect()
-        }))
+        }));
     }
 
     /// Tells the cohorts what the last look saw.
@@ -185,15 +186,14 @@ impl Watch {
             look: births
                 .looked
                 .as_ref()
-                .map(|_| now.saturating_sub(stretch.look_at.time)),
+                .map(|_| now.saturating_sub(stretch.look_at)),
             hits: hits.since(&births.told),
         });
         births.told = hits;
         stretch.began = now;
         if births.looked.is_some() {
-            let old_enough = stretch.look_at.since(stretch.unlooked).without_last(TOO_YOUNG);
-            births.followed = births.followed.plus(old_enough);
-            stretch.unlooked = stretch.unlooked.plus(old_enough);
+            births.followed = births.followed.plus(stretch.old_enough);
+            stretch.unlooked = stretch.unlooked.plus(stretch.old_enough);
         }
         // The sample was more than the ring could take.
         let lost = counts.get(Counter::LostAllocs);
@@ -264,7 +264,7 @@ impl Watch {
         }
         // On a machine that is busy nothing else would end the burst in time.
         let urgent = Priority::urgent();
-        let before = births.extent_now(&self.state);
+        let before = births.extent_now(&self.state, &self.probe);
         // While the probes are put in some births would go unseen, and every hit would cost as much as one that is seen.
         let attaching = Instant::now();
         let holders: Vec<&AllocHolders> = births.members.values().map(Member::holders).collect();
@@ -280,7 +280,7 @@ impl Watch {
             births.told = hits;
         }
         self.probe.begin_burst(&limits)?;
-        let at = births.extent_now(&self.state);
+        let at = births.extent_now(&self.state, &self.probe);
         let began = at.time;
         births.phase = Phase::Watching(Box::new(Stretch {
             links,
@@ -290,7 +290,8 @@ impl Watch {
             attach,
             began,
             unlooked: at,
-            look_at: at,
+            look_at: began,
+            old_enough: Extent::default(),
             until: began + length.mul_f64(LOOK_AT),
             hits: part(expected),
             limits,
@@ -340,7 +341,7 @@ impl Watch {
         }
         let around = urgent
             .is_some()
-            .then(|| births.extent_now(&self.state).since(before));
+            .then(|| births.extent_now(&self.state, &self.probe).since(before));
         drop(urgent);
         if let Ok(counts) = self.probe.counts() {
             let hits = counts.hits();
@@ -350,6 +351,7 @@ impl Watch {
         self.drain_rest();
         self.finish_look(births);
         self.work_off_modestly();
+        self.state.queue.moments.clear();
         // One that is under way was not in time.
         drop(looking);
         for cohorts in self
