@@ -26,6 +26,11 @@ use super::cost::{HitCost, Hits, count};
 /// A first burst, and the shortest: the kernel takes about as long to put the probes in, and on a machine that is busy
 /// nobody comes to take them out much sooner.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// A burst that was cut is taken to have lasted so long at least: in less a clump of calls is no rate.
+const BRIEFEST: Duration = Duration::from_micros(500);
+/// So long the probes may be there after a burst, however soon they were gone after the ones before: whoever takes them out
+/// waits for a processor like everybody, and the kernel for all of them.
+const GOING: Duration = Duration::from_millis(6);
 /// The budget is at least this part of the window, whatever the target uses: two thousandths of one processor.
 const LEAST: f64 = 0.002;
 /// Little is known of the target's processor time before this much of the window, which is in steps of a hundredth of a
@@ -288,7 +293,7 @@ impl Bursts {
         // What one second of it costs; a burst without a hit is no proof that there will be none.
         let price = self.price();
         // Taking the probes out again must be paid for too.
-        let stay = funds - SPARE * self.idle_most;
+        let stay = funds - self.leaving();
         // What is born in the last moments is too young to tell anything: that is not begun for its own sake.
         let worth = self.staying || left >= planned / LOOKS;
         if worth && price * left.as_secs_f64() * SPARE <= stay {
@@ -330,7 +335,7 @@ impl Bursts {
         let bursts = affordable.min(most).min(worthwhile).min(room).floor().max(0.0);
         // No more than there is, cost hits what they cost in the dearest burst. So the last burst is planned to cost less:
         // one that is cut is worth nothing.
-        let most = (funds - SPARE * fixed) / self.dearest();
+        let most = (funds - SPARE * withheld / f64::from(self.bursts) - self.leaving()) / self.dearest();
         let share = funds / bursts.max(1.0);
         let (expected, uncut) = ((share - fixed) / self.hit_price(), self.expected_of(most));
         if bursts < 1.0 || uncut < expected.min(HITS_FEWEST) {
@@ -381,7 +386,7 @@ impl Bursts {
         let least = if self.bursts == 0 { HITS_FEWEST } else { 0.0 };
         let coming = self.plan.cost.of_idle(hits, self.coldness);
         // They are still to go.
-        let going = (SPARE * self.idle_most - coming).max(self.idle_most / 2.0);
+        let going = (self.leaving() - coming).max(self.idle_most / 2.0);
         let most = ((self.funds - coming - going) / self.dearest()).max(least);
         (
             expected.min(whole(self.expected_of(most).max(0.0))),
@@ -457,7 +462,22 @@ impl Bursts {
     /// Seconds of processor time for one second of watching, by all that was seen.
     fn price(&self) -> f64 {
         let one_more = self.plan.cost.most();
-        (self.cost + one_more) / self.watched.max(SHORTEST.as_secs_f64())
+        (self.cost + one_more) / self.watched.max(BRIEFEST.as_secs_f64())
+    }
+
+    /// Calls in a second of watching.
+    fn density(&self) -> f64 {
+        count(self.hits) / self.watched.max(BRIEFEST.as_secs_f64())
+    }
+
+    /// What to set aside for the time until the probes are gone, seconds of processor time.
+    fn leaving(&self) -> f64 {
+        let calls = self.density() * GOING.as_secs_f64();
+        let one = Hits {
+            idle: 1,
+            ..Hits::default()
+        };
+        (SPARE * self.idle_most).max(calls * self.plan.cost.of_idle(&one, self.coldness))
     }
 
     fn watch(length: Duration, expected: f64, most: f64) -> Step {
@@ -481,8 +501,7 @@ impl Bursts {
 
     /// How many hits to reckon with while a burst's blocks are looked at: calls may come in clumps, and one of these then.
     fn meanwhile(&self) -> f64 {
-        let mean = count(self.hits) / self.watched.max(SHORTEST.as_secs_f64());
-        (mean * self.look_seconds()).max(self.in_look(self.densest))
+        (self.density() * self.look_seconds()).max(self.in_look(self.densest))
     }
 
     /// Seconds from when a look is due to when it is over.

@@ -424,6 +424,74 @@ fn a_clump_of_calls_is_reckoned_with() {
     );
 }
 
+/// The first burst is cut at once where a target calls hundreds of thousands of times a second. The next one is to last until
+/// its blocks are looked at, and what calls cost until the probes are gone after it is set aside.
+#[test]
+fn a_first_burst_that_was_cut_tells_how_often_a_target_calls() {
+    let at = Duration::from_secs_f64;
+    let mut bursts = Bursts::new(Plan {
+        window: Some(at(10.0)),
+        fraction: 0.01,
+        cost: COST,
+        seed: 1,
+    });
+    let Step::Watch { .. } = bursts.next(at(0.5), at(0.1)) else {
+        panic!("no first burst");
+    };
+    let (calls_a_second, seconds) = (400_000, 0.0005);
+    let burst = 200;
+    bursts.ended(&Spent {
+        length: at(seconds),
+        attach: at(0.001),
+        look: None,
+        hits: Hits {
+            burst,
+            sampled: burst,
+            timed: burst,
+            nanoseconds: burst * 150,
+            ..Hits::default()
+        },
+    });
+    let idle = Hits {
+        idle: 100,
+        ..Hits::default()
+    };
+    bursts.detached(&idle, None);
+    let budget = 0.02;
+    let spent = bursts.spent();
+    let mut now = at(0.51);
+    let (expected, hits_max) = loop {
+        match bursts.next(now, now.mul_f64(0.2)) {
+            Step::Watch {
+                expected, hits_max, ..
+            } => break (expected, hits_max),
+            Step::Wait { until } => now = until,
+            Step::Done => panic!("no second burst"),
+        }
+    };
+    // A look takes 7 ms at most; 6 more until the probes are gone.
+    let needed = expected * 6 / 10 + calls_a_second * 7 / 1000;
+    assert!(
+        expected > 500 && hits_max >= needed,
+        "{expected} {hits_max} {needed}"
+    );
+    let left = budget
+        - spent
+        - COST.of_burst(
+            &Hits {
+                burst: hits_max,
+                sampled: hits_max,
+                ..Hits::default()
+            },
+            0.0,
+        );
+    let going = Hits {
+        idle: calls_a_second * 6 / 1000,
+        ..Hits::default()
+    };
+    assert!(left >= COST.of_idle(&going, 0.0), "{left}");
+}
+
 #[test]
 fn a_low_rate_is_watched_all_the_time() {
     let target = Target {
