@@ -18,7 +18,9 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-/// Of a holder: while it works the target waits.
+/// Of a holder: while it works the target waits. It is a real-time process, the least of them, or where that is not allowed
+/// the first among the others, who are let have their turn first.
+const REAL_TIME: libc::c_int = 1;
 const URGENT: libc::c_int = -20;
 
 /// A process that holds a link, or waits for the word to make it. Dropping it ends the link and the process, and returns
@@ -51,8 +53,16 @@ impl Holder {
                 // SAFETY: as above; it ends without returning.
                 unsafe {
                     libc::setsid();
-                    // Without the privilege it stays as it is.
+                    // Without the privileges it stays as it is.
                     libc::setpriority(libc::PRIO_PROCESS, 0, URGENT);
+                    // musl's function of this name does nothing.
+                    let priority = REAL_TIME;
+                    libc::syscall(
+                        libc::SYS_sched_setscheduler,
+                        0,
+                        libc::SCHED_FIFO,
+                        &raw const priority,
+                    );
                     close_all_but(&kept);
                     hold(life_fd, attach);
                 }
