@@ -76,6 +76,27 @@ fn always_is_the_whole_window() {
     text::wait_clean(target.pid());
 }
 
+/// More births than can be taken: the window ends when it should all the same, and the probes go.
+#[test]
+fn always_is_no_longer_than_the_window() {
+    if !kernel::required() {
+        return;
+    }
+    let mut target = Target::start(&Program::c("cohort_rate"), &["--rate", "0", "--threads", "8"]);
+    let watched = watch(&mut target, 2, &["--allocs", "always"]);
+    // What waits when it ends is still taken: as much as the ring and the queue hold.
+    let seconds = watched.recording.window.duration_seconds;
+    assert!(
+        seconds < 12.0,
+        "it took {seconds:.1} s in place of 2\n{}",
+        watched.detail()
+    );
+    let allocations = watched.recording.allocations.as_ref();
+    let allocations = allocations.unwrap_or_else(|| panic!("no births\n{}", watched.detail()));
+    assert!(allocations.hits > 10_000, "{}", watched.detail());
+    text::wait_clean(target.pid());
+}
+
 /// What was paid is told, and the target's own processor time, of which it is a part, or two thousandths of one processor.
 fn paid(watched: &Watched, part: f64) {
     let target_seconds = watched.target_seconds;

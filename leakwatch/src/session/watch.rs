@@ -31,8 +31,8 @@ const DRAIN_AGAIN: Duration = Duration::from_millis(20);
 pub(super) const DRAIN_MAX: usize = 16 * 1024;
 /// While a burst is on, before it is seen whether it is to end: a page fault's event takes as long as hundreds of hits.
 const DRAIN_IN_BURST: usize = 64;
-/// The last drain is bounded too: a target that was not told to stop may outrun it.
-const LAST_DRAIN_MAX: usize = 4 * 1024 * 1024;
+/// So many of what waits are taken before it is seen whether the rest is new.
+const DRAIN_AT_ONCE: usize = 256;
 const TICK_EVERY: Duration = Duration::from_secs(1);
 
 /// What ends the window from outside.
@@ -86,6 +86,8 @@ pub(super) struct Watch {
     /// Of what is shown while it goes on.
     pub(super) live: Live,
     lost_seen: u64,
+    /// When the newest of the events that were taken was sent, nanoseconds.
+    latest_event: u64,
 }
 
 impl Watch {
@@ -95,6 +97,7 @@ impl Watch {
             probe,
             state,
             lost_seen: counts_before.lost(),
+            latest_event: 0,
             counts_before,
             births: None,
             live: Live::default(),
@@ -102,8 +105,16 @@ impl Watch {
     }
 
     pub fn drain(&mut self, limit: usize) -> usize {
-        let Self { probe, state, .. } = self;
-        let taken = probe.drain(limit, |event| state.take(&event));
+        let Self {
+            probe,
+            state,
+            latest_event,
+            ..
+        } = self;
+        let taken = probe.drain(limit, |event| {
+            *latest_event = (*latest_event).max(event.header.time);
+            state.take(&event);
+        });
         if state.sampling.is_some()
             && let Err(error) = state.follow_sampling(probe)
         {
@@ -129,16 +140,10 @@ impl Watch {
             .map_err(|_| anyhow::anyhow!("a reader of /proc panicked"))
     }
 
-    /// Takes what is left once nothing new comes.
+    /// Takes all that waits by now. A target that goes on may outrun it: what comes meanwhile is left.
     pub fn drain_rest(&mut self) {
-        let mut left = LAST_DRAIN_MAX;
-        while left > 0 {
-            let taken = self.drain(left.min(DRAIN_MAX));
-            if taken == 0 {
-                break;
-            }
-            left -= taken.min(left);
-        }
+        let now = monotonic_ns();
+        while self.drain(DRAIN_AT_ONCE) > 0 && self.latest_event <= now {}
     }
 
     /// Watches until the deadline, a signal, or the target's end.

@@ -30,8 +30,6 @@ pub(in crate::session) struct Queue {
     latest_at: HashMap<(u32, u64), u64, RandomState>,
     /// Of the copies.
     bytes: usize,
-    /// When the newest was born, nanoseconds.
-    pub latest: u64,
     /// When those came that were not looked at yet, whether they still wait or not.
     pub moments: Moments,
 }
@@ -134,7 +132,6 @@ impl Queue {
 
     fn push(&mut self, event: &Event<'_>) {
         let birth = Waiting::of(event);
-        self.latest = self.latest.max(birth.header.time);
         self.bytes += birth.copy.len();
         let (pid, old) = (birth.header.tgid, untagged(birth.header.old_address));
         if old != 0 {
@@ -218,7 +215,7 @@ impl State {
             return;
         }
         if !self.queue.has_room() {
-            self.work_off(Duration::MAX);
+            self.make_room();
         }
         self.queue.push(event);
     }
@@ -227,6 +224,15 @@ impl State {
     pub(super) fn work_off(&mut self, most: Duration) {
         let began = Instant::now();
         self.work_off_while(|_| began.elapsed() < most);
+    }
+
+    /// Unwinds so much of what waits that there is room for more.
+    fn make_room(&mut self) {
+        while !self.queue.has_room()
+            && let Some(birth) = self.queue.pop()
+        {
+            self.tell_birth(&birth);
+        }
     }
 
     /// Unwinds what waits and was born by `time`, nanoseconds.

@@ -122,18 +122,12 @@ impl Watch {
         }
     }
 
-    /// Takes from the ring what was born by `time`, nanoseconds: while the probes are there it is never empty for long.
-    fn drain_births(&mut self, time: u64) {
-        const AT_ONCE: usize = 256;
-        while self.drain(AT_ONCE) == AT_ONCE && self.state.queue.latest <= time {}
-    }
-
     /// Looks at what was born so far and is not too young, where no look is under way.
     pub(super) fn begin_look(&mut self, births: &mut BirthWatch) {
         if !matches!(&births.phase, Phase::Watching(stretch) if stretch.looking.is_none()) {
             return;
         }
-        self.drain_births(monotonic_ns());
+        self.drain_rest();
         let at = births.extent_now(&self.state, &self.probe);
         let Phase::Watching(stretch) = &mut births.phase else {
             return;
