@@ -126,6 +126,10 @@ pub(super) fn recording(watch: Watch, options: &RecordOptions, recorded: &Record
             start,
             end,
             children: state.children_growth_at_end(),
+            account: account
+                .as_ref()
+                .filter(|_| !options.follow_children)
+                .map(|account| account.smaps_growth_bytes),
             window: recorded.duration,
             heap: heap.as_ref(),
             survivors: own.survivors.as_ref(),

@@ -31,6 +31,9 @@ pub(super) struct Measured<'a> {
     pub end: &'a Measure,
     /// Anonymous bytes that children which are followed and live have gained.
     pub children: i64,
+    /// What the account says of a process alone: its readings are other moments than those of `start` and `end`, and one
+    /// report should have one figure.
+    pub account: Option<i64>,
     pub window: Duration,
     /// The target's own, which is not among the state's any more.
     pub heap: Option<&'a Heap>,
@@ -47,7 +50,7 @@ pub(super) fn judge(state: &State, options: &RecordOptions, measured: &Measured<
     let seconds = measured.window.as_secs_f64();
     let ends = measured.start.anonymous().zip(measured.end.anonymous());
     let ends = ends.map(|(start, end)| (start, end.saturating_add_signed(measured.children)));
-    let growth = ends.map(|(before, after)| after.cast_signed().saturating_sub(before.cast_signed()));
+    let between = ends.map(|(before, after)| after.cast_signed().saturating_sub(before.cast_signed()));
     let series = anonymous_series(state, seconds, ends);
     let mut heap = measured.heap.and_then(build::heap::facts);
     for child in state.heaps.values().filter_map(WatchedHeap::facts) {
@@ -62,7 +65,7 @@ pub(super) fn judge(state: &State, options: &RecordOptions, measured: &Measured<
     verdict::judge(&Facts {
         window: seconds,
         age: age(options.target.start_time_ticks),
-        growth,
+        growth: measured.account.or(between),
         series: &series,
         trend: measured.trend,
         goes: measured.goes,
