@@ -63,9 +63,9 @@ impl Beside<'_> {
     }
 }
 
-/// Two of a program that grows, of one age. Their threads are spread over the CPUs alike: what makes one CPU slower than the
-/// other for a while is then no difference between them, and no thread moves. The first to start is a little older: `younger`
-/// says which one is to be measured.
+/// Two of a program, of one age: where it grows it slows down as it does. Their threads are spread over the CPUs alike: what
+/// makes one CPU slower than the other for a while is then no difference between them, and no thread moves. The first to start
+/// is a little older: `younger` says which one is to be measured.
 ///
 /// # Errors
 /// When they cannot be built or started.

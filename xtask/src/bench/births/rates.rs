@@ -2,21 +2,22 @@
 //!
 //! The neighbours here are recordings too, with `--allocs never`: what the target lost between them is what births cost,
 //! and not what all the rest of leakwatch costs. It is told by the target's own processor time, which others on its CPUs
-//! take nothing of: by its mallocs per second a program on all CPUs seems to lose what leakwatch takes too.
+//! take nothing of: by its mallocs per second a program on all CPUs seems to lose what leakwatch takes too. How fast the
+//! machine is meanwhile is told by a second one of it, at the same rate on the same CPUs: a program that does something else
+//! answers to other things, and by that one percent of a storm's time cannot be told.
 
 use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::beside::Beside;
+use super::beside::{self, Beside};
 use super::whole;
 use crate::bench::ratio::{Direction, Mean, slowdown};
 use crate::bench::recording::{Births, OfBirths};
 use crate::bench::rounds::Plan;
 use crate::bench::table::{self, aligned, count, figure};
 use crate::bench::workloads::{self, Subject};
-use crate::bench::yardstick::Yardstick;
 use crate::run;
 
 /// Mallocs a second, and how that is called; 0 is as fast as they can.
@@ -36,7 +37,7 @@ struct Stretch {
     seconds: f64,
     /// Of its own.
     cpu_seconds: f64,
-    /// Of the yardstick.
+    /// Of the twin: mallocs in a second of its own processor time.
     speed: f64,
 }
 
@@ -207,8 +208,8 @@ pub fn run(leakwatch: &Path, plan: &Plan) -> Result<()> {
     }
     let head = format!(
         "\nThe budget of births over rates of malloc: means of {} recordings of {:.0} s. *Lost* is what the target took more \
-         of its own processor time for its work, at one speed of the machine (as a yardstick beside it tells), than beside \
-         it in recordings with `--allocs never`, with its standard error. *Spent* is leakwatch's count of that; *withheld* of \
+         of its own processor time for its work, at one speed of the machine (as a second one of it tells, at the same rate on \
+         the same CPUs), than beside it in recordings with `--allocs never`, with its standard error. *Spent* is leakwatch's count of that; *withheld* of \
          a target that has no processor to spare comes to it. The budget holds where spent and withheld are within it in \
          each recording, and so are, by two standard errors, lost and withheld. In one more recording births are watched all \
          the time (`--allocs always`): what leakwatch counts then can be held against what is lost.",
@@ -226,7 +227,7 @@ pub fn run(leakwatch: &Path, plan: &Plan) -> Result<()> {
 
 /// A trial at one rate; else why births were not watched.
 fn measured(name: &'static str, rate: u32, leakwatch: &Path, plan: &Plan) -> Result<Result<Trial, String>> {
-    let mut subject = workloads::mallocs_at_rate(name, rate).start()?;
+    let (mut subject, mut twin) = beside::twins(&workloads::mallocs_at_rate(name, rate), false)?;
     std::thread::sleep(plan.settle);
     let mut trial = Trial {
         name,
@@ -234,8 +235,7 @@ fn measured(name: &'static str, rate: u32, leakwatch: &Path, plan: &Plan) -> Res
         budgeted: Vec::new(),
         always: None,
     };
-    let mut yardstick = Yardstick::start()?;
-    let mut stretch = |mode| stretch(&mut subject, &mut yardstick, leakwatch, plan, mode);
+    let mut stretch = |mode| stretch(&mut subject, &mut twin, leakwatch, plan, mode);
     let (mut before, _) = stretch("never")?;
     let autos = (0..plan.rounds).map(|_| "auto");
     for mode in autos.chain(["always"]) {
@@ -263,13 +263,12 @@ fn measured(name: &'static str, rate: u32, leakwatch: &Path, plan: &Plan) -> Res
 
 fn stretch(
     subject: &mut Subject,
-    yardstick: &mut Yardstick,
+    twin: &mut Beside<'_>,
     leakwatch: &Path,
     plan: &Plan,
     mode: &str,
 ) -> Result<(Stretch, OfBirths)> {
-    let mut beside = Beside::Yardstick(yardstick);
-    let recorded = whole::record(subject, &mut beside, leakwatch, plan.window, &["--allocs", mode])?;
+    let recorded = whole::record(subject, twin, leakwatch, plan.window, &["--allocs", mode])?;
     let done = &recorded.stretch;
     let stretch = Stretch {
         mallocs: done.window.units().context("the program has not worked")?,
