@@ -4,8 +4,8 @@
  *   malloc_rate COUNTERS THREADS RATE
  *
  * RATE is in mallocs a second of all threads together; 0 is as fast as they can. With a rate a thread wakes at most a
- * thousand times a second, and does then what has become due. As latencies it counts how late a thread woke; without a
- * rate, how long each PUBLISHED_EACH units took. */
+ * thousand times a second, and does then what has become due; what it is behind by more than a tenth of a second is not
+ * made up for. As latencies it counts how late a thread woke; without a rate, how long each PUBLISHED_EACH units took. */
 
 #define _GNU_SOURCE
 #include "counters.h"
@@ -13,7 +13,7 @@
 
 enum { HELD = 4096, PUBLISHED_EACH = 256, WARM_UP_ROUNDS = 200 };
 
-static const uint64_t SECOND = 1000000000, LEAST_SLEEP = 1000000;
+static const uint64_t SECOND = 1000000000, LEAST_SLEEP = 1000000, BEHIND_MOST = 100000000;
 static long threads, rate;
 static int cold_threads;
 
@@ -66,9 +66,17 @@ static void *work(void *argument) {
         last = nanoseconds_now();
         counters_latency(last - wake);
         uint64_t due = (uint64_t)((double)(last - start) / between);
-        replace(worker, due - done);
-        counters_add(slot, due - done, 0);
-        done = due;
+        uint64_t most = done + 1 + (uint64_t)((double)BEHIND_MOST / between);
+        if (due > most) {
+            start += (uint64_t)((double)(due - most) * between);
+            due = most;
+        }
+        while (done < due) {
+            uint64_t units = due - done < PUBLISHED_EACH ? due - done : PUBLISHED_EACH;
+            replace(worker, units);
+            counters_add(slot, units, 0);
+            done += units;
+        }
     }
     return NULL;
 }
