@@ -18,8 +18,27 @@ pub(super) struct Priority {
 #[derive(Debug)]
 enum Before {
     Nice(i32),
-    Policy(libc::c_int),
+    Policy(Policy),
 }
+
+/// How a thread is scheduled (`sched(7)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Policy {
+    number: libc::c_int,
+    /// Of a real-time thread; else 0.
+    priority: libc::c_int,
+}
+
+/// Of a thread like most.
+const ORDINARY: Policy = Policy {
+    number: libc::SCHED_OTHER,
+    priority: 0,
+};
+/// The least real-time thread.
+const REAL_TIME: Policy = Policy {
+    number: libc::SCHED_FIFO,
+    priority: 1,
+};
 
 impl Priority {
     /// Gives way to all others.
@@ -31,10 +50,18 @@ impl Priority {
     /// that is busy, in which each call of the target costs many times as much as otherwise. For work that takes no longer.
     pub fn urgent() -> Self {
         match real_time() {
-            Some(policy) => Self {
-                before: Some(Before::Policy(policy)),
+            Some(before) => Self {
+                before: Some(Before::Policy(before)),
             },
             None => Self::nice_until_dropped(URGENT),
+        }
+    }
+
+    /// Not a real-time thread: for those that it starts, whose work is not urgent.
+    pub fn ordinary() -> Self {
+        let before = Policy::now().filter(|before| *before == REAL_TIME && ORDINARY.set());
+        Self {
+            before: before.map(Before::Policy),
         }
     }
 
@@ -60,40 +87,48 @@ impl Drop for Priority {
                 let _: Result<(), rustix::io::Errno> = setpriority_process(None, nice);
             }
             Some(Before::Policy(policy)) => {
-                set_policy(policy, 0);
+                policy.set();
             }
             None => {}
         }
     }
 }
 
-/// Makes this thread a real-time one, the least of them. Returns the policy that it had, unless it stays as it is: where
-/// that is not allowed, where it is one already, and where such a thread is killed when it runs for too long
-/// (`RLIMIT_RTTIME`).
-fn real_time() -> Option<libc::c_int> {
-    /// The least priority of a real-time thread.
-    const LEAST: libc::c_int = 1;
+/// Makes this thread a real-time one. Returns what it was, unless it stays as it is: where that is not allowed, where it is
+/// one already, and where such a thread is killed when it runs for too long (`RLIMIT_RTTIME`).
+fn real_time() -> Option<Policy> {
     if getrlimit(Resource::Rttime).current.is_some() {
         return None;
     }
-    let before = policy()?;
-    let ordinary = [libc::SCHED_OTHER, libc::SCHED_BATCH, libc::SCHED_IDLE].contains(&before);
-    (ordinary && set_policy(libc::SCHED_FIFO, LEAST)).then_some(before)
+    let ordinary = [libc::SCHED_OTHER, libc::SCHED_BATCH, libc::SCHED_IDLE];
+    Policy::now().filter(|before| ordinary.contains(&before.number) && REAL_TIME.set())
 }
 
-// musl's functions for these do nothing.
+// By system calls: musl's functions for these do nothing. The kernel's `sched_param` is one number.
+impl Policy {
+    /// Of this thread.
+    fn now() -> Option<Self> {
+        // SAFETY: it takes a number, of which 0 is this thread, and returns one.
+        let number = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+        let mut priority: libc::c_int = 0;
+        // SAFETY: it writes one number, to where `priority` lies.
+        let told = unsafe { libc::syscall(libc::SYS_sched_getparam, 0, &raw mut priority) };
+        let number = libc::c_int::try_from(number).ok().filter(|number| *number >= 0)?;
+        (told == 0).then_some(Self { number, priority })
+    }
 
-/// Of this thread.
-fn policy() -> Option<libc::c_int> {
-    // SAFETY: it takes a number, of which 0 is this thread, and returns one.
-    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
-    libc::c_int::try_from(policy).ok().filter(|policy| *policy >= 0)
-}
-
-/// Of this thread. Whether it was allowed.
-fn set_policy(policy: libc::c_int, priority: libc::c_int) -> bool {
-    // SAFETY: it reads the one number of the kernel's `sched_param`, which outlives the call; 0 is this thread.
-    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const priority) == 0 }
+    /// Makes it this thread's. Whether it was allowed.
+    fn set(self) -> bool {
+        // SAFETY: it reads one number, which outlives the call; 0 is this thread.
+        unsafe {
+            libc::syscall(
+                libc::SYS_sched_setscheduler,
+                0,
+                self.number,
+                &raw const self.priority,
+            ) == 0
+        }
+    }
 }
 
 #[cfg(test)]
@@ -108,18 +143,26 @@ mod tests {
             let before = now();
             let may = setpriority_process(None, before - 1).is_ok();
             setpriority_process(None, before).unwrap();
-            assert_eq!(policy(), Some(libc::SCHED_OTHER));
+            assert_eq!(Policy::now(), Some(ORDINARY));
             let modest = Priority::modest();
             assert_eq!(now(), if may { MODEST } else { before });
             let urgent = Priority::urgent();
             match urgent.before {
-                Some(Before::Policy(_)) => assert_eq!(policy(), Some(libc::SCHED_FIFO)),
+                Some(Before::Policy(_)) => {
+                    assert_eq!(Policy::now(), Some(REAL_TIME));
+                    let ordinary = Priority::ordinary();
+                    assert_eq!(Policy::now(), Some(ORDINARY));
+                    drop(ordinary);
+                    assert_eq!(Policy::now(), Some(REAL_TIME));
+                }
                 _ => assert_eq!(now(), if may { URGENT } else { before }),
             }
             let within = Priority::urgent();
             drop(within);
             drop(urgent);
-            assert_eq!(policy(), Some(libc::SCHED_OTHER));
+            assert_eq!(Policy::now(), Some(ORDINARY));
+            drop(Priority::ordinary());
+            assert_eq!(Policy::now(), Some(ORDINARY));
             assert_eq!(now(), if may { MODEST } else { before });
             drop(modest);
             assert_eq!(now(), before);

@@ -186,7 +186,7 @@ impl BirthWatch {
         Extent {
             time: state.began.elapsed(),
             processor: self.processor(),
-            probes: Duration::from_secs_f64(self.bursts.spent_with(&hits.since(&self.told))),
+            probes: reckoned(self.bursts.spent_with(&hits.since(&self.told))),
         }
     }
 
@@ -195,7 +195,7 @@ impl BirthWatch {
         Extent {
             time,
             processor: self.processor(),
-            probes: Duration::from_secs_f64(self.bursts.spent()),
+            probes: reckoned(self.bursts.spent()),
         }
     }
 
@@ -205,6 +205,11 @@ impl BirthWatch {
             .values()
             .fold(self.processor_gone, |sum, member| sum + member.processor())
     }
+}
+
+/// What is reckoned in seconds.
+fn reckoned(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
 impl Watch {
@@ -325,6 +330,8 @@ impl Watch {
         }
         births.checks.begun();
         births.begun = (births.extent_now(&self.state, &self.probe), births.followed);
+        // In a burst, where a look is to go first, it has time.
+        let _ordinary = Priority::ordinary();
         births.check = Looking::start(self.wanted(&births.members, |_, cohorts| cohorts.candidates()));
     }
 
