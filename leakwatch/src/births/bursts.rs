@@ -28,8 +28,8 @@ use super::cost::{HitCost, Hits, count};
 const SHORTEST: Duration = Duration::from_millis(10);
 /// A burst that was cut is taken to have lasted so long at least: in less a clump of calls is no rate.
 const BRIEFEST: Duration = Duration::from_micros(500);
-/// So long the probes may be there after a burst, however soon they were gone after the ones before: whoever takes them out
-/// waits for a processor like everybody, and the kernel for all of them.
+/// So long the probes may be there after a burst, however soon they were gone after the ones before: the kernel waits for all
+/// processors before it writes to the text.
 const GOING: Duration = Duration::from_millis(6);
 /// The budget is at least this part of the window, whatever the target uses: two thousandths of one processor.
 const LEAST: f64 = 0.002;

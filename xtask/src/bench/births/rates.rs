@@ -209,8 +209,8 @@ pub fn run(leakwatch: &Path, plan: &Plan) -> Result<()> {
     let head = format!(
         "\nThe budget of births over rates of malloc: means of {} recordings of {:.0} s. *Lost* is what the target took more \
          of its own processor time for its work, at one speed of the machine (as a second one of it tells, at the same rate on \
-         the same CPUs), than beside it in recordings with `--allocs never`, with its standard error. *Spent* is leakwatch's count of that; *withheld* of \
-         a target that has no processor to spare comes to it. The budget holds where spent and withheld are within it in \
+         the same CPUs), than beside it in recordings with `--allocs never`, with its standard error. *Spent* is leakwatch's count \
+         of that; *withheld* of a target that has no processor to spare comes to it. The budget holds where spent and withheld are within it in \
          each recording, and so are, by two standard errors, lost and withheld. In one more recording births are watched all \
          the time (`--allocs always`): what leakwatch counts then can be held against what is lost.",
         plan.rounds,
