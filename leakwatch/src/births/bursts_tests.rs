@@ -18,6 +18,16 @@ const COST: HitCost = HitCost {
 /// What the kernel takes to put the probes in and to take them out, in all.
 const COMING_AND_GOING: f64 = 0.03;
 
+/// Those of a window of so many seconds, with this part of the target's time to spend.
+fn bursts(window: f64, fraction: f64) -> Bursts {
+    Bursts::new(Plan {
+        window: Some(Duration::from_secs_f64(window)),
+        fraction,
+        cost: COST,
+        seed: 1,
+    })
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Target {
     /// Calls a second of one thread that is not watched, and what it does beside them, seconds a second.
@@ -292,12 +302,7 @@ proptest! {
 #[test]
 fn what_a_busy_target_cannot_work_is_paid_for() {
     let bursts_of = |threads: f64, lost: f64| {
-        let mut bursts = Bursts::new(Plan {
-            window: Some(Duration::from_secs(30)),
-            fraction: 0.01,
-            cost: COST,
-            seed: 1,
-        });
+        let mut bursts = bursts(30.0, 0.01);
         let (mut now, mut used, mut count) = (0.0, 0.0, 0);
         while count < 1000 {
             let at = |seconds: f64| Duration::from_secs_f64(seconds);
@@ -360,12 +365,7 @@ fn what_a_busy_target_cannot_work_is_paid_for() {
 
 #[test]
 fn what_putting_the_probes_in_has_cost_counts_though_no_burst_came_of_it() {
-    let mut bursts = Bursts::new(Plan {
-        window: Some(Duration::from_secs(10)),
-        fraction: 0.01,
-        cost: COST,
-        seed: 1,
-    });
+    let mut bursts = bursts(10.0, 0.01);
     let idle = Hits {
         idle: 1000,
         ..Hits::default()
@@ -381,12 +381,7 @@ fn a_clump_of_calls_is_reckoned_with() {
     let (window, fraction) = (10.0, 0.01);
     let at = Duration::from_secs_f64;
     let after = |bursts_hits: [u64; 2]| {
-        let mut bursts = Bursts::new(Plan {
-            window: Some(at(window)),
-            fraction,
-            cost: COST,
-            seed: 1,
-        });
+        let mut bursts = bursts(window, fraction);
         for burst in bursts_hits {
             bursts.ended(&Spent {
                 length: at(0.01),
@@ -429,12 +424,7 @@ fn a_clump_of_calls_is_reckoned_with() {
 #[test]
 fn a_first_burst_that_was_cut_tells_how_often_a_target_calls() {
     let at = Duration::from_secs_f64;
-    let mut bursts = Bursts::new(Plan {
-        window: Some(at(10.0)),
-        fraction: 0.01,
-        cost: COST,
-        seed: 1,
-    });
+    let mut bursts = bursts(10.0, 0.01);
     let Step::Watch { .. } = bursts.next(at(0.5), at(0.1)) else {
         panic!("no first burst");
     };
