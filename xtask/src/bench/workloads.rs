@@ -116,6 +116,11 @@ impl Measure {
         matches!(self.target, Target::Itself) && self.rate().is_some()
     }
 
+    /// Whether the program that counts is the client of the traced one.
+    pub fn is_client(&self) -> bool {
+        matches!(self.target, Target::Redis(_))
+    }
+
     /// Whether a second process of it is of any use beside it: one that grows slows down as it does.
     pub fn has_twin(&self) -> bool {
         self.grows && self.is_at_full_speed()

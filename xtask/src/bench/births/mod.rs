@@ -151,7 +151,7 @@ pub fn run(leakwatch: &Path, peers: &[Tracer], chosen: &Chosen, load: &str) -> R
     table::print(
         "\nOf these recordings: *slowdown* of the first figure, mean and standard error; of a rate it is by the speed of a \
          yardstick: a program beside it that does the same again and again for two hundredths of the time, since the \
-         machine itself is now faster and now slower. *Reckoned*: the same by what varies less, of a program that takes all \
+         machine itself is now faster and now slower; of redis, which waits for its clients, by the clock. *Reckoned*: the same by what varies less, of a program that takes all \
          processor time it can get: how much less of that it had, and what births cost within it, as leakwatch counts. \
          The server grows, and is the slower the older it is: its yardstick is a second server of the same age at full \
          speed; reckoned, both had less processor time together, the recorded one needed more of it for a request than \

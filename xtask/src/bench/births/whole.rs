@@ -163,8 +163,11 @@ impl Whole {
 }
 
 /// How many times slower the first figure was in the second stretch, where it is a rate, by the speed of what works beside
-/// the target.
+/// the target. Not of a process that waits for others: the caches that it shares with them slow the yardstick more than it.
 fn steadied(measure: &Measure, stretches: [&Stretch; 3]) -> Option<f64> {
+    if measure.is_client() {
+        return None;
+    }
     let rate = |stretch: &Stretch| Some((measure.rate()?.read)(&stretch.window)? / stretch.beside.speed);
     let [before, during, after] = stretches.map(rate);
     Some(slowdown_of_rates(before?, during?, after?))
