@@ -104,6 +104,19 @@ pub struct Growth {
     pub committed_bytes: Option<i64>,
 }
 
+/// Memory of an allocator above the process's, whose call sites are not known.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Arenas {
+    pub allocator: String,
+    pub first_touched_by: Vec<Toucher>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Toucher {
+    pub name: String,
+    pub live_bytes: u64,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 pub struct CallSite {
     /// What the row is called.
@@ -111,6 +124,9 @@ pub struct CallSite {
     pub rank: u32,
     /// `None` where there is no stack, or nothing but allocator in it.
     pub culprit: Option<Culprit>,
+    /// The row is of an allocator's arenas.
+    #[serde(default)]
+    pub arenas: Option<Arenas>,
     /// The way most of it came.
     pub via: String,
     /// All of them.

@@ -140,7 +140,8 @@ fn large_objects_of_python_fixed() {
     watched.nothing_survives();
 }
 
-/// Smaller ones lie in arenas that the interpreter maps: what names them is who mapped, in the interpreter.
+/// Smaller ones lie in arenas that the interpreter maps, those of many callers in one page: they are one row, which has the
+/// bytes and blames nobody.
 #[test]
 fn small_objects_of_python() {
     if !kernel::required() {
@@ -148,22 +149,60 @@ fn small_objects_of_python() {
     }
     let watched = record(&Program::python("cohort_python"), &["--small"], 10);
     watched.is_sound();
+    let first = &watched.recording.call_sites[0];
+    assert_eq!(first.label, "pymalloc arenas", "{}", watched.detail());
+    assert!(first.culprit.is_none(), "{}", watched.detail());
+    let arenas = first.arenas.as_ref().expect("it is of arenas");
+    assert_eq!(arenas.allocator, "pymalloc");
     // By the page: arenas are of a megabyte, and the last one is filled in part.
-    let (live, kept) = (
-        of_python(&watched, "pages") + of_python(&watched, "mappings"),
-        watched.kept(),
-    );
+    let (live, kept) = (first.live_bytes.expect("it was looked up"), watched.kept());
     assert!(
         live.abs_diff(kept) <= kept / 4 + (512 << 10),
-        "python's sites keep {live} bytes by pages and mappings, {kept} by its own count\n{}",
+        "the arenas keep {live} bytes, {kept} by its own count\n{}",
         watched.detail()
     );
-    let first = &watched.recording.call_sites[0];
-    assert_ne!(first.evidence, "survivors", "{}", watched.detail());
-    let module = first.culprit.as_ref().and_then(|culprit| culprit.module.clone());
+    let touched: u64 = arenas
+        .first_touched_by
+        .iter()
+        .map(|toucher| toucher.live_bytes)
+        .sum();
     assert!(
-        module.is_some_and(|module| module.contains("python")),
+        touched > live / 2 && touched <= live,
+        "{touched} of {live} bytes were touched by {:?}\n{}",
+        arenas.first_touched_by,
+        watched.detail()
+    );
+    // What was left of the arenas of before is their touchers', and so is what the interpreter keeps elsewhere.
+    let blamed = of_python(&watched, "pages") + of_python(&watched, "mappings");
+    assert!(
+        blamed <= live / 10 + (1 << 20),
+        "its functions have the blame for {blamed} bytes\n{}",
+        watched.detail()
+    );
+    assert!(
+        watched.outcome.stdout.contains("pymalloc arenas"),
         "{}",
+        watched.detail()
+    );
+}
+
+#[test]
+fn small_objects_of_python_fixed() {
+    if !kernel::required() {
+        return;
+    }
+    let watched = record(&Program::python("cohort_python"), &["--small", "--fixed"], 8);
+    watched.is_sound();
+    watched.nothing_survives();
+    let arenas = watched
+        .recording
+        .call_sites
+        .iter()
+        .filter(|site| site.arenas.is_some());
+    let live: u64 = arenas.filter_map(|site| site.live_bytes).sum();
+    assert!(
+        live <= 2 << 20,
+        "its arenas gained {live} bytes\n{}",
         watched.detail()
     );
 }

@@ -8,6 +8,7 @@ pub mod difference;
 pub mod figures;
 pub mod goes_with;
 pub mod holm;
+pub mod pool;
 pub mod rank;
 pub mod reconcile;
 mod staying;

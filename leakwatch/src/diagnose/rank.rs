@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 pub use crate::diagnose::allocated::{Allocated, AllocatedClass};
 use crate::diagnose::culprit::{culprit, frame_label};
+use crate::diagnose::pool::Pool;
 use crate::ledger::slope;
 use crate::symbolize::SymbolizedFrame;
 
@@ -101,6 +102,8 @@ pub struct SiteFacts {
     pub extended: Option<u64>,
     /// What became of the blocks that it asked for; `None` where no birth of its was seen.
     pub allocated: Option<Allocated>,
+    /// All this lies in arenas of an allocator above the process's: whose objects are kept there is not known.
+    pub pool: Option<Pool>,
     pub evidence: Evidence,
     /// `committed`, `released` and `held` contain a share of events whose stacks were thinned.
     pub estimated: bool,
@@ -109,7 +112,7 @@ pub struct SiteFacts {
     pub process: u32,
 }
 
-/// One row of the ranking: the stacks of one culprit chain.
+/// One row of the ranking: the stacks of one culprit chain, or the arenas of one allocator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RankedSite {
     /// 1 is first.
@@ -118,7 +121,7 @@ pub struct RankedSite {
     pub label: String,
     /// The stacks with their own figures, the one that holds most first; never empty.
     pub stacks: Vec<SiteFacts>,
-    /// Index of the culprit in the frames of the first stack.
+    /// Index of the culprit in the frames of the first stack; `None` for arenas.
     pub culprit: Option<usize>,
     /// The ways it gained memory, the one that holds most first.
     pub vias: Vec<Via>,
@@ -143,6 +146,8 @@ pub struct RankedSite {
     pub extended: Option<u64>,
     /// Of all stacks whose births were seen.
     pub allocated: Option<Allocated>,
+    /// The row is of arenas, by whoever touched them first: it has no culprit.
+    pub pool: Option<Pool>,
     /// Of the stacks that hold most of the live bytes.
     pub evidence: Evidence,
     /// Some stack's committed, released and held bytes are.
@@ -176,7 +181,11 @@ impl RankedSite {
 pub fn rank(facts: Vec<SiteFacts>, by: GroupBy, window_seconds: f64) -> Vec<RankedSite> {
     let mut groups: BTreeMap<Vec<String>, Vec<SiteFacts>> = BTreeMap::new();
     for site in facts {
-        groups.entry(group_key(&site.frames, by)).or_default().push(site);
+        let key = match pool(&site, by) {
+            Some(pool) => vec![format!("\0{}", pool.name())],
+            None => group_key(&site.frames, by),
+        };
+        groups.entry(key).or_default().push(site);
     }
     let mut rows: Vec<RankedSite> = groups
         .into_values()
@@ -194,6 +203,11 @@ pub fn rank(facts: Vec<SiteFacts>, by: GroupBy, window_seconds: f64) -> Vec<Rank
         row.rate = rate(row, window_seconds);
     }
     rows
+}
+
+/// The allocator whose arenas a row is of. A module's row has whatever came through its code.
+fn pool(site: &SiteFacts, by: GroupBy) -> Option<Pool> {
+    site.pool.filter(|_| by != GroupBy::Module)
 }
 
 fn rate(row: &RankedSite, window_seconds: f64) -> Option<f64> {
@@ -242,12 +256,14 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
             .then_with(|| a.frames.iter().map(frame_key).cmp(b.frames.iter().map(frame_key)))
     });
     let first = stacks.first()?;
-    let culprit = culprit(&first.frames);
+    let pool = pool(first, by);
+    let culprit = culprit(&first.frames).filter(|_| pool.is_none());
     let named = first.frames.get(culprit.unwrap_or(0));
-    let label = match (named, by) {
-        (None, _) => "(no stack)".to_owned(),
-        (Some(frame), GroupBy::Module) => frame.module.as_deref().unwrap_or("(no module)").to_owned(),
-        (Some(frame), _) => frame_label(frame),
+    let label = match (pool, named, by) {
+        (Some(pool), ..) => pool.label().to_owned(),
+        (None, None, _) => "(no stack)".to_owned(),
+        (None, Some(frame), GroupBy::Module) => frame.module.as_deref().unwrap_or("(no module)").to_owned(),
+        (None, Some(frame), _) => frame_label(frame),
     };
 
     let vias = by_weight(stacks.iter().map(|site| (site.via, weight(site))));
@@ -309,6 +325,7 @@ fn row(mut stacks: Vec<SiteFacts>, by: GroupBy) -> Option<RankedSite> {
             .filter_map(|site| site.extended)
             .reduce(u64::saturating_add),
         allocated: Allocated::sum(stacks.iter().filter_map(|site| site.allocated.as_ref())),
+        pool,
         evidence,
         estimated: stacks.iter().any(|site| site.estimated),
         share: None,

@@ -39,6 +39,7 @@ fn site(stack: &[&str], live: u64) -> SiteFacts {
         touched: None,
         extended: None,
         allocated: None,
+        pool: None,
         evidence: Evidence::Mappings,
         estimated: false,
         threads: vec!["worker".into()],
@@ -407,4 +408,34 @@ fn survivors_beside_a_series_are_part_of_the_rate() {
         10.0,
     );
     assert_eq!((rows[0].evidence, rows[0].rate), (Evidence::Pages, Some(205.0)));
+}
+
+#[test]
+fn arenas_are_one_row_whoever_touched_them() {
+    let in_arenas = |stack: &[&str], live: u64| SiteFacts {
+        pool: Some(Pool::Pymalloc),
+        evidence: Evidence::Pages,
+        via: Via::Fault,
+        touched: Some(live),
+        ..site(stack, live)
+    };
+    let facts = || {
+        vec![
+            in_arenas(&["dict_new", "keep", "main"], 30),
+            in_arenas(&["list_new", "innocent", "main"], 25),
+            // The same function outside of them.
+            site(&["mmap", "keep", "main"], 50),
+        ]
+    };
+    for by in [GroupBy::Stack, GroupBy::Function] {
+        let rows = rank(facts(), by, 10.0);
+        assert_eq!(names(&rows), [("pymalloc arenas", Some(55)), ("keep", Some(50))]);
+        assert_eq!((rows[0].culprit, rows[0].pool), (None, Some(Pool::Pymalloc)));
+        assert_eq!((rows[0].stacks.len(), rows[0].touched), (2, Some(55)));
+        assert_eq!((rows[1].pool, rows[1].culprit), (None, Some(1)));
+    }
+    // By module they are whatever came through it.
+    let rows = rank(facts(), GroupBy::Module, 10.0);
+    assert_eq!(names(&rows), [("/app", Some(105))]);
+    assert_eq!(rows[0].pool, None);
 }

@@ -322,7 +322,12 @@ impl State {
 
     /// Finds out what is there of what was added.
     fn look_up(&mut self, pid: u32) {
-        let Some(process) = self.processes.get(&pid).filter(|process| !process.gone) else {
+        let arenas = self.processes.get(&pid).and_then(|process| self.arenas(process));
+        let Some(process) = self.processes.get_mut(&pid).filter(|process| !process.gone) else {
+            return;
+        };
+        process.arenas = arenas;
+        let Some(process) = self.processes.get(&pid) else {
             return;
         };
         let (mut owned, mut settled) = (None, None);

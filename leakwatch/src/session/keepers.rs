@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::facts::{Names, whole};
 use super::process::{Process, page_bytes};
 use super::state::State;
+use crate::diagnose::pool::Pool;
 use crate::diagnose::rank::{Evidence, SiteFacts, Via, sum_series};
 use crate::ledger::pages::Estimate;
 use crate::ledger::pages::settle::Settled;
@@ -84,6 +85,10 @@ pub(super) fn mapping_sites(
             touched: None,
             extended: heap.filter(|bytes| *bytes > 0),
             allocated: None,
+            pool: process
+                .arenas
+                .as_ref()
+                .and_then(|arenas| arenas.sites.contains(&id).then_some(arenas.pool)),
             evidence: Evidence::Mappings,
             estimated: false,
             threads: threads(site),
@@ -171,14 +176,22 @@ pub(super) fn page_sites(process: &Process, state: &State, names: &mut Names) ->
                 variance: 0.0,
             },
         };
+        let settled = process.settled.as_ref();
+        let in_arenas = settled
+            .map(|settled| Live::of(settled.others.sites.get(&id).map(|kept| kept.in_arenas)))
+            .zip(process.arenas.as_ref())
+            .filter(|(live, _)| live.bytes > 0);
         let mut series = account.series.until(now);
-        let there = live.bytes.saturating_add(extended.unwrap_or(0));
+        let there = live
+            .bytes
+            .saturating_add(extended.unwrap_or(0))
+            .saturating_add(in_arenas.map_or(0, |(live, _)| live.bytes));
         end_at(&mut series, there, process.pages.stands_for() > 1);
         // A curve of pages that are others' by now.
-        if live.bytes == 0 && extended.is_some() {
+        if live.bytes == 0 && extended.is_some() && in_arenas.is_none() {
             series.clear();
         }
-        sites.push(SiteFacts {
+        let site = SiteFacts {
             via: site.via,
             frames,
             complete,
@@ -194,13 +207,57 @@ pub(super) fn page_sites(process: &Process, state: &State, names: &mut Names) ->
             touched: Some(account.touched_pages.saturating_mul(page_bytes())),
             extended,
             allocated: None,
+            pool: None,
             evidence: Evidence::Pages,
             estimated: false,
             threads: threads(site),
             process: process.pid,
-        });
+        };
+        match in_arenas {
+            Some((live, arenas)) => sites.extend(apart(site, live, arenas.pool)),
+            None => sites.push(site),
+        }
     }
     sites
+}
+
+/// A site and its pages in arenas, of which there are `there`, as two. What it touched in all and the course of that are
+/// shared out as the pages are that are left: it is not known which of the others lay in arenas.
+fn apart(site: SiteFacts, there: Live, pool: Pool) -> impl Iterator<Item = SiteFacts> {
+    let own = site.live.unwrap_or(0).saturating_add(site.extended.unwrap_or(0));
+    let all = u128::from(own.saturating_add(there.bytes).max(1));
+    let part = |bytes: u64| {
+        let part = u128::from(bytes) * u128::from(there.bytes) / all;
+        u64::try_from(part).unwrap_or(bytes)
+    };
+    let in_arenas = SiteFacts {
+        pool: Some(pool),
+        live: Some(there.bytes),
+        live_variance: there.variance,
+        touched: site.touched.map(part),
+        extended: None,
+        events: part(site.events),
+        series: site
+            .series
+            .iter()
+            .map(|(at, bytes)| (*at, part(*bytes)))
+            .collect(),
+        ..site.clone()
+    };
+    let rest = SiteFacts {
+        touched: site
+            .touched
+            .map(|all| all.saturating_sub(in_arenas.touched.unwrap_or(0))),
+        events: site.events.saturating_sub(in_arenas.events),
+        series: site
+            .series
+            .iter()
+            .zip(&in_arenas.series)
+            .map(|((at, all), (_, part))| (*at, all.saturating_sub(*part)))
+            .collect(),
+        ..site
+    };
+    (own > 0).then_some(rest).into_iter().chain([in_arenas])
 }
 
 /// Lets a series end at what was found to be there. What the kernel took back meanwhile shows at the end only; an
@@ -248,6 +305,7 @@ mod tests {
             touched: None,
             extended: None,
             allocated: None,
+            pool: None,
             evidence: Evidence::Mappings,
             estimated: false,
             threads: Vec::new(),
@@ -297,6 +355,41 @@ mod tests {
         assert_eq!(sites[1].released, sites[1].committed);
         assert!(sites[0].estimated && sites[1].estimated && !sites[2].estimated);
         assert_eq!(sites[2], site(7, 7));
+    }
+
+    #[test]
+    fn pages_in_arenas_are_told_apart_and_add_up() {
+        let one = SiteFacts {
+            evidence: Evidence::Pages,
+            events: 100,
+            live: Some(300),
+            live_variance: 9.0,
+            touched: Some(2000),
+            series: vec![(0.0, 0), (1.0, 400)],
+            ..site(0, 0)
+        };
+        let in_arenas = Live {
+            bytes: 100,
+            variance: 4.0,
+        };
+        let parts: Vec<SiteFacts> = apart(one.clone(), in_arenas, Pool::Pymalloc).collect();
+        let [rest, pooled] = parts.as_slice() else {
+            panic!("{parts:?}");
+        };
+        assert_eq!((rest.pool, pooled.pool), (None, Some(Pool::Pymalloc)));
+        assert_eq!((rest.live, pooled.live), (Some(300), Some(100)));
+        assert_eq!((rest.live_variance, pooled.live_variance), (9.0, 4.0));
+        assert_eq!((rest.touched, pooled.touched), (Some(1500), Some(500)));
+        assert_eq!((rest.events, pooled.events), (75, 25));
+        assert_eq!((rest.series[1], pooled.series[1]), ((1.0, 300), (1.0, 100)));
+        // Nothing is left outside: one row.
+        let all = SiteFacts { live: Some(0), ..one };
+        let parts: Vec<SiteFacts> = apart(all, in_arenas, Pool::Pymalloc).collect();
+        assert_eq!(parts.len(), 1);
+        assert_eq!(
+            (parts[0].live, parts[0].touched, parts[0].events),
+            (Some(100), Some(2000), 100)
+        );
     }
 
     #[test]

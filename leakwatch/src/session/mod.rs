@@ -6,6 +6,7 @@
 //! `finish` what becomes of them: `keepers` is a process's call sites, `survivors` those of the blocks that stayed,
 //! `facts` all of them with their accounts, `verdict` what all of it amounts to.
 
+mod arenas;
 mod births;
 mod dump;
 mod facts;

@@ -238,7 +238,9 @@ impl Process {
         multi_size: bool,
         heap: &[Range<u64>],
     ) -> Option<SettledPages> {
-        let settlement = || Settlement::new(&self.pages, &self.ledger, has_stack, multi_size);
+        let arenas = self.arenas.as_ref().map(|arenas| &arenas.sites);
+        let settlement =
+            || Settlement::new(&self.pages, &self.ledger, has_stack, multi_size).with_arenas(arenas);
         let (mut of_heap, mut others) = (settlement(), settlement());
         let page = super::process::page_bytes();
         each_run(root, self.pid, &self.final_spans(), &mut |region, run| {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::pages::{Baseline, HugeWatch, SettledPages, spans_of_maps, spans_of_smaps};
+use crate::diagnose::pool::Arenas;
 use crate::ledger::pages::PageLedger;
 use crate::ledger::{Backing, Change, Ledger, Owner, Protection, Region, SiteId};
 use crate::report::build;
@@ -113,6 +114,8 @@ pub(super) struct Process {
     pub owned: Option<Vec<Owned>>,
     /// The same by pages.
     pub settled: Option<SettledPages>,
+    /// Arenas of an allocator above the process's that were mapped in the window; as known at its end.
+    pub arenas: Option<Arenas>,
     /// Pages of the allocator's heaps that were there at the start; 0 where the heap was not read.
     pub heap_before: u64,
     /// The memory that was watched is gone: exit, or exec.
@@ -199,6 +202,7 @@ impl Process {
             end: Measure::default(),
             owned: None,
             settled: None,
+            arenas: None,
             heap_before: 0,
             gone: false,
             since: Instant::now(),

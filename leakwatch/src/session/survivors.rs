@@ -149,6 +149,7 @@ impl WatchedHeap {
                         self.type_names(),
                         functions.get(&estimate.site),
                     )),
+                    pool: None,
                     evidence: Evidence::Survivors,
                     estimated: false,
                     threads: threads(site),

@@ -6,6 +6,7 @@ use super::facts::{Goes, HeapFacts, With};
 use super::weighed::{SMALL_SHARE, Weighed};
 use super::words::{free_at_rest, keeper, named};
 use crate::diagnose::figures::{amount, bytes, duration, reckoned};
+use crate::diagnose::pool::Pool;
 use crate::sampler::kind::Kind as MappingKind;
 use crate::target::allocator::Allocator;
 
@@ -146,6 +147,15 @@ fn by_the_handler(weighed: &Weighed<'_>, kind: Kind) -> Option<String> {
         ""
     };
     let site = keeper(weighed)?;
+    if let Some(pool) = site.pool {
+        return Some(match pool {
+            Pool::Pymalloc => {
+                "Small objects of Python keep most of it, in arenas: which lines make them tells tracemalloc, or memray where \
+                 the service may be slowed."
+            }
+            .to_owned(),
+        });
+    }
     Some(format!(
         "Look at {}: what it keeps for each request or job{while_stable}, and who should free it.",
         named(&site.label)

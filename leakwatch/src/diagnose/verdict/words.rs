@@ -234,10 +234,11 @@ fn of_site(weighed: &Weighed<'_>, evidence: &mut Vec<String>) {
                 .retention
                 .map(|part| format!("; {} of all that it touched stays", whole_percent(part)))
                 .unwrap_or_default();
-            evidence.push(format!(
-                "{name} touched {} of it first ({share}){of}.",
-                bytes(live)
-            ));
+            evidence.push(if site.pool.is_some() {
+                format!("{} of it lie in {name} ({share}){of}.", bytes(live))
+            } else {
+                format!("{name} touched {} of it first ({share}){of}.", bytes(live))
+            });
         }
     }
 }

@@ -4,7 +4,7 @@
 //! one to its owner, and the rest to a reason. A sampled page that nobody touched is the mapping's, if a call of the
 //! window made that (it was populated, or its fault was lost); a huge page belongs to whoever touched it first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use leakwatch_ebpf::wire::{SAMPLE_ALL, page_in_sample};
@@ -50,6 +50,8 @@ pub struct Kept {
     pub touched: Estimate,
     /// Pages that nobody was seen to touch, in memory that it mapped.
     pub mapped: Estimate,
+    /// Pages that it was the last to touch first, in arenas: no part of `touched`.
+    pub in_arenas: Estimate,
 }
 
 /// The whole account of one process's pages.
@@ -67,6 +69,7 @@ impl<G: Ord> Settled<G> {
             let sum = self.sites.entry(site).or_default();
             sum.touched.join(kept.touched);
             sum.mapped.join(kept.mapped);
+            sum.in_arenas.join(kept.in_arenas);
         }
     }
 }
@@ -76,6 +79,8 @@ pub struct Settlement<'a, G> {
     pages: &'a PageLedger,
     ledger: &'a Ledger,
     has_stack: &'a dyn Fn(SiteId) -> bool,
+    /// Who mapped arenas, in which whoever touched a page first is not its keeper.
+    arenas: Option<&'a HashSet<SiteId>>,
     /// Several pages can come with one fault even where none is PMD-mapped.
     multi_size: bool,
     groups: BTreeMap<G, Seen>,
@@ -98,6 +103,7 @@ struct Block<G> {
 struct SiteSeen {
     touched: Drawn,
     mapped: Drawn,
+    in_arenas: Drawn,
 }
 
 /// Huge pages in the memory that one site mapped in the window, or in all other memory. What is drawn of them says
@@ -143,12 +149,20 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
             pages,
             ledger,
             has_stack,
+            arenas: None,
             multi_size,
             groups: BTreeMap::new(),
             sites: HashMap::new(),
             strata: BTreeMap::new(),
             block: None,
         }
+    }
+
+    /// With the call sites that mapped arenas.
+    #[must_use]
+    pub fn with_arenas(mut self, arenas: Option<&'a HashSet<SiteId>>) -> Self {
+        self.arenas = arenas;
+        self
     }
 
     /// A run of anonymous pages (numbers, ascending from call to call) that are there, resident or swapped. `huge`:
@@ -217,6 +231,7 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
                 let kept = Kept {
                     touched: scale.base(seen.touched),
                     mapped: scale.base(seen.mapped),
+                    in_arenas: scale.base(seen.in_arenas),
                 };
                 (*site, kept)
             })
@@ -263,7 +278,12 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
         }
         for (site, drawn) in &stratum.touches {
             let estimate = scale.huge(*drawn);
-            sites.entry(*site).or_default().touched.join(estimate);
+            let kept = sites.entry(*site).or_default();
+            if self.is_arena_of(mapper) {
+                kept.in_arenas.join(estimate);
+            } else {
+                kept.touched.join(estimate);
+            }
             give(*site, estimate);
         }
         for (group, own) in &stratum.pages {
@@ -315,8 +335,8 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
             self.draw_huge(&block, first, fresh, &owners);
         } else {
             seen.new_base = fresh;
-            for (_, touch) in &owners {
-                self.touched(touch.site, Drawn::of_base(1), &mut seen);
+            for (page, touch) in &owners {
+                self.touched(*page, touch.site, &mut seen);
             }
             for run in runs_of(&rest) {
                 self.untouched_run(&block, first, &run, &owners, &mut seen);
@@ -348,7 +368,7 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
                 continue;
             }
             match along {
-                Some(touch) => self.touched(touch.site, Drawn::of_base(1), seen),
+                Some(touch) => self.touched(page, touch.site, seen),
                 None => self.untouched(page, huge || self.multi_size, seen),
             }
         }
@@ -359,11 +379,7 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
         let page = runs_of(&block.present)
             .first()
             .map_or(first, |run| first + run.start);
-        let piece = self.ledger.piece_at(page << self.pages.page_shift);
-        let mapper = match piece.map(|piece| piece.owner) {
-            Some(Owner::Site(site)) => Some(site),
-            _ => None,
-        };
+        let mapper = self.mapper_of(page);
         let stratum = self.strata.entry(mapper).or_default();
         *stratum.pages.entry(block.group).or_default() += fresh;
         for (_, touch) in owners {
@@ -377,9 +393,31 @@ impl<'a, G: Ord + Copy> Settlement<'a, G> {
         }
     }
 
-    fn touched(&mut self, site: SiteId, drawn: Drawn, seen: &mut Seen) {
-        self.sites.entry(site).or_default().touched.join(drawn);
-        self.book(site, drawn, seen);
+    /// Who mapped the page's memory in the window.
+    fn mapper_of(&self, page: u64) -> Option<SiteId> {
+        let piece = self.ledger.piece_at(page << self.pages.page_shift);
+        match piece.map(|piece| piece.owner) {
+            Some(Owner::Site(site)) => Some(site),
+            _ => None,
+        }
+    }
+
+    fn is_arena_of(&self, mapper: Option<SiteId>) -> bool {
+        let arenas = self.arenas.zip(mapper);
+        arenas.is_some_and(|(arenas, mapper)| arenas.contains(&mapper))
+    }
+
+    /// A new page of the sample.
+    fn touched(&mut self, page: u64, site: SiteId, seen: &mut Seen) {
+        let one = Drawn::of_base(1);
+        let in_arena = self.arenas.is_some() && self.is_arena_of(self.mapper_of(page));
+        let of = self.sites.entry(site).or_default();
+        if in_arena {
+            of.in_arenas.join(one);
+        } else {
+            of.touched.join(one);
+        }
+        self.book(site, one, seen);
     }
 
     fn book(&self, site: SiteId, drawn: Drawn, seen: &mut Seen) {

@@ -198,3 +198,51 @@ proptest! {
         prop_assert!((group.estimated() - group.new_pages as f64).abs() < 5.0 * error);
     }
 }
+
+#[test]
+fn pages_in_arenas_are_told_apart() {
+    let mut pages = PageLedger::new(PAGE, SAMPLE_ALL, 0, false);
+    pages.set_before(before(0..10), 0);
+    let mut ledger = Ledger::new(PAGE);
+    // An arena, and what is mapped right behind it.
+    map(&mut ledger, 100..110, 5);
+    map(&mut ledger, 110..120, 6);
+    for page in [12, 100, 101, 110] {
+        pages.touch(page * PAGE, SiteId(1), 1);
+    }
+    pages.touch(102 * PAGE, SiteId(2), 1);
+    let (has_stack, arenas) = (|_| true, HashSet::from([SiteId(5)]));
+    let mut settlement = Settlement::new(&pages, &ledger, &has_stack, false).with_arenas(Some(&arenas));
+    for run in [0..9, 12..13, 100..104, 110..111] {
+        settlement.add(0, run, false);
+    }
+    let settled = settlement.finish();
+    let kept = |site: u32| {
+        let kept = settled.sites[&SiteId(site)];
+        (kept.touched.pages, kept.in_arenas.pages, kept.mapped.pages)
+    };
+    assert_eq!(kept(1), (2.0, 2.0, 0.0));
+    assert_eq!(kept(2), (0.0, 1.0, 0.0));
+    // Nobody was seen to touch it.
+    assert_eq!(kept(5), (0.0, 0.0, 1.0));
+    assert_eq!(settled.groups[&0].attributed.pages, 6.0);
+}
+
+#[test]
+fn huge_pages_of_arenas_are_told_apart() {
+    let mut pages = PageLedger::new(PAGE, SAMPLE_ALL / 2, 0, false);
+    pages.set_before(Presence::default(), 0);
+    let mut ledger = Ledger::new(PAGE);
+    map(&mut ledger, 512..1024, 5);
+    let touched = (512..1024)
+        .find(|page| page_in_sample(*page, SAMPLE_ALL / 2))
+        .unwrap();
+    pages.touch(touched * PAGE, SiteId(1), 1);
+    pages.weigh(touched, 512);
+    let (has_stack, arenas) = (|_| true, HashSet::from([SiteId(5)]));
+    let mut settlement = Settlement::new(&pages, &ledger, &has_stack, false).with_arenas(Some(&arenas));
+    settlement.add(0, 512..1024, true);
+    let settled = settlement.finish();
+    let kept = settled.sites[&SiteId(1)];
+    assert_eq!((kept.touched.pages, kept.in_arenas.pages), (0.0, 512.0));
+}

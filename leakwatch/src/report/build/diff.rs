@@ -57,6 +57,17 @@ fn side(recording: &Recording) -> Side {
 
 /// What a call site is known by.
 fn keys(site: &CallSite) -> Site {
+    if let Some(arenas) = &site.arenas {
+        // They have no stack that is theirs.
+        return Site {
+            code: Vec::new(),
+            names: format!("\0{}", arenas.allocator),
+            culprit: String::new(),
+            live: site.live_bytes,
+            held: site.held_bytes,
+            standard_error: site.standard_error_bytes,
+        };
+    }
     let main = outward(site, &site.frames);
     let mut code: Vec<String> = match &site.stacks {
         Some(stacks) => stacks
@@ -387,6 +398,21 @@ mod tests {
             }
             assert!(report.rebuilt.is_empty() && report.before == report.after);
         }
+    }
+
+    #[test]
+    fn arenas_are_the_same_whoever_touched_them() {
+        let before = sample::arenas();
+        let mut after = before.clone();
+        let site = &mut after.call_sites[0];
+        let stacks = site.stacks.as_mut().unwrap();
+        stacks.swap(0, 1);
+        site.frames.clone_from(&stacks[0].frames);
+        site.live_bytes = site.live_bytes.map(|live| 2 * live);
+        let report = diff(&before, &after).unwrap();
+        let site = find(&report, "pymalloc arenas");
+        let found = (site.change.as_str(), site.matched_by.as_deref());
+        assert_eq!(found, ("grew", Some("names")));
     }
 
     #[test]

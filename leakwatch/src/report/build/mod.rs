@@ -6,16 +6,21 @@ pub mod heap;
 pub mod history;
 pub mod origin;
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::diagnose::rank::{RankedSite, SiteFacts};
+use crate::diagnose::culprit::{culprit, frame_label};
+use crate::diagnose::pool::Pool;
+use crate::diagnose::rank::{Evidence, RankedSite, SiteFacts};
 use crate::diagnose::reconcile::Account;
 use crate::diagnose::{trend, verdict};
 use crate::report::escape::text_of;
 use crate::report::model::frames::Frames;
 use crate::report::model::{
-    Address, CallSite, Correlation, Culprit, Frame, Growth, LibraryRow, Limit, MappingRow, MemoryTrend,
-    ReasonRow, Reconciliation, RegionRow, Sample, SharedFrame, SitePoint, StackRow, Verdict, VerdictFactor,
+    Address, Arenas, CallSite, Correlation, Culprit, Frame, Growth, LibraryRow, Limit, MappingRow,
+    MemoryTrend, ReasonRow, Reconciliation, RegionRow, Sample, SharedFrame, SitePoint, StackRow, Toucher,
+    Verdict, VerdictFactor,
 };
 use crate::sampler::growth::{Delta, Fate, LibraryGrowth, MappingGrowth};
 use crate::sampler::region::Region;
@@ -89,6 +94,7 @@ fn call_site(site: &RankedSite, known: &mut Frames) -> CallSite {
             .allocated
             .as_ref()
             .map(|it| Box::new(allocations::of_site(it))),
+        arenas: site.pool.map(|pool| arenas(pool, &site.stacks)),
         trend: None,
         first_seen_seconds: finite(site.first_seen),
         last_seen_seconds: finite(site.last_seen),
@@ -103,6 +109,30 @@ fn call_site(site: &RankedSite, known: &mut Frames) -> CallSite {
         }),
         frames,
         stacks: (site.stacks.len() > 1).then(|| site.stacks.iter().map(|it| stack(it, known)).collect()),
+    }
+}
+
+/// How many who touched arenas first are told.
+const TOUCHERS: usize = 8;
+
+fn arenas(pool: Pool, stacks: &[SiteFacts]) -> Arenas {
+    let mut by_name: BTreeMap<String, u64> = BTreeMap::new();
+    for stack in stacks.iter().filter(|stack| stack.evidence == Evidence::Pages) {
+        if let Some(frame) = culprit(&stack.frames).and_then(|at| stack.frames.get(at)) {
+            let bytes = by_name.entry(frame_label(frame)).or_default();
+            *bytes = bytes.saturating_add(stack.live.unwrap_or(0));
+        }
+    }
+    let mut first_touched_by: Vec<Toucher> = by_name
+        .into_iter()
+        .filter(|(_, live_bytes)| *live_bytes > 0)
+        .map(|(name, live_bytes)| Toucher { name, live_bytes })
+        .collect();
+    first_touched_by.sort_by_key(|toucher| Reverse(toucher.live_bytes));
+    first_touched_by.truncate(TOUCHERS);
+    Arenas {
+        allocator: pool.name().to_owned(),
+        first_touched_by,
     }
 }
 

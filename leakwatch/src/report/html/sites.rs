@@ -14,7 +14,7 @@ use crate::report::text::layout::{
     Page, UNKNOWN, bytes, count, exact_bytes, per_second, percent, rounded, seconds, whole_percent,
 };
 use crate::report::text::sites::{EVIDENCE, history, weight};
-use crate::report::text::{Options, births};
+use crate::report::text::{Options, arenas, births};
 
 const THREADS: usize = 16;
 const CLASSES: usize = 20;
@@ -140,6 +140,7 @@ fn row(
                 }
                 div.opened {
                     @if let Some(blocks) = births::of_site(page, site, false) { p.blocks { (blocks) "." } }
+                    @if let Some(told) = arenas::of_site(page, site) { p.blocks { (told) "." } }
                     div.stack-and-facts {
                         div.stacks { (stacks(site, budget)) }
                         div.facts {

@@ -240,7 +240,7 @@ pub struct CallSite {
     /// What the row is called, by the grouping chosen.
     #[serde(deserialize_with = "names::shared")]
     pub label: Arc<str>,
-    /// Null when there is no stack, or nothing but allocator in it.
+    /// Null when there is no stack, or nothing but allocator in it, and for arenas.
     pub culprit: Option<Culprit>,
     /// `mmap`, `brk`, `mremap`, `mprotect`, `fault` or `malloc`: by which most of it came.
     pub via: String,
@@ -277,6 +277,10 @@ pub struct CallSite {
     /// What became of the blocks that it allocated. Null where no birth of its was seen.
     #[serde(default)]
     pub allocations: Option<Box<SiteAllocations>>,
+    /// The row is of an allocator's arenas: memory that another allocator than the process's has mapped and hands out, to
+    /// call sites that are not known. Else null.
+    #[serde(default)]
+    pub arenas: Option<Arenas>,
     pub trend: Option<Trend>,
     pub first_seen_seconds: Option<f64>,
     pub last_seen_seconds: Option<f64>,
@@ -304,6 +308,24 @@ pub struct Culprit {
     pub line: Option<u32>,
     /// Index in `frames`.
     pub frame: Option<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Arenas {
+    /// `pymalloc`: CPython's, of objects of up to 512 bytes.
+    pub allocator: String,
+    /// Who touched their pages first, the one with most of what is still there first; at most 8. Their objects were made
+    /// then; what keeps the pages now may be others'.
+    pub first_touched_by: Vec<Toucher>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Toucher {
+    pub name: String,
+    /// Resident or swapped at the end.
+    pub live_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

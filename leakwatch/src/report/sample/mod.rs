@@ -1,11 +1,13 @@
 //! Recordings for the tests: one with mappings and every page, one of a sample of pages, one of mappings alone, one with
 //! nothing, one with hostile names. And pictures of a heap.
 
+mod arenas;
 mod births;
 mod diff;
 mod heap;
 mod verdict;
 
+pub use arenas::arenas;
 pub use births::survivors;
 pub use diff::{before_and_after, hostile_diff};
 pub use heap::{heap_alone, heap_grown, hostile_picture, picture};
@@ -58,6 +60,7 @@ fn touched(frames: Vec<SymbolizedFrame>, live: u64, touched: u64, one_in: u64) -
         touched: Some(touched),
         extended: None,
         allocated: None,
+        pool: None,
         evidence: Evidence::Pages,
         estimated: false,
         threads: vec!["worker-1".into()],
@@ -384,9 +387,18 @@ pub fn hostile() -> Recording {
     let mappings = growth(&before, &smaps::parse(&maps[..]).unwrap().mappings);
     let mut recording = full();
     recording.target.comm = evil.into();
-    recording.target.exe = Some(long);
+    recording.target.exe = Some(long.clone());
     recording.host.kernel = evil.into();
     recording.call_sites = build::call_sites(&rank(vec![facts], GroupBy::Stack, 10.0));
+    recording.call_sites[0].arenas = Some(Arenas {
+        allocator: evil.into(),
+        first_touched_by: [evil, &long]
+            .map(|name| Toucher {
+                name: name.to_owned(),
+                live_bytes: 2 * MIB,
+            })
+            .into(),
+    });
     recording.heap = Some(heap::hostile(heap_grown()));
     recording.heap_not_taken = Some(evil.into());
     births::hostile(&mut recording, evil);

@@ -3,6 +3,7 @@
 
 // Their sentences are the HTML report's too.
 pub(super) mod account;
+pub(super) mod arenas;
 pub(super) mod births;
 pub(super) mod columns;
 pub(super) mod diff;

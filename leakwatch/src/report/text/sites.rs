@@ -3,6 +3,7 @@
 use unicode_width::UnicodeWidthStr;
 
 use super::Options;
+use super::arenas;
 use super::births;
 use super::columns::{Columns, space};
 use super::layout::{BLAMED, DIM, PLAIN, Page, STRONG, bytes, left, seconds};
@@ -150,8 +151,12 @@ fn one(page: &mut Page, site: &CallSite, mixed: bool, options: &Options) {
     if let Some(blocks) = births::of_site(page, site, options.verbose) {
         page.paragraph(7, &blocks, PLAIN);
     }
-    // How it came to keep nothing is of interest to few.
-    if weight(site) > 0 || site.allocations.is_none() || options.verbose {
+    if let Some(told) = arenas::of_site(page, site) {
+        page.paragraph(7, &format!("{told}."), PLAIN);
+    }
+    // How it came to keep nothing is of interest to few, and so are stacks that name nobody.
+    let keeps = weight(site) > 0 || site.allocations.is_none();
+    if keeps && site.arenas.is_none() || options.verbose {
         stack(page, site, options.verbose);
     }
     if options.verbose {

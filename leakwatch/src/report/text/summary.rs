@@ -9,7 +9,7 @@ use super::layout::{
     whole_percent,
 };
 use super::sites::{base, source, weight};
-use super::{Options, columns, headline, tail, verdict};
+use super::{Options, arenas, columns, headline, tail, verdict};
 use crate::report::model::{CallSite, EndedBy, Recording, Verdict};
 use crate::report::stacks::frame_name;
 
@@ -160,8 +160,11 @@ fn one(page: &mut Page, site: &CallSite) {
     page.line(&page.paint(DIM, &line));
 }
 
-/// Where the culprit is, and its callers as far as there is room.
+/// Where the culprit is, and its callers as far as there is room; of arenas who touched them.
 fn path(page: &Page, site: &CallSite, room: usize) -> String {
+    if let Some(pool) = &site.arenas {
+        return arenas::touchers(page, site, pool, room);
+    }
     let culprit = site.culprit.as_ref();
     let mut path = culprit
         .map(|culprit| source(culprit.file.as_deref(), culprit.line))

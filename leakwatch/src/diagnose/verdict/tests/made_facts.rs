@@ -172,6 +172,7 @@ pub fn site(name: &str, live: u64, touched: u64) -> RankedSite {
         touched: Some(touched << 20),
         extended: None,
         allocated: None,
+        pool: None,
         evidence: Evidence::Pages,
         estimated: false,
         threads: Vec::new(),
