@@ -22,6 +22,7 @@
 
 pub mod account;
 pub mod allocations;
+pub mod arenas;
 pub mod browser;
 pub mod cohorts;
 pub mod cost;

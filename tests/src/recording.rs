@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::allocations::{Allocations, SiteAllocations};
+use crate::arenas::Arenas;
 use crate::heap::{Heap, Verdict};
 use crate::trends::{Correlation, MemoryTrend};
 
@@ -102,19 +103,6 @@ pub struct Growth {
     pub rss_bytes: Option<i64>,
     pub anonymous_bytes: Option<i64>,
     pub committed_bytes: Option<i64>,
-}
-
-/// Memory of an allocator above the process's, whose call sites are not known.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Arenas {
-    pub allocator: String,
-    pub first_touched_by: Vec<Toucher>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct Toucher {
-    pub name: String,
-    pub live_bytes: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
