@@ -244,7 +244,7 @@ fn apart(site: SiteFacts, there: Live, pool: Pool) -> impl Iterator<Item = SiteF
             .collect(),
         ..site.clone()
     };
-    let rest = SiteFacts {
+    let mut rest = SiteFacts {
         touched: site
             .touched
             .map(|all| all.saturating_sub(in_arenas.touched.unwrap_or(0))),
@@ -257,6 +257,10 @@ fn apart(site: SiteFacts, there: Live, pool: Pool) -> impl Iterator<Item = SiteF
             .collect(),
         ..site
     };
+    // A curve of pages that are others' by now.
+    if rest.live == Some(0) {
+        rest.series.clear();
+    }
     (own > 0).then_some(rest).into_iter().chain([in_arenas])
 }
 

@@ -148,12 +148,12 @@ fn by_the_handler(weighed: &Weighed<'_>, kind: Kind) -> Option<String> {
     };
     let site = keeper(weighed)?;
     if let Some(pool) = site.pool {
+        let live = bytes(site.live.unwrap_or(0));
         return Some(match pool {
-            Pool::Pymalloc => {
-                "Small objects of Python keep most of it, in arenas: which lines make them tells tracemalloc, or memray where \
-                 the service may be slowed."
-            }
-            .to_owned(),
+            Pool::Pymalloc => format!(
+                "Small objects of Python keep {live} of it, in arenas: which lines make them tells tracemalloc, or memray \
+                 where the service may be slowed."
+            ),
         });
     }
     Some(format!(

@@ -20,7 +20,13 @@ pub fn touchers(page: &Page, site: &CallSite, arenas: &Arenas, room: usize) -> S
             ", "
         };
         let share = whole_percent(toucher.live_bytes as f64 / all as f64);
-        let one = format!("{lead}{} {share}", page.fit(&toucher.name, NAME));
+        // The first is told of however long its name is.
+        let most = if text.is_empty() {
+            room.saturating_sub(lead.width() + 1 + share.width()).min(NAME)
+        } else {
+            NAME
+        };
+        let one = format!("{lead}{} {share}", page.fit(&toucher.name, most));
         if text.width() + one.width() > room {
             break;
         }
@@ -62,6 +68,20 @@ mod tests {
     use super::super::tests::at;
     use super::super::{Options, render};
     use crate::report::sample;
+
+    #[test]
+    fn a_long_name_is_cut_and_not_left_out() {
+        let mut recording = sample::arenas();
+        let arenas = recording.call_sites[0].arenas.as_mut().unwrap();
+        arenas.first_touched_by[0].name = "_json.cpython-311-x86_64-linux-gnu.so+0x7ba0".to_owned();
+        let brief = Options {
+            brief: true,
+            ..at(80)
+        };
+        let text = render(&recording, &brief);
+        assert!(text.contains("first touched by _json"), "{text}");
+        assert!(text.contains(" 55 %  [pages"), "{text}");
+    }
 
     #[test]
     fn a_row_of_arenas_names_nobody_and_says_so() {
