@@ -4,9 +4,11 @@
 //! around that time anyway: a burst of connections must be a burst of memory, at once or a little later.
 //!
 //! The chance of as much by accident is counted, not computed: one series is rotated against the other, forwards and backwards,
-//! and each time the best of all lags and spans is taken as it is for the true one. So the lags tried and whatever memory
-//! the series have are in it. What that cannot tell is that a single event is no evidence, however well it fits: so a
-//! correlation that rests on few events has a chance no less than as many coins would.
+//! and each time the best of all lags and spans is taken: a coefficient is as likely as they reach it. So the lags tried and
+//! whatever memory the series have are in it. What that cannot tell is that a single event is no evidence, however well it
+//! fits: so a correlation that rests on few events has a chance no less than as many coins would. Of all lags and spans that
+//! one is told whose chance is least: over a long span a few events may fit better than many do over a short one, and prove
+//! less.
 
 use super::trend::order;
 
@@ -57,7 +59,7 @@ pub struct PerUnit {
 /// How a size goes with a count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Correlation {
-    /// Of the changes, from -1 to 1, where it is greatest.
+    /// Of the changes, from -1 to 1, at the lag and span where it is the least likely to be an accident.
     pub coefficient: f64,
     /// Seconds by which the size follows.
     pub lag: f64,
@@ -80,6 +82,9 @@ impl Correlation {
     }
 }
 
+/// Over how many points, and the changes of sizes and of counts over so many.
+type Span = (usize, Vec<f64>, Vec<f64>);
+
 /// Compares; `None` where too few samples are left, or the count or the size never changes.
 #[must_use]
 pub fn correlate(samples: &[Paired]) -> Option<Correlation> {
@@ -90,47 +95,83 @@ pub fn correlate(samples: &[Paired]) -> Option<Correlation> {
     }
     let sizes = tamed(&without_usual(&size_changes));
     let counts = without_usual(&count_changes);
-    let spans: Vec<(usize, Vec<f64>, Vec<f64>)> = SPANS
+    let spans: Vec<Span> = SPANS
         .iter()
         .map(|span| (*span, sums(&sizes, *span), sums(&counts, *span)))
         .collect();
     // Lags compared at rotations must not reach the true ones.
     let nearest = LAGS + SPANS.iter().max()?;
-    let best = spans
-        .iter()
-        .flat_map(|(span, sizes, counts)| {
-            (0..=LAGS).filter_map(move |lag| Some((coefficient(sizes, counts, lag)?, lag, *span)))
+    let by_accident = by_accident(&spans, nearest);
+    let candidates = spans.iter().flat_map(|(span, sizes, counts)| {
+        (0..=LAGS).filter_map(move |lag| {
+            Some(Candidate {
+                coefficient: coefficient(sizes, counts, lag)?,
+                lag,
+                events: events(sizes, counts, lag, *span),
+            })
         })
-        .max_by(|one, other| one.0.total_cmp(&other.0))?;
-    let (greatest, lag, _) = best;
-    let mut tried = 0_usize;
-    let mut as_great = 0_usize;
-    let far = sizes.len().saturating_sub(2 * nearest);
-    let all = nearest + 1..sizes.len().saturating_sub(nearest);
-    for rotation in all.step_by(far.div_ceil(ROTATIONS_MOST).max(1)) {
-        for reversed in [false, true] {
-            let reaches = |(_, sizes, counts): &(usize, Vec<f64>, Vec<f64>)| {
-                let mut turned = counts.clone();
-                turned.rotate_right(rotation % counts.len().max(1));
-                if reversed {
-                    turned.reverse();
-                }
-                (0..=LAGS).any(|lag| coefficient(sizes, &turned, lag).is_some_and(|other| other >= greatest))
-            };
-            tried += 1;
-            as_great += usize::from(spans.iter().any(reaches));
-        }
-    }
-    let events = events(&spans, best);
-    let chance = (1 + as_great) as f64 / (1 + tried) as f64;
+    });
+    let (p_value, best) = candidates
+        .map(|candidate| (candidate.chance(&by_accident), candidate))
+        .min_by(|(one_chance, one), (chance, other)| {
+            one_chance
+                .total_cmp(chance)
+                .then(other.coefficient.total_cmp(&one.coefficient))
+        })?;
     Some(Correlation {
-        coefficient: greatest,
-        lag: lag as f64 * interval,
-        p_value: chance.max(0.5_f64.powf(events)),
-        events,
-        per_unit: per_unit(&size_changes, &count_changes, lag),
+        coefficient: best.coefficient,
+        lag: best.lag as f64 * interval,
+        p_value,
+        events: best.events,
+        per_unit: per_unit(&size_changes, &count_changes, best.lag),
         changes: sizes.len(),
     })
+}
+
+/// A coefficient at one of the lags and spans.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    coefficient: f64,
+    lag: usize,
+    events: f64,
+}
+
+impl Candidate {
+    fn chance(&self, by_accident: &[f64]) -> f64 {
+        let as_great = by_accident
+            .iter()
+            .filter(|other| **other >= self.coefficient)
+            .count();
+        let chance = (1 + as_great) as f64 / (1 + by_accident.len()) as f64;
+        chance.max(0.5_f64.powf(self.events))
+    }
+}
+
+/// The greatest coefficient of all lags and spans at each rotation, forwards and backwards; rotations so small that they
+/// reach the true lags are left out.
+fn by_accident(spans: &[Span], nearest: usize) -> Vec<f64> {
+    let changes = spans.iter().map(|(_, sizes, _)| sizes.len()).max().unwrap_or(0);
+    let far = changes.saturating_sub(2 * nearest);
+    let rotations = nearest + 1..changes.saturating_sub(nearest);
+    rotations
+        .step_by(far.div_ceil(ROTATIONS_MOST).max(1))
+        .flat_map(|rotation| [(rotation, false), (rotation, true)])
+        .map(|(rotation, reversed)| {
+            spans
+                .iter()
+                .filter_map(|(_, sizes, counts)| {
+                    let mut turned = counts.clone();
+                    turned.rotate_right(rotation % counts.len().max(1));
+                    if reversed {
+                        turned.reverse();
+                    }
+                    (0..=LAGS)
+                        .filter_map(|lag| coefficient(sizes, &turned, lag))
+                        .max_by(f64::total_cmp)
+                })
+                .fold(f64::NEG_INFINITY, f64::max)
+        })
+        .collect()
 }
 
 fn usable(samples: &[Paired]) -> Vec<Paired> {
@@ -228,10 +269,18 @@ fn lagged<'a>(
     sizes.iter().skip(lag).copied().zip(counts.iter().copied())
 }
 
-/// Pearson's, about zero: what is usual has been taken away. `None` where nothing changes.
+/// Pearson's. About the means, though what is usual has been taken away: clumps that only come leave both above zero, and
+/// then any two go together. `None` where nothing changes.
 fn coefficient(sizes: &[f64], counts: &[f64], lag: usize) -> Option<f64> {
+    let pairs = lagged(sizes, counts, lag);
+    let number = pairs.clone().count() as f64;
+    let (size_sum, count_sum) = pairs
+        .clone()
+        .fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
+    let (size_mean, count_mean) = (size_sum / number, count_sum / number);
     let (mut both, mut size, mut count) = (0.0, 0.0, 0.0);
-    for (one, other) in lagged(sizes, counts, lag) {
+    for (one, other) in pairs {
+        let (one, other) = (one - size_mean, other - count_mean);
         both += one * other;
         size += one * one;
         count += other * other;
@@ -241,23 +290,31 @@ fn coefficient(sizes: &[f64], counts: &[f64], lag: usize) -> Option<f64> {
     coefficient.is_finite().then_some(coefficient)
 }
 
-/// As how many equal ones the parts of the coefficient that speak for it are.
-fn events(spans: &[(usize, Vec<f64>, Vec<f64>)], (_, lag, span): (f64, usize, usize)) -> f64 {
-    let Some((_, sizes, counts)) = spans.iter().find(|(of, _, _)| *of == span) else {
-        return 0.0;
+/// As how many equal ones the events that speak for the coefficient are.
+///
+/// The parts that speak for it, as many as would be equal, over how many of them an event takes: at least those that share a
+/// change, and as many as they are alike for (a sum of autocorrelations up to the first that is none). A warm-up that both
+/// share fades over many changes and is one event.
+fn events(sizes: &[f64], counts: &[f64], lag: usize, span: usize) -> f64 {
+    let parts: Vec<f64> = lagged(sizes, counts, lag)
+        .map(|(one, other)| (one * other).max(0.0))
+        .collect();
+    let sum: f64 = parts.iter().sum();
+    let squares: f64 = parts.iter().map(|part| part * part).sum();
+    let mean = sum / parts.len() as f64;
+    let alike = |apart: usize| -> f64 {
+        let pairs = parts.iter().zip(parts.iter().skip(apart));
+        pairs.map(|(one, other)| (one - mean) * (other - mean)).sum()
     };
-    let (mut sum, mut squares) = (0.0, 0.0);
-    for (one, other) in lagged(sizes, counts, lag) {
-        let part = (one * other).max(0.0);
-        sum += part;
-        squares += part * part;
+    let variance = alike(0);
+    if squares <= 0.0 || variance <= 0.0 {
+        return 0.0;
     }
-    // Each change is in as many sums as a span is long.
-    if squares > 0.0 {
-        sum * sum / squares / span as f64
-    } else {
-        0.0
-    }
+    let remembered: f64 = (1..parts.len())
+        .map(|apart| alike(apart) / variance)
+        .take_while(|correlation| *correlation > 0.0)
+        .sum();
+    sum * sum / squares / (1.0 + 2.0 * remembered).max(span as f64)
 }
 
 /// Theil and Sen's slope of the sizes' changes over the counts', with Sen's interval.

@@ -14,6 +14,8 @@ enum Course {
     WarmUp,
     /// It jumps once.
     Jump,
+    /// Clumps come in one sample of three, and stay.
+    Clumps,
 }
 
 impl Course {
@@ -32,6 +34,12 @@ impl Course {
                     Self::Level => (100.0 + 10.0 * rate[at]).round(),
                     Self::Line => units + at as f64,
                     Self::WarmUp => (units + 200.0 * (1.0 - (-time / 0.1).exp())).round(),
+                    Self::Clumps => {
+                        if random.unit() < 0.35 {
+                            units += random.between(10.0, 70.0).round();
+                        }
+                        units
+                    }
                     Self::Jump => units + if time > place { 50.0 } else { 0.0 },
                 }
             })
@@ -76,6 +84,7 @@ fn two_that_trend_are_no_correlation() {
         Course::Arrivals,
         Course::Level,
         Course::Jump,
+        Course::Clumps,
     ] {
         let rate = found(|random| paired(course, 0.0, 0, 240, random));
         println!("apart, {course:?}: {rate}");
@@ -92,6 +101,18 @@ fn two_that_trend_are_no_correlation() {
     });
     println!("apart, both warm up: {rate}");
     assert!(rate <= 0.022, "{rate}");
+    // A minute in which both do.
+    let rate = found(|random| {
+        let mut samples = minute(0.0, 65_536.0, random);
+        for sample in &mut samples {
+            let warm = 1.0 - (-sample.at / 5.0).exp();
+            sample.bytes += 5e6 * warm;
+            sample.units += (300.0 * warm).round();
+        }
+        samples
+    });
+    println!("apart, both warm up in a minute: {rate}");
+    assert!(rate <= 0.022, "{rate}");
 }
 
 #[test]
@@ -103,7 +124,7 @@ fn what_goes_together_is_found_with_its_bytes() {
         (Course::Level, 0, 240, 0.95),
         (Course::Level, 2, 1000, 0.95),
         // Half as many changes: what arrives varies by as much as the noise in two thirds of them.
-        (Course::Arrivals, 0, 120, 0.6),
+        (Course::Arrivals, 0, 120, 0.9),
     ] {
         let rate = found(|random| paired(course, each, lag, count, random));
         let answers: Vec<Correlation> = (0..200)
@@ -129,6 +150,43 @@ fn what_goes_together_is_found_with_its_bytes() {
         let late = order::median(&answers.iter().map(|answer| answer.lag).collect::<Vec<_>>()).unwrap();
         assert!((late - 5.0 * lag as f64).abs() <= 5.0, "{course:?} {lag}: {late}");
     }
+}
+
+/// One minute of a server, a sample a second: clumps of connections with `each` bytes, and as much noise in bytes beside a
+/// steady growth.
+fn minute(each: f64, noise: f64, random: &mut Random) -> Vec<Paired> {
+    const SAMPLES: usize = 54;
+    let units = Course::Clumps.make(SAMPLES, random);
+    let wander = Noise::White.make(SAMPLES, random);
+    (0..SAMPLES)
+        .map(|at| Paired {
+            at: at as f64,
+            bytes: 1e6
+                + each * units[at]
+                + ((36_000.0 * at as f64 + noise * wander[at]) / PAGE).round() * PAGE,
+            units: units[at],
+            run: 0,
+        })
+        .collect()
+}
+
+/// So few samples have few events over a long span, however well it fits there; those over a short one must count.
+#[test]
+fn one_minute_is_enough_for_clumps() {
+    let told = |each: f64, noise: f64| {
+        let answers = (0..300).map(|seed| correlate(&minute(each, noise, &mut Random::new(7000 + seed))));
+        answers
+            .filter(|answer| answer.is_some_and(|answer| answer.p_value <= 0.05))
+            .count()
+    };
+    let each = 24_576.0;
+    let (exact, noisy) = (told(each, 0.0), told(each, 65_536.0));
+    println!("of 300: exact {exact}, beside noise {noisy}");
+    assert!(exact >= 295 && noisy >= 295, "{exact} {noisy}");
+    // One in 20 by chance, which is 15, and hardly 25.
+    let apart = told(0.0, 65_536.0);
+    println!("of 300 by accident: {apart}");
+    assert!(apart <= 25, "{apart}");
 }
 
 #[test]
