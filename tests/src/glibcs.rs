@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::programs::{Program, profile_directory};
+use crate::programs::{self, Program, profile_directory};
 
 /// One release, unpacked.
 #[derive(Clone, Debug)]
@@ -101,8 +101,8 @@ impl Glibc {
         let scratch = self
             .root
             .join(format!(".{}-{}", name.to_string_lossy(), std::process::id()));
-        fs::copy(&program.path, &scratch)
-            .and_then(|_| fs::rename(&scratch, &inside))
+        programs::copy(&program.path, &scratch);
+        fs::rename(&scratch, &inside)
             .unwrap_or_else(|error| panic!("cannot copy to {}: {error}", inside.display()));
         let mut command = Command::new("chroot");
         command.arg(&self.root).arg(Path::new("/").join(name));

@@ -175,6 +175,26 @@ pub(crate) fn profile_directory() -> PathBuf {
     }
 }
 
+/// Copies a program that is to be run, mode and all, by a process of its own: were the copy open for writing here, another
+/// test's child that is forked in that moment would have it open too, and the kernel would refuse to run it ("Text file
+/// busy").
+///
+/// # Panics
+/// Where it cannot be copied.
+pub fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp")
+        .arg("--")
+        .args([from, to])
+        .status()
+        .expect("cp can be run");
+    assert!(
+        status.success(),
+        "cannot copy {} to {}: {status}",
+        from.display(),
+        to.display()
+    );
+}
+
 fn from_environment(variable: &str, otherwise: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| otherwise.to_owned())
 }

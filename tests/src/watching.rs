@@ -314,6 +314,6 @@ impl FakeProc {
 #[must_use]
 pub fn program_named(folder: &Path, original: &Path, name: &str) -> PathBuf {
     let path = folder.join(name);
-    fs::copy(original, &path).unwrap_or_else(|error| panic!("cannot copy {}: {error}", original.display()));
+    programs::copy(original, &path);
     path
 }

@@ -316,7 +316,7 @@ fn open_to_all(program: &Program) -> Places {
     fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).expect("it is ours");
     let copy = |from: &Path, name: &str| {
         let to = folder.path().join(name);
-        fs::copy(from, &to).expect("it can be copied");
+        programs::copy(from, &to);
         fs::set_permissions(&to, PermissionsExt::from_mode(0o755)).expect("it is ours");
         to
     };

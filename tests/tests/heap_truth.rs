@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use leakwatch_tests::daemons::{Postgres, Redis, Session, resident_bytes};
 use leakwatch_tests::heap::{self, Heap, TOLERANCE_BYTES};
 use leakwatch_tests::kernel;
-use leakwatch_tests::programs::Program;
+use leakwatch_tests::programs::{self, Program};
 use leakwatch_tests::target::{Target, Truth};
 
 /// Lets a target make its heap and say what it is.
@@ -344,7 +344,7 @@ fn a_postgres_backend_tells_the_same_of_its_heap() {
     std::fs::set_permissions(folder.path(), everyone).expect("it is ours");
     // In a folder that its user can search.
     let teller = folder.path().join("heap_teller.so");
-    std::fs::copy(Program::preload("heap_teller"), &teller).expect("it can be copied");
+    programs::copy(&Program::preload("heap_teller"), &teller);
     let environment = [
         ("LD_PRELOAD", teller.as_os_str()),
         ("HEAP_TELLER", folder.path().as_os_str()),

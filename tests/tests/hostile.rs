@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
-use leakwatch_tests::programs::Program;
+use leakwatch_tests::programs::{self, Program};
 use leakwatch_tests::record::Record;
 use leakwatch_tests::target::Target;
 use leakwatch_tests::{expect, kernel};
@@ -19,7 +19,7 @@ fn names_never_reach_the_terminal_raw() {
     // A file name with a line break, escape sequences, markup, a separator of folded stacks, and no UTF-8.
     let name = OsStr::from_bytes(b"evil\nleak: no\x1b[2J\x1b]0;x\x07<b>;\"\\ 7\xff");
     let copy = folder.path().join(name);
-    std::fs::copy(&program.path, &copy).expect("the program can be copied");
+    programs::copy(&program.path, &copy);
     let mut command = Command::new(&copy);
     command.arg("\x1b[31mred\r\nleak: no");
     let mut target = Target::start_command(command);

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use leakwatch_tests::kernel::BpfObjects;
-use leakwatch_tests::programs::Program;
+use leakwatch_tests::programs::{self, Program};
 use leakwatch_tests::record::Record;
 use leakwatch_tests::recording::Recording;
 use leakwatch_tests::target::Target;
@@ -259,10 +259,10 @@ fn a_target_whose_program_file_was_replaced() {
     let program = Program::c("mmap_leak");
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let copy = folder.path().join("server");
-    std::fs::copy(&program.path, &copy).expect("the program can be copied");
+    programs::copy(&program.path, &copy);
     let mut target = Target::start_command(Command::new(&copy));
     std::fs::remove_file(&copy).expect("a running program can be deleted");
-    std::fs::copy(Program::c("brk_leak").path, &copy).expect("another can be copied");
+    programs::copy(&Program::c("brk_leak").path, &copy);
     let (_, outcome) = Record::of(target.pid()).watch(&mut target);
     expect::first(&outcome, "map_and_forget");
     expect::complete_stacks(&outcome);
