@@ -146,14 +146,14 @@ pub fn run(leakwatch: &Path, peers: &[Tracer], chosen: &Chosen, load: &str) -> R
     }
     let notes = notes(parts.iter().flat_map(|part| &part.failures));
     let text = table::with_notes(table::markdown(&columns, &lines), &notes);
-    table::print(&head(&plans, peers, load), &text);
+    table::print(&head(&plans, peers, load, chosen.has(PartName::Server)), &text);
     let accounts: Vec<&Accounts> = parts.iter().map(|part| &part.accounts).collect();
     table::print(
         "\nOf these recordings: *slowdown* of the first figure, mean and standard error; of a rate it is by the speed of a \
          yardstick: a program beside it that does the same again and again for two hundredths of the time, since the \
-         machine itself is now faster and now slower; of redis, which waits for its clients, by the clock. *Reckoned*: the same by what varies less, of a program that takes all \
-         processor time it can get: how much less of that it had, and what births cost within it, as leakwatch counts. \
-         The server grows, and is the slower the older it is: its yardstick is a second server of the same age at full \
+         machine itself is now faster and now slower; of redis, which waits for its clients, by the clock. *Reckoned*: the \
+         same by what varies less, of a program that takes all processor time it can get: how much less of that it had, \
+         and what births cost within it, as leakwatch counts. The server grows, and is the slower the older it is: its yardstick is a second server of the same age at full \
          speed; reckoned, both had less processor time together, the recorded one needed more of it for a request than \
          the other, and what was withheld from it is as leakwatch counts. The others are medians: *spent* is leakwatch's \
          own count of the target's time, *withheld* what the target could not work while probes came and went; both are \
@@ -171,7 +171,7 @@ pub fn budget(leakwatch: &Path, quick: bool, rounds: Option<u32>) -> Result<()> 
     rates::run(leakwatch, &Plans::new(quick, rounds).rate)
 }
 
-fn head(plans: &Plans, peers: &[Tracer], load: &str) -> String {
+fn head(plans: &Plans, peers: &[Tracer], load: &str, has_twin: bool) -> String {
     let whole = &plans.whole;
     let mut text = format!(
         "\n{}. Times slower than the same program untraced: median (lowest to highest) of {} {} of {:.0} s, whole \
@@ -187,6 +187,12 @@ fn head(plans: &Plans, peers: &[Tracer], load: &str) -> String {
             plans.short.window.as_secs_f64()
         ));
     }
+    if has_twin {
+        text.push_str(
+            " By the clock, but leakwatch's slowdown of the server at full speed: that is by a second server beside it, since \
+             what grows is slower in a recording than in the mean of the windows before and after, recorded or not.",
+        );
+    }
     text
 }
 
@@ -200,7 +206,7 @@ fn part(
     run::heading(measure.title);
     let wholes = whole::all(measure, yardstick, leakwatch, &plans.whole)?;
     let accounts = Accounts::new(measure.title, &wholes);
-    let passes = wholes.into_iter().map(|whole| whole.pass).collect();
+    let passes = wholes.into_iter().map(|whole| whole.of_table(measure)).collect();
     let mut tracers = vec![Tracer::Leakwatch(leakwatch.to_owned())];
     let mut outcomes = vec![Outcome::Passes(passes)];
     let mut failures = Vec::new();

@@ -160,6 +160,17 @@ impl Whole {
             pass,
         }
     }
+
+    /// As the table by the clock has it. What grows is slower in a recording than in the mean of the windows before and
+    /// after it, recorded or not: the first figure of it is by its twin, which grows alike.
+    pub fn of_table(mut self, measure: &Measure) -> Pass {
+        if measure.has_twin()
+            && let Some(first) = self.pass.slowdowns.first_mut()
+        {
+            *first = self.steadied;
+        }
+        self.pass
+    }
 }
 
 /// How many times slower the first figure was in the second stretch, where it is a rate, by the speed of what works beside
