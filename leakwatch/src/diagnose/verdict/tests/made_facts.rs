@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::*;
 use crate::diagnose::correlate::{Correlation, PerUnit};
+use crate::diagnose::pool::Pool;
 use crate::diagnose::rank::{Evidence, GroupBy, RankedSite, SiteFacts, Via, rank};
 use crate::diagnose::trend::series::{Sample, Series};
 use crate::diagnose::trend::{self, Trend};
@@ -150,7 +151,23 @@ impl Made {
 
 /// A site that touched so many MiB and keeps so many of them.
 pub fn site(name: &str, live: u64, touched: u64) -> RankedSite {
-    let facts = SiteFacts {
+    ranked(facts(name, live, touched))
+}
+
+/// Arenas of pymalloc with so many MiB.
+pub fn arenas(live: u64) -> RankedSite {
+    ranked(SiteFacts {
+        pool: Some(Pool::Pymalloc),
+        ..facts("encode_string", live, live)
+    })
+}
+
+fn ranked(facts: SiteFacts) -> RankedSite {
+    rank(vec![facts], GroupBy::Stack, 60.0).pop().unwrap()
+}
+
+fn facts(name: &str, live: u64, touched: u64) -> SiteFacts {
+    SiteFacts {
         via: Via::Fault,
         frames: [SymbolizedFrame {
             offset: 0x10,
@@ -177,8 +194,7 @@ pub fn site(name: &str, live: u64, touched: u64) -> RankedSite {
         estimated: false,
         threads: Vec::new(),
         process: 1,
-    };
-    rank(vec![facts], GroupBy::Stack, 60.0).pop().unwrap()
+    }
 }
 
 /// Memory goes with it, or not.

@@ -1,7 +1,7 @@
 //! What is said, and what is suggested.
 
 use super::super::*;
-use super::made_facts::{MIB, Made, site, with};
+use super::made_facts::{MIB, Made, arenas, site, with};
 use crate::sampler::growth::Delta;
 use crate::sampler::kind::Kind as MappingKind;
 use crate::target::allocator::Allocator;
@@ -116,6 +116,27 @@ fn growth_at_stable_connections_names_the_handler() {
     // What went unseen is not said.
     leak.goes.clear();
     assert!(!suggested(&leak).contains("does not go with"));
+}
+
+/// Whoever touched their pages first is not accused; what tells the lines that fill them is named.
+#[test]
+fn small_objects_of_python_ask_for_their_own_tracer() {
+    let mut leak = Made::leak();
+    leak.sites = vec![arenas(28)];
+    let verdict = leak.judge();
+    let (evidence, words) = (verdict.evidence.join("\n"), verdict.suggestions.join("\n"));
+    assert!(
+        evidence.contains("28.0 MiB of it lie in pymalloc arenas (93 %)"),
+        "{evidence}"
+    );
+    assert!(
+        words.contains("Small objects of Python keep 28.0 MiB") && words.contains("tracemalloc"),
+        "{words}"
+    );
+    assert!(
+        !format!("{} {evidence} {words}", verdict.summary).contains("encode_string"),
+        "{verdict:?}"
+    );
 }
 
 #[test]
