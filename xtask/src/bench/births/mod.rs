@@ -153,11 +153,11 @@ pub fn run(leakwatch: &Path, peers: &[Tracer], chosen: &Chosen, load: &str) -> R
          yardstick: a program beside it that does the same again and again for two hundredths of the time, since the \
          machine itself is now faster and now slower; of redis, which waits for its clients, by the clock. *Reckoned*: the \
          same by what varies less, of a program that takes all processor time it can get: how much less of that it had, \
-         and what births cost within it, as leakwatch counts. The server grows, and is the slower the older it is: its yardstick is a second server of the same age at full \
-         speed; reckoned, both had less processor time together, the recorded one needed more of it for a request than \
-         the other, and what was withheld from it is as leakwatch counts. The others are medians: *spent* is leakwatch's \
-         own count of the target's time, *withheld* what the target could not work while probes came and went; both are \
-         paid out of the budget.",
+         and what births cost within it, as leakwatch counts. The server grows, and is the slower the older it is: its \
+         yardstick is a second server of the same age at full speed; reckoned, both had less processor time together, the \
+         recorded one needed more of it for a request than the other, and what was withheld from it is as leakwatch \
+         counts. The others are medians: *spent* is leakwatch's own count of the target's time, *withheld* what the target \
+         could not work while probes came and went; both are paid out of the budget.",
         &accounts::markdown(&accounts),
     );
     Ok(())
